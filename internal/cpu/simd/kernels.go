@@ -1,0 +1,81 @@
+package simd
+
+import (
+	"unsafe"
+
+	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
+)
+
+// Bits is the type of a logit's bits: uint32 for float32, uint16 for the two
+// 16-bit formats.
+type Bits = pure.Bits
+
+// StopBytes is how much of a row Sample reads at each stop.
+const StopBytes = pure.StopBytes
+
+// GroupUnit is what the number of groups given to Sample must be a multiple of.
+const GroupUnit = 128
+
+// SortSlack is the room, in words, that Sort may fill past the end of its
+// slice, within its capacity.
+const SortSlack = 128
+
+func bits32[E Bits](row []E) []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(row))), len(row))
+}
+
+func bits16[E Bits](row []E) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(row))), len(row))
+}
+
+func is16[E Bits]() bool {
+	var zero E
+	return unsafe.Sizeof(zero) == 2
+}
+
+// Sample reads every step-th stop of the row and writes the maxima of
+// len(groups) disjoint sets of what it read; see [pure.Sample].
+func Sample[E Bits](tier Tier, groups []int32, row []E, step int, order key.Order) {
+	pure.Sample(groups, row, step, order)
+}
+
+// Rank returns a value that at least rank of the groups reach; see [pure.Rank].
+func Rank(tier Tier, groups []int32, rank int) int32 {
+	return pure.Rank(groups, rank)
+}
+
+// Filter sets the bit of every element whose key is at least least, in a bitmap
+// with a word for each 64 elements; bits past the row are zero.
+func Filter[E Bits](tier Tier, bitmap []uint64, row []E, least uint32, order key.Order) {
+	if is16[E]() {
+		xor, above, invert := order.Above16(least)
+		if largest := filter16(tier, bitmap, bits16(row), xor, above, invert); largest > uint16((order.Infinity|key.SignBit)>>16) {
+			pure.Filter(bitmap, row, least, order) // a negative NaN, which the comparison misjudges
+		}
+		return
+	}
+	above, invert := order.Above32(least)
+	filter32(tier, bitmap, bits32(row), above, invert)
+}
+
+func filter32(tier Tier, bitmap []uint64, row []uint32, above uint32, invert uint64) {
+	pure.Filter32(bitmap, row, above, invert)
+}
+
+func filter16(tier Tier, bitmap []uint64, row []uint16, xor, above uint16, invert uint64) (largest uint16) {
+	return pure.Filter16(bitmap, row, xor, above, invert)
+}
+
+// Expand packs key and index of every element whose bit is set; see
+// [pure.Expand].
+func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base uint32, order key.Order) (written, words int) {
+	return pure.Expand(packed, bitmap, row, base, order)
+}
+
+// Sort moves the k largest words to the front, largest first; the order of the
+// others is not defined. The slice must have a capacity of SortSlack past its
+// length.
+func Sort(tier Tier, packed []uint64, k int) {
+	pure.Sort(packed, k)
+}

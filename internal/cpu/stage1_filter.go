@@ -1,0 +1,139 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
+)
+
+// Row selects the k best elements of one row, which is pushed in any number of
+// chunks. It is reused from row to row.
+//
+// Stage 1 keeps as candidates the elements that reach a threshold. A threshold
+// is either proven, when k elements are known to reach it, or guessed from a
+// sample; if fewer than k candidates come of a guess, they are dropped and the
+// elements are read again with a lower one. So a guess costs time, never the
+// answer.
+type Row[E simd.Bits] struct {
+	plan  Plan
+	order key.Order
+	k     int
+
+	// packed holds the candidates; see key.Pack.
+	packed []uint64
+	// bound is proven: an element yet to come with a smaller key is not among
+	// the k best.
+	bound uint64
+	// crowded says that the candidates had to be cut, so that the bound may be
+	// far too low for what is to come.
+	crowded bool
+
+	sample    SamplePlan // for chunks of sampleLen elements
+	sampleLen int
+	groups    []int32
+	bitmap    [chunk / 64]uint64
+
+	// KeepBits makes the row remember the bits of candidates that the key does
+	// not tell: NaN and zero.
+	KeepBits bool
+	kept     []keptBits
+}
+
+// keptBits are the bits of an element whose key does not tell them.
+type keptBits struct {
+	packed uint64
+	bits   uint32
+}
+
+// beyond is a bound that no key reaches.
+const beyond = math.MaxUint32 + 1
+
+// Reset starts a new row of which the k best are wanted, k >= 1. It allocates
+// only when the plan needs more room than any before.
+func (r *Row[E]) Reset(plan Plan, order key.Order, k int) {
+	r.plan, r.order, r.k = plan, order, k
+	r.bound, r.crowded = 0, false
+	if need := plan.Capacity + simd.SortSlack; cap(r.packed) < need {
+		r.packed = make([]uint64, 0, need)
+	}
+	r.packed, r.kept = r.packed[:0], r.kept[:0]
+}
+
+// Push adds elements to the row; base is the index of the first, and grows from
+// call to call. The slice is not kept.
+func (r *Row[E]) Push(elements []E, base uint32) {
+	// Cutting at twice k keeps the bound sharp and leaves room for k more.
+	if len(r.packed) >= 2*r.k {
+		r.cut()
+	}
+	for attempt := 0; len(elements) > 0 && r.bound < beyond; {
+		before := len(r.packed)
+		least := max(r.bound, r.guess(elements, attempt))
+		read := r.filter(elements, base, least)
+		if least > r.bound && len(r.packed)-before < r.k {
+			r.packed = r.packed[:before] // the guess was too high
+			attempt++
+			continue
+		}
+		r.bound = max(r.bound, least)
+		elements, base, attempt = elements[read:], base+uint32(read), 0
+	}
+}
+
+// guess returns a key that k of the elements are hoped to reach, or 0. The
+// first attempt may fail; of the later ones the last cannot.
+func (r *Row[E]) guess(elements []E, attempt int) uint64 {
+	if r.bound > 0 && !r.crowded {
+		return 0
+	}
+	if r.sampleLen != len(elements) {
+		r.sampleLen = len(elements)
+		r.sample = r.plan.sampleFor(len(elements), r.k)
+	}
+	sample := r.sample
+	if sample.Groups == 0 || attempt > 1 {
+		return 0
+	}
+	rank := sample.Rank
+	switch {
+	case attempt == 0:
+		if cap(r.groups) < sample.Groups {
+			r.groups = make([]int32, sample.Groups)
+		}
+		simd.Sample(r.plan.Tier, r.groups[:sample.Groups], elements, sample.Step, r.order)
+	case r.k <= sample.Groups:
+		rank = r.k // each of k groups has an element that reaches this one: proven
+	default:
+		return 0
+	}
+	guess := uint64(uint32(simd.Rank(r.plan.Tier, r.groups[:sample.Groups], rank)) ^ key.SignBit)
+	if guess <= r.bound {
+		r.crowded = false
+	}
+	return guess
+}
+
+// filter makes candidates of the elements whose key is at least least, and
+// returns how many elements it has read: all of them, unless the room for
+// candidates ran out and it had to cut them, which raises the bound.
+func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
+	for read < len(elements) {
+		block := elements[read:min(read+chunk, len(elements))]
+		bitmap := r.bitmap[:(len(block)+63)/64]
+		simd.Filter(r.plan.Tier, bitmap, block, uint32(least), r.order)
+		n := len(r.packed)
+		written, words := simd.Expand(r.plan.Tier, r.packed[n:r.plan.Capacity], bitmap, block, base+uint32(read), r.order)
+		r.packed = r.packed[:n+written]
+		if r.KeepBits {
+			r.keep(elements, base, r.packed[n:])
+		}
+		if words < len(bitmap) {
+			r.cut()
+			r.crowded = true
+			return read + words*64
+		}
+		read += len(block)
+	}
+	return read
+}

@@ -1,0 +1,148 @@
+package topk
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/ai-kernel-factory/aikf/internal/cpu"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
+)
+
+// Selector selects the top k of batch after batch, without allocating after the
+// first call of a shape. The zero value is ready. One goroutine at a time may
+// use a Selector; its options may change between calls.
+type Selector[T Float] struct {
+	Options Options
+
+	planned planKey
+	plan    cpu.Plan
+	workers []*worker[T]
+
+	// The batch of the call under way.
+	batch[T]
+	nextRow atomic.Int64
+	running sync.WaitGroup
+}
+
+// planKey is what a plan was made for.
+type planKey struct {
+	shape cpu.Shape
+	tier  simd.Tier
+	cores int
+}
+
+// batch is the work that the goroutines of one call share.
+type batch[T Float] struct {
+	dst    Result[T]
+	logits []T
+	shape  Shape
+	order  key.Order
+}
+
+// worker is one goroutine's share of a Selector.
+type worker[T Float] struct {
+	run   func() // selects rows until none is left; made once, so that a call allocates nothing
+	row16 cpu.Row[uint16]
+	row32 cpu.Row[uint32]
+}
+
+// Select writes the K largest logits of each row to dst, as the function
+// [Select] does, under the Selector's options.
+func (s *Selector[T]) Select(dst Result[T], logits []T, shape Shape) error {
+	tier, err := s.Options.validate()
+	if err != nil {
+		return err
+	}
+	if err := shape.Validate(); err != nil {
+		return err
+	}
+	if err := dst.check(shape.Rows, shape.K); err != nil {
+		return err
+	}
+	if need, _ := shape.elements(); len(logits) < need {
+		return fmt.Errorf("topk: %d logits, want %d for rows = %d, vocab = %d, stride = %d: %w",
+			len(logits), need, shape.Rows, shape.Vocab, shape.stride(), ErrShape)
+	}
+	if shape.Rows == 0 || shape.K == 0 {
+		return nil
+	}
+	s.replan(shape, tier)
+	s.batch = batch[T]{dst, logits, shape, orderOf[T](s.Options)}
+	s.nextRow.Store(0)
+	for len(s.workers) < s.plan.Threads {
+		w := new(worker[T])
+		w.run = func() {
+			defer s.running.Done()
+			s.selectRows(w)
+		}
+		s.workers = append(s.workers, w)
+	}
+	for _, w := range s.workers[1:s.plan.Threads] {
+		s.running.Add(1)
+		go w.run()
+	}
+	s.selectRows(s.workers[0])
+	s.running.Wait()
+	s.batch = batch[T]{} // keep none of the caller's memory alive
+	return nil
+}
+
+// replan makes a plan unless the last one still fits.
+func (s *Selector[T]) replan(shape Shape, tier simd.Tier) {
+	var zero T
+	wanted := planKey{
+		shape: cpu.Shape{
+			Rows: shape.Rows, Vocab: shape.Vocab, K: shape.K,
+			ElementBytes:     int(unsafe.Sizeof(zero)),
+			TargetCandidates: s.Options.TargetCandidates,
+			Threads:          s.Options.Threads,
+		},
+		tier:  tier,
+		cores: cpu.Cores(),
+	}
+	if wanted != s.planned {
+		s.planned, s.plan = wanted, cpu.NewPlan(wanted.shape, tier, wanted.cores)
+	}
+}
+
+// selectRows takes row after row until none is left. Rows are handed out one by
+// one, so a goroutine that starts late costs nothing.
+func (s *Selector[T]) selectRows(w *worker[T]) {
+	for {
+		i := int(s.nextRow.Add(1)) - 1
+		if i >= s.shape.Rows {
+			return
+		}
+		k := s.shape.RowResults(i)
+		if k == 0 {
+			continue
+		}
+		start := i * s.shape.stride()
+		logits := s.logits[start : start+s.shape.length(i)]
+		out := i * s.shape.K
+		values, indices := s.dst.Values[out:out+k], s.dst.Indices[out:out+k]
+		var zero T
+		if unsafe.Sizeof(zero) == 2 {
+			selectRow(&w.row16, s.plan, s.order, values, indices, logits)
+		} else {
+			selectRow(&w.row32, s.plan, s.order, values, indices, logits)
+		}
+	}
+}
+
+func selectRow[E simd.Bits, T Float](row *cpu.Row[E], plan cpu.Plan, order key.Order, values []T, indices []int32, logits []T) {
+	row.Reset(plan, order, len(values))
+	row.Push(bitsOf[E](logits), 0)
+	for i, packed := range row.Best() {
+		index := key.Index(packed)
+		values[i], indices[i] = logits[index], int32(index)
+	}
+}
+
+// bitsOf views floats as their bits.
+func bitsOf[E simd.Bits, T Float](logits []T) []E {
+	return unsafe.Slice((*E)(unsafe.Pointer(unsafe.SliceData(logits))), len(logits))
+}
