@@ -221,20 +221,9 @@ func mirror(name, doc string, keepSmaller bool) {
 	RET()
 }
 
+// reverseLanes holds the lanes 7 to 0.
 func reverseLanes() Mem {
-	m := GLOBL("reverseLanes"+suffix(), RODATA|NOPTR)
-	for i := range 8 {
-		DATA(i*8, U64(uint64(7-i)))
-	}
-	return m
-}
-
-var suffixes int
-
-// suffix keeps the names of constants apart.
-func suffix() string {
-	suffixes++
-	return string(rune('A' + suffixes - 1))
+	return vector32("reverseLanes", func(i int) uint32 { return uint32((7 - i/2) * (1 - i%2)) })
 }
 
 // exchange compares two runs of words at a distance.

@@ -7,57 +7,97 @@
 // func Filter32(bitmap []uint64, row []uint32, above uint32, invert uint64)
 // Requires: AVX, AVX512BW, AVX512F
 TEXT ·Filter32(SB), NOSPLIT, $0-64
+	MOVL         above+48(FP), AX
+	VPBROADCASTD AX, Z0
 	MOVQ         bitmap_base+0(FP), AX
 	MOVQ         row_base+24(FP), DX
 	MOVQ         row_len+32(FP), CX
-	MOVL         above+48(FP), BX
-	VPBROADCASTD BX, Z0
 	MOVQ         invert+56(FP), BX
+	TESTQ        BX, BX
+	JNZ          inverted
+	SUBQ         $0x00000080, CX
+	JL           plainRest
 
-pairs:
-	CMPQ     CX, $0x00000080
-	JL       single
-	VCMPPS   $0x19, (DX), Z0, K1
-	VCMPPS   $0x19, 64(DX), Z0, K2
-	VCMPPS   $0x19, 128(DX), Z0, K3
-	VCMPPS   $0x19, 192(DX), Z0, K4
-	KUNPCKWD K1, K2, K1
-	KUNPCKWD K3, K4, K2
-	KUNPCKDQ K1, K2, K1
-	KMOVQ    K1, SI
-	XORQ     BX, SI
-	MOVQ     SI, (AX)
-	VCMPPS   $0x19, 256(DX), Z0, K1
-	VCMPPS   $0x19, 320(DX), Z0, K2
-	VCMPPS   $0x19, 384(DX), Z0, K3
-	VCMPPS   $0x19, 448(DX), Z0, K4
-	KUNPCKWD K1, K2, K1
-	KUNPCKWD K3, K4, K2
-	KUNPCKDQ K1, K2, K1
-	KMOVQ    K1, SI
-	XORQ     BX, SI
-	MOVQ     SI, 8(AX)
-	ADDQ     $0x00000200, DX
-	ADDQ     $0x10, AX
-	SUBQ     $0x00000080, CX
-	JMP      pairs
+plainPair:
+	VCMPPS $0x19, (DX), Z0, K1
+	KMOVW  K1, (AX)
+	VCMPPS $0x19, 64(DX), Z0, K1
+	KMOVW  K1, 2(AX)
+	VCMPPS $0x19, 128(DX), Z0, K1
+	KMOVW  K1, 4(AX)
+	VCMPPS $0x19, 192(DX), Z0, K1
+	KMOVW  K1, 6(AX)
+	VCMPPS $0x19, 256(DX), Z0, K1
+	KMOVW  K1, 8(AX)
+	VCMPPS $0x19, 320(DX), Z0, K1
+	KMOVW  K1, 10(AX)
+	VCMPPS $0x19, 384(DX), Z0, K1
+	KMOVW  K1, 12(AX)
+	VCMPPS $0x19, 448(DX), Z0, K1
+	KMOVW  K1, 14(AX)
+	ADDQ   $0x00000200, DX
+	ADDQ   $0x10, AX
+	SUBQ   $0x00000080, CX
+	JGE    plainPair
 
-single:
-	CMPQ     CX, $0x40
-	JL       tail
-	VCMPPS   $0x19, (DX), Z0, K1
-	VCMPPS   $0x19, 64(DX), Z0, K2
-	VCMPPS   $0x19, 128(DX), Z0, K3
-	VCMPPS   $0x19, 192(DX), Z0, K4
-	KUNPCKWD K1, K2, K1
-	KUNPCKWD K3, K4, K2
-	KUNPCKDQ K1, K2, K1
-	KMOVQ    K1, SI
-	XORQ     BX, SI
-	MOVQ     SI, (AX)
-	ADDQ     $0x00000100, DX
-	ADDQ     $0x08, AX
-	SUBQ     $0x40, CX
+plainRest:
+	ADDQ   $0x00000080, CX
+	CMPQ   CX, $0x40
+	JL     tail
+	VCMPPS $0x19, (DX), Z0, K1
+	KMOVW  K1, (AX)
+	VCMPPS $0x19, 64(DX), Z0, K1
+	KMOVW  K1, 2(AX)
+	VCMPPS $0x19, 128(DX), Z0, K1
+	KMOVW  K1, 4(AX)
+	VCMPPS $0x19, 192(DX), Z0, K1
+	KMOVW  K1, 6(AX)
+	ADDQ   $0x00000100, DX
+	ADDQ   $0x08, AX
+	SUBQ   $0x40, CX
+	JMP    tail
+
+inverted:
+	SUBQ $0x00000080, CX
+	JL   invertedRest
+
+invertedPair:
+	VCMPPS $0x1d, (DX), Z0, K1
+	KMOVW  K1, (AX)
+	VCMPPS $0x1d, 64(DX), Z0, K1
+	KMOVW  K1, 2(AX)
+	VCMPPS $0x1d, 128(DX), Z0, K1
+	KMOVW  K1, 4(AX)
+	VCMPPS $0x1d, 192(DX), Z0, K1
+	KMOVW  K1, 6(AX)
+	VCMPPS $0x1d, 256(DX), Z0, K1
+	KMOVW  K1, 8(AX)
+	VCMPPS $0x1d, 320(DX), Z0, K1
+	KMOVW  K1, 10(AX)
+	VCMPPS $0x1d, 384(DX), Z0, K1
+	KMOVW  K1, 12(AX)
+	VCMPPS $0x1d, 448(DX), Z0, K1
+	KMOVW  K1, 14(AX)
+	ADDQ   $0x00000200, DX
+	ADDQ   $0x10, AX
+	SUBQ   $0x00000080, CX
+	JGE    invertedPair
+
+invertedRest:
+	ADDQ   $0x00000080, CX
+	CMPQ   CX, $0x40
+	JL     tail
+	VCMPPS $0x1d, (DX), Z0, K1
+	KMOVW  K1, (AX)
+	VCMPPS $0x1d, 64(DX), Z0, K1
+	KMOVW  K1, 2(AX)
+	VCMPPS $0x1d, 128(DX), Z0, K1
+	KMOVW  K1, 4(AX)
+	VCMPPS $0x1d, 192(DX), Z0, K1
+	KMOVW  K1, 6(AX)
+	ADDQ   $0x00000100, DX
+	ADDQ   $0x08, AX
+	SUBQ   $0x40, CX
 
 tail:
 	TESTQ       CX, CX
@@ -66,29 +106,38 @@ tail:
 	SHLQ        CL, SI
 	NOTQ        SI
 	MOVQ        SI, CX
+	XORQ        DI, DI
 	KMOVW       CX, K1
 	VMOVDQU32.Z (DX), K1, Z1
 	VCMPPS      $0x19, Z1, Z0, K1
+	KMOVQ       K1, R8
+	SHLQ        $0x00, R8
+	ORQ         R8, DI
 	SHRQ        $0x10, CX
-	KMOVW       CX, K2
-	VMOVDQU32.Z 64(DX), K2, Z1
-	VCMPPS      $0x19, Z1, Z0, K2
+	KMOVW       CX, K1
+	VMOVDQU32.Z 64(DX), K1, Z1
+	VCMPPS      $0x19, Z1, Z0, K1
+	KMOVQ       K1, R8
+	SHLQ        $0x10, R8
+	ORQ         R8, DI
 	SHRQ        $0x10, CX
-	KMOVW       CX, K3
-	VMOVDQU32.Z 128(DX), K3, Z1
-	VCMPPS      $0x19, Z1, Z0, K3
+	KMOVW       CX, K1
+	VMOVDQU32.Z 128(DX), K1, Z1
+	VCMPPS      $0x19, Z1, Z0, K1
+	KMOVQ       K1, R8
+	SHLQ        $0x20, R8
+	ORQ         R8, DI
 	SHRQ        $0x10, CX
-	KMOVW       CX, K4
-	VMOVDQU32.Z 192(DX), K4, Z1
-	VCMPPS      $0x19, Z1, Z0, K4
+	KMOVW       CX, K1
+	VMOVDQU32.Z 192(DX), K1, Z1
+	VCMPPS      $0x19, Z1, Z0, K1
+	KMOVQ       K1, DX
+	SHLQ        $0x30, DX
+	ORQ         DX, DI
 	SHRQ        $0x10, CX
-	KUNPCKWD    K1, K2, K1
-	KUNPCKWD    K3, K4, K2
-	KUNPCKDQ    K1, K2, K1
-	KMOVQ       K1, CX
-	XORQ        BX, CX
-	ANDQ        SI, CX
-	MOVQ        CX, (AX)
+	XORQ        BX, DI
+	ANDQ        SI, DI
+	MOVQ        DI, (AX)
 
 done:
 	VZEROUPPER
@@ -97,64 +146,110 @@ done:
 // func Filter16(bitmap []uint64, row []uint16, xor uint16, above uint16, invert uint64) (largest uint16)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
 TEXT ·Filter16(SB), NOSPLIT, $0-66
+	MOVW         xor+48(FP), AX
+	VPBROADCASTW AX, Z0
+	MOVW         above+50(FP), AX
+	VPBROADCASTW AX, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
 	MOVQ         bitmap_base+0(FP), AX
 	MOVQ         row_base+24(FP), DX
 	MOVQ         row_len+32(FP), CX
-	MOVW         xor+48(FP), BX
-	VPBROADCASTW BX, Z0
-	MOVW         above+50(FP), BX
-	VPBROADCASTW BX, Z1
 	MOVQ         invert+56(FP), BX
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
+	TESTQ        BX, BX
+	JNZ          inverted
+	SUBQ         $0x00000080, CX
+	JL           plainRest
 
-pairs:
-	CMPQ      CX, $0x00000080
-	JL        single
+plainPair:
 	VMOVDQU64 (DX), Z4
 	VPMAXUW   Z4, Z2, Z2
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K1
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, (AX)
 	VMOVDQU64 64(DX), Z4
 	VPMAXUW   Z4, Z3, Z3
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, SI
-	XORQ      BX, SI
-	MOVQ      SI, (AX)
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, 4(AX)
 	VMOVDQU64 128(DX), Z4
 	VPMAXUW   Z4, Z2, Z2
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K1
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, 8(AX)
 	VMOVDQU64 192(DX), Z4
 	VPMAXUW   Z4, Z3, Z3
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, SI
-	XORQ      BX, SI
-	MOVQ      SI, 8(AX)
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, 12(AX)
 	ADDQ      $0x00000100, DX
 	ADDQ      $0x10, AX
 	SUBQ      $0x00000080, CX
-	JMP       pairs
+	JGE       plainPair
 
-single:
+plainRest:
+	ADDQ      $0x00000080, CX
 	CMPQ      CX, $0x40
 	JL        tail
 	VMOVDQU64 (DX), Z4
 	VPMAXUW   Z4, Z2, Z2
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K1
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, (AX)
 	VMOVDQU64 64(DX), Z4
 	VPMAXUW   Z4, Z3, Z3
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, SI
-	XORQ      BX, SI
-	MOVQ      SI, (AX)
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, 4(AX)
+	ADDQ      $0x00000080, DX
+	ADDQ      $0x08, AX
+	SUBQ      $0x40, CX
+	JMP       tail
+
+inverted:
+	SUBQ $0x00000080, CX
+	JL   invertedRest
+
+invertedPair:
+	VMOVDQU64 (DX), Z4
+	VPMAXUW   Z4, Z2, Z2
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, (AX)
+	VMOVDQU64 64(DX), Z4
+	VPMAXUW   Z4, Z3, Z3
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, 4(AX)
+	VMOVDQU64 128(DX), Z4
+	VPMAXUW   Z4, Z2, Z2
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, 8(AX)
+	VMOVDQU64 192(DX), Z4
+	VPMAXUW   Z4, Z3, Z3
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, 12(AX)
+	ADDQ      $0x00000100, DX
+	ADDQ      $0x10, AX
+	SUBQ      $0x00000080, CX
+	JGE       invertedPair
+
+invertedRest:
+	ADDQ      $0x00000080, CX
+	CMPQ      CX, $0x40
+	JL        tail
+	VMOVDQU64 (DX), Z4
+	VPMAXUW   Z4, Z2, Z2
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, (AX)
+	VMOVDQU64 64(DX), Z4
+	VPMAXUW   Z4, Z3, Z3
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, 4(AX)
 	ADDQ      $0x00000080, DX
 	ADDQ      $0x08, AX
 	SUBQ      $0x40, CX
@@ -166,23 +261,28 @@ tail:
 	SHLQ        CL, SI
 	NOTQ        SI
 	MOVQ        SI, CX
+	XORQ        DI, DI
 	KMOVD       CX, K1
 	VMOVDQU16.Z (DX), K1, Z4
 	VPMAXUW     Z4, Z2, Z2
 	VPXORD      Z4, Z0, Z4
-	VPCMPGTW    Z1, Z4, K1
+	VPCMPW      $0x06, Z1, Z4, K1
+	KMOVQ       K1, R8
+	SHLQ        $0x00, R8
+	ORQ         R8, DI
 	SHRQ        $0x20, CX
-	KMOVD       CX, K2
-	VMOVDQU16.Z 64(DX), K2, Z4
+	KMOVD       CX, K1
+	VMOVDQU16.Z 64(DX), K1, Z4
 	VPMAXUW     Z4, Z3, Z3
 	VPXORD      Z4, Z0, Z0
-	VPCMPGTW    Z1, Z0, K2
+	VPCMPW      $0x06, Z1, Z0, K1
+	KMOVQ       K1, DX
+	SHLQ        $0x20, DX
+	ORQ         DX, DI
 	SHRQ        $0x20, CX
-	KUNPCKDQ    K1, K2, K1
-	KMOVQ       K1, CX
-	XORQ        BX, CX
-	ANDQ        SI, CX
-	MOVQ        CX, (AX)
+	XORQ        BX, DI
+	ANDQ        SI, DI
+	MOVQ        DI, (AX)
 
 done:
 	VPMAXUW       Z3, Z2, Z2
@@ -200,109 +300,115 @@ done:
 	RET
 
 // func Expand32(packed []uint64, bitmap []uint64, row []uint32, base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI, POPCNT
-TEXT ·Expand32(SB), $3168-104
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI, POPCNT
+TEXT ·Expand32(SB), $4160-104
 	MOVQ         bitmap_base+24(FP), AX
-	MOVQ         bitmap_len+32(FP), CX
-	XORQ         DX, DX
-	VMOVDQU      ramp<>+0(SB), Y0
-	MOVL         $0x00000008, BX
-	VPBROADCASTD BX, Y1
-	LEAQ         (SP), BX
-	LEAQ         2112(SP), SI
-	SUBQ         $0x08, CX
-	JL           rest
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         AX, BX
+	MOVQ         DX, CX
+	XORQ         SI, SI
+	VMOVDQU64    ramp64<>+0(SB), Z0
+	MOVL         $0x00000400, DI
+	VPBROADCASTD DI, Z1
+	SUBQ         $0x10, CX
+	JL           listRest
 
 list:
-	VMOVDQU64     (AX), Z2
+	VMOVDQU64     (BX), Z2
 	VPTESTMQ      Z2, Z2, K1
-	VPCOMPRESSQ.Z Z2, K1, Z2
-	VPCOMPRESSD.Z Y0, K1, Y3
-	VMOVDQU64     Z2, (BX)(DX*8)
-	VMOVDQU       Y3, (SI)(DX*4)
+	VMOVDQU64     64(BX), Z2
+	VPTESTMQ      Z2, Z2, K3
+	KUNPCKBW      K1, K3, K1
+	VPCOMPRESSD.Z Z0, K1, Z2
+	VMOVDQU64     Z2, (SP)(SI*4)
 	KMOVW         K1, DI
-	POPCNTQ       DI, DI
-	ADDQ          DI, DX
-	VPADDD        Y1, Y0, Y0
-	ADDQ          $0x40, AX
-	SUBQ          $0x08, CX
+	POPCNTL       DI, DI
+	ADDQ          DI, SI
+	VPADDD        Z1, Z0, Z0
+	SUBQ          $-128, BX
+	SUBQ          $0x10, CX
 	JGE           list
 
-rest:
-	ADDQ          $0x08, CX
+listRest:
+	ADDQ          $0x10, CX
 	JZ            listed
 	MOVQ          $-1, DI
 	SHLQ          CL, DI
 	NOTQ          DI
 	KMOVB         DI, K1
-	VMOVDQU64.Z   (AX), K1, Z2
-	VPTESTMQ      Z2, Z2, K1
-	VPCOMPRESSQ.Z Z2, K1, Z2
-	VPCOMPRESSD.Z Y0, K1, Y3
-	VMOVDQU64     Z2, (BX)(DX*8)
-	VMOVDQU       Y3, (SI)(DX*4)
-	KMOVW         K1, AX
-	POPCNTQ       AX, AX
-	ADDQ          AX, DX
-	VPADDD        Y1, Y0, Y0
+	VMOVDQU64.Z   (BX), K1, Z1
+	VPTESTMQ      Z1, Z1, K3
+	SHRQ          $0x08, DI
+	KMOVB         DI, K1
+	VMOVDQU64.Z   64(BX), K1, Z1
+	VPTESTMQ      Z1, Z1, K1
+	SHRQ          $0x08, DI
+	KUNPCKBW      K3, K1, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVDQU64     Z0, (SP)(SI*4)
+	KMOVW         K1, CX
+	POPCNTL       CX, CX
+	ADDQ          CX, SI
 
 listed:
-	MOVQ packed_base+0(FP), AX
-	MOVQ packed_len+8(FP), CX
-	MOVQ row_base+48(FP), DI
-	MOVL base+72(FP), R8
-	NOTL R8
-	XORQ R9, R9
+	MOVQ packed_base+0(FP), BX
+	MOVQ packed_len+8(FP), DI
+	SUBQ $0x50, DI
+	MOVQ row_base+48(FP), R8
+	MOVL base+72(FP), R9
+	NOTL R9
+	XORQ CX, CX
 	XORQ R10, R10
-	SUBQ $0x40, CX
 
 words:
-	CMPQ    R10, DX
-	JGE     all
-	MOVLQZX (SI)(R10*4), R12
-	CMPQ    R9, CX
-	JG      full
-	MOVQ    (BX)(R10*8), R11
-	INCQ    R10
-	SHLQ    $0x06, R12
+	CMPQ R10, SI
+	JGE  all
+	MOVL (SP)(R10*4), R11
+	CMPQ CX, DI
+	JG   full
+	MOVQ R11, R12
+	SHRQ $0x03, R12
+	MOVQ (AX)(R12*1), R12
+	INCQ R10
 
 bits:
-	TZCNTQ R11, R13
-	ADDQ   R12, R13
-	MOVL   (DI)(R13*4), R14
-	MOVL   R8, R15
-	SUBL   R13, R15
-	MOVL   R15, (AX)(R9*8)
-	MOVL   R14, 4(AX)(R9*8)
-	INCQ   R9
-	BLSRQ  R11, R11
+	TZCNTQ R12, R13
+	ADDQ   R11, R13
+	MOVL   R9, R14
+	SUBL   R13, R14
+	MOVL   (R8)(R13*4), R13
+	MOVL   R14, (BX)(CX*8)
+	MOVL   R13, 4(BX)(CX*8)
+	INCQ   CX
+	BLSRQ  R12, R12
 	JNZ    bits
 	JMP    words
 
-all:
-	MOVQ bitmap_len+32(FP), R12
-
 full:
-	MOVQ         R12, words+96(FP)
-	MOVQ         R9, written+88(FP)
-	MOVL         flip+76(FP), CX
-	VPBROADCASTD CX, Z0
-	MOVL         infinity+80(FP), CX
-	VPBROADCASTD CX, Z1
-	MOVL         nan+84(FP), CX
-	VPBROADCASTD CX, Z2
-	MOVL         $0x80000000, BX
-	VPBROADCASTD BX, Z3
-	MOVL         $0x7fffffff, BX
-	VPBROADCASTD BX, Z4
-	MOVL         $0x0000aaaa, BX
-	KMOVW        BX, K3
+	SHRQ $0x06, R11
+	MOVQ R11, DX
+
+all:
+	MOVQ         DX, words+96(FP)
+	MOVQ         CX, written+88(FP)
+	MOVL         flip+76(FP), AX
+	VPBROADCASTD AX, Z0
+	MOVL         infinity+80(FP), AX
+	VPBROADCASTD AX, Z1
+	MOVL         nan+84(FP), AX
+	VPBROADCASTD AX, Z2
+	MOVL         $0x80000000, DI
+	VPBROADCASTD DI, Z3
+	MOVL         $0x7fffffff, DI
+	VPBROADCASTD DI, Z4
+	MOVL         $0x0000aaaa, DI
+	KMOVW        DI, K3
 	KXNORQ       K2, K2, K2
 
 keys:
-	CMPQ        R9, $0x08
+	CMPQ        CX, $0x08
 	JL          lastKeys
-	VMOVDQU64.Z (AX), K2, Z5
+	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z6
 	VPANDD      Z4, Z6, Z7
 	VPCMPUD     $0x06, Z1, Z7, K3, K1
@@ -312,20 +418,19 @@ keys:
 	VPXORD      Z6, Z7, K3, Z5
 	VMOVDQA32   Z3, K4, Z5
 	VMOVDQA32   Z2, K1, Z5
-	VMOVDQU64   Z5, K2, (AX)
-	ADDQ        $0x40, AX
-	SUBQ        $0x08, R9
+	VMOVDQU64   Z5, K2, (BX)
+	ADDQ        $0x40, BX
+	SUBQ        $0x08, CX
 	JMP         keys
 
 lastKeys:
-	TESTQ       R9, R9
+	TESTQ       CX, CX
 	JZ          done
-	MOVQ        R9, CX
-	MOVQ        $-1, DX
-	SHLQ        CL, DX
-	NOTQ        DX
-	KMOVB       DX, K1
-	VMOVDQU64.Z (AX), K1, Z5
+	MOVQ        $-1, AX
+	SHLQ        CL, AX
+	NOTQ        AX
+	KMOVB       AX, K1
+	VMOVDQU64.Z (BX), K1, Z5
 	VPXORD      Z0, Z5, Z0
 	VPANDD      Z4, Z0, Z4
 	VPCMPUD     $0x06, Z1, Z4, K3, K2
@@ -335,127 +440,141 @@ lastKeys:
 	VPXORD      Z0, Z4, K3, Z5
 	VMOVDQA32   Z3, K4, Z5
 	VMOVDQA32   Z2, K2, Z5
-	VMOVDQU64   Z5, K1, (AX)
+	VMOVDQU64   Z5, K1, (BX)
 
 done:
 	VZEROUPPER
 	RET
 
-DATA ramp<>+0(SB)/4, $0x00000000
-DATA ramp<>+4(SB)/4, $0x00000001
-DATA ramp<>+8(SB)/4, $0x00000002
-DATA ramp<>+12(SB)/4, $0x00000003
-DATA ramp<>+16(SB)/4, $0x00000004
-DATA ramp<>+20(SB)/4, $0x00000005
-DATA ramp<>+24(SB)/4, $0x00000006
-DATA ramp<>+28(SB)/4, $0x00000007
-GLOBL ramp<>(SB), RODATA|NOPTR, $32
+DATA ramp64<>+0(SB)/4, $0x00000000
+DATA ramp64<>+4(SB)/4, $0x00000040
+DATA ramp64<>+8(SB)/4, $0x00000080
+DATA ramp64<>+12(SB)/4, $0x000000c0
+DATA ramp64<>+16(SB)/4, $0x00000100
+DATA ramp64<>+20(SB)/4, $0x00000140
+DATA ramp64<>+24(SB)/4, $0x00000180
+DATA ramp64<>+28(SB)/4, $0x000001c0
+DATA ramp64<>+32(SB)/4, $0x00000200
+DATA ramp64<>+36(SB)/4, $0x00000240
+DATA ramp64<>+40(SB)/4, $0x00000280
+DATA ramp64<>+44(SB)/4, $0x000002c0
+DATA ramp64<>+48(SB)/4, $0x00000300
+DATA ramp64<>+52(SB)/4, $0x00000340
+DATA ramp64<>+56(SB)/4, $0x00000380
+DATA ramp64<>+60(SB)/4, $0x000003c0
+GLOBL ramp64<>(SB), RODATA|NOPTR, $64
 
 // func Expand16(packed []uint64, bitmap []uint64, row []uint16, base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI, POPCNT
-TEXT ·Expand16(SB), $3168-104
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI, POPCNT
+TEXT ·Expand16(SB), $4160-104
 	MOVQ         bitmap_base+24(FP), AX
-	MOVQ         bitmap_len+32(FP), CX
-	XORQ         DX, DX
-	VMOVDQU      ramp<>+0(SB), Y0
-	MOVL         $0x00000008, BX
-	VPBROADCASTD BX, Y1
-	LEAQ         (SP), BX
-	LEAQ         2112(SP), SI
-	SUBQ         $0x08, CX
-	JL           rest
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         AX, BX
+	MOVQ         DX, CX
+	XORQ         SI, SI
+	VMOVDQU64    ramp64<>+0(SB), Z0
+	MOVL         $0x00000400, DI
+	VPBROADCASTD DI, Z1
+	SUBQ         $0x10, CX
+	JL           listRest
 
 list:
-	VMOVDQU64     (AX), Z2
+	VMOVDQU64     (BX), Z2
 	VPTESTMQ      Z2, Z2, K1
-	VPCOMPRESSQ.Z Z2, K1, Z2
-	VPCOMPRESSD.Z Y0, K1, Y3
-	VMOVDQU64     Z2, (BX)(DX*8)
-	VMOVDQU       Y3, (SI)(DX*4)
+	VMOVDQU64     64(BX), Z2
+	VPTESTMQ      Z2, Z2, K3
+	KUNPCKBW      K1, K3, K1
+	VPCOMPRESSD.Z Z0, K1, Z2
+	VMOVDQU64     Z2, (SP)(SI*4)
 	KMOVW         K1, DI
-	POPCNTQ       DI, DI
-	ADDQ          DI, DX
-	VPADDD        Y1, Y0, Y0
-	ADDQ          $0x40, AX
-	SUBQ          $0x08, CX
+	POPCNTL       DI, DI
+	ADDQ          DI, SI
+	VPADDD        Z1, Z0, Z0
+	SUBQ          $-128, BX
+	SUBQ          $0x10, CX
 	JGE           list
 
-rest:
-	ADDQ          $0x08, CX
+listRest:
+	ADDQ          $0x10, CX
 	JZ            listed
 	MOVQ          $-1, DI
 	SHLQ          CL, DI
 	NOTQ          DI
 	KMOVB         DI, K1
-	VMOVDQU64.Z   (AX), K1, Z2
-	VPTESTMQ      Z2, Z2, K1
-	VPCOMPRESSQ.Z Z2, K1, Z2
-	VPCOMPRESSD.Z Y0, K1, Y3
-	VMOVDQU64     Z2, (BX)(DX*8)
-	VMOVDQU       Y3, (SI)(DX*4)
-	KMOVW         K1, AX
-	POPCNTQ       AX, AX
-	ADDQ          AX, DX
-	VPADDD        Y1, Y0, Y0
+	VMOVDQU64.Z   (BX), K1, Z1
+	VPTESTMQ      Z1, Z1, K3
+	SHRQ          $0x08, DI
+	KMOVB         DI, K1
+	VMOVDQU64.Z   64(BX), K1, Z1
+	VPTESTMQ      Z1, Z1, K1
+	SHRQ          $0x08, DI
+	KUNPCKBW      K3, K1, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVDQU64     Z0, (SP)(SI*4)
+	KMOVW         K1, CX
+	POPCNTL       CX, CX
+	ADDQ          CX, SI
 
 listed:
-	MOVQ packed_base+0(FP), AX
-	MOVQ packed_len+8(FP), CX
-	MOVQ row_base+48(FP), DI
-	MOVL base+72(FP), R8
-	NOTL R8
-	XORQ R9, R9
+	MOVQ packed_base+0(FP), BX
+	MOVQ packed_len+8(FP), DI
+	SUBQ $0x50, DI
+	MOVQ row_base+48(FP), R8
+	MOVL base+72(FP), R9
+	NOTL R9
+	XORQ CX, CX
 	XORQ R10, R10
-	SUBQ $0x40, CX
 
 words:
-	CMPQ    R10, DX
-	JGE     all
-	MOVLQZX (SI)(R10*4), R12
-	CMPQ    R9, CX
-	JG      full
-	MOVQ    (BX)(R10*8), R11
-	INCQ    R10
-	SHLQ    $0x06, R12
+	CMPQ R10, SI
+	JGE  all
+	MOVL (SP)(R10*4), R11
+	CMPQ CX, DI
+	JG   full
+	MOVQ R11, R12
+	SHRQ $0x03, R12
+	MOVQ (AX)(R12*1), R12
+	INCQ R10
 
 bits:
-	TZCNTQ  R11, R13
-	ADDQ    R12, R13
-	MOVWLZX (DI)(R13*2), R14
-	SHLL    $0x10, R14
-	MOVL    R8, R15
-	SUBL    R13, R15
-	MOVL    R15, (AX)(R9*8)
-	MOVL    R14, 4(AX)(R9*8)
-	INCQ    R9
-	BLSRQ   R11, R11
+	TZCNTQ  R12, R13
+	ADDQ    R11, R13
+	MOVL    R9, R14
+	SUBL    R13, R14
+	MOVWLZX (R8)(R13*2), R13
+	SHLL    $0x10, R13
+	MOVL    R14, (BX)(CX*8)
+	MOVL    R13, 4(BX)(CX*8)
+	INCQ    CX
+	BLSRQ   R12, R12
 	JNZ     bits
 	JMP     words
 
-all:
-	MOVQ bitmap_len+32(FP), R12
-
 full:
-	MOVQ         R12, words+96(FP)
-	MOVQ         R9, written+88(FP)
-	MOVL         flip+76(FP), CX
-	VPBROADCASTD CX, Z0
-	MOVL         infinity+80(FP), CX
-	VPBROADCASTD CX, Z1
-	MOVL         nan+84(FP), CX
-	VPBROADCASTD CX, Z2
-	MOVL         $0x80000000, BX
-	VPBROADCASTD BX, Z3
-	MOVL         $0x7fffffff, BX
-	VPBROADCASTD BX, Z4
-	MOVL         $0x0000aaaa, BX
-	KMOVW        BX, K3
+	SHRQ $0x06, R11
+	MOVQ R11, DX
+
+all:
+	MOVQ         DX, words+96(FP)
+	MOVQ         CX, written+88(FP)
+	MOVL         flip+76(FP), AX
+	VPBROADCASTD AX, Z0
+	MOVL         infinity+80(FP), AX
+	VPBROADCASTD AX, Z1
+	MOVL         nan+84(FP), AX
+	VPBROADCASTD AX, Z2
+	MOVL         $0x80000000, DI
+	VPBROADCASTD DI, Z3
+	MOVL         $0x7fffffff, DI
+	VPBROADCASTD DI, Z4
+	MOVL         $0x0000aaaa, DI
+	KMOVW        DI, K3
 	KXNORQ       K2, K2, K2
 
 keys:
-	CMPQ        R9, $0x08
+	CMPQ        CX, $0x08
 	JL          lastKeys
-	VMOVDQU64.Z (AX), K2, Z5
+	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z6
 	VPANDD      Z4, Z6, Z7
 	VPCMPUD     $0x06, Z1, Z7, K3, K1
@@ -465,20 +584,19 @@ keys:
 	VPXORD      Z6, Z7, K3, Z5
 	VMOVDQA32   Z3, K4, Z5
 	VMOVDQA32   Z2, K1, Z5
-	VMOVDQU64   Z5, K2, (AX)
-	ADDQ        $0x40, AX
-	SUBQ        $0x08, R9
+	VMOVDQU64   Z5, K2, (BX)
+	ADDQ        $0x40, BX
+	SUBQ        $0x08, CX
 	JMP         keys
 
 lastKeys:
-	TESTQ       R9, R9
+	TESTQ       CX, CX
 	JZ          done
-	MOVQ        R9, CX
-	MOVQ        $-1, DX
-	SHLQ        CL, DX
-	NOTQ        DX
-	KMOVB       DX, K1
-	VMOVDQU64.Z (AX), K1, Z5
+	MOVQ        $-1, AX
+	SHLQ        CL, AX
+	NOTQ        AX
+	KMOVB       AX, K1
+	VMOVDQU64.Z (BX), K1, Z5
 	VPXORD      Z0, Z5, Z0
 	VPANDD      Z4, Z0, Z4
 	VPCMPUD     $0x06, Z1, Z4, K3, K2
@@ -488,7 +606,7 @@ lastKeys:
 	VPXORD      Z0, Z4, K3, Z5
 	VMOVDQA32   Z3, K4, Z5
 	VMOVDQA32   Z2, K2, Z5
-	VMOVDQU64   Z5, K1, (AX)
+	VMOVDQU64   Z5, K1, (BX)
 
 done:
 	VZEROUPPER
@@ -3931,7 +4049,7 @@ TEXT ·flip(SB), NOSPLIT, $0-24
 	ADDQ      $0x08, AX
 	MOVQ      b+8(FP), CX
 	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverseLanesA<>+0(SB), Z0
+	VMOVDQU64 reverseLanes<>+0(SB), Z0
 
 loop:
 	VMOVDQU64 -64(AX), Z1
@@ -3969,15 +4087,23 @@ loop:
 	VZEROUPPER
 	RET
 
-DATA reverseLanesA<>+0(SB)/8, $0x0000000000000007
-DATA reverseLanesA<>+8(SB)/8, $0x0000000000000006
-DATA reverseLanesA<>+16(SB)/8, $0x0000000000000005
-DATA reverseLanesA<>+24(SB)/8, $0x0000000000000004
-DATA reverseLanesA<>+32(SB)/8, $0x0000000000000003
-DATA reverseLanesA<>+40(SB)/8, $0x0000000000000002
-DATA reverseLanesA<>+48(SB)/8, $0x0000000000000001
-DATA reverseLanesA<>+56(SB)/8, $0x0000000000000000
-GLOBL reverseLanesA<>(SB), RODATA|NOPTR, $64
+DATA reverseLanes<>+0(SB)/4, $0x00000007
+DATA reverseLanes<>+4(SB)/4, $0x00000000
+DATA reverseLanes<>+8(SB)/4, $0x00000006
+DATA reverseLanes<>+12(SB)/4, $0x00000000
+DATA reverseLanes<>+16(SB)/4, $0x00000005
+DATA reverseLanes<>+20(SB)/4, $0x00000000
+DATA reverseLanes<>+24(SB)/4, $0x00000004
+DATA reverseLanes<>+28(SB)/4, $0x00000000
+DATA reverseLanes<>+32(SB)/4, $0x00000003
+DATA reverseLanes<>+36(SB)/4, $0x00000000
+DATA reverseLanes<>+40(SB)/4, $0x00000002
+DATA reverseLanes<>+44(SB)/4, $0x00000000
+DATA reverseLanes<>+48(SB)/4, $0x00000001
+DATA reverseLanes<>+52(SB)/4, $0x00000000
+DATA reverseLanes<>+56(SB)/4, $0x00000000
+DATA reverseLanes<>+60(SB)/4, $0x00000000
+GLOBL reverseLanes<>(SB), RODATA|NOPTR, $64
 
 // func fold(aLast *uint64, b *uint64, n int)
 // Requires: AVX, AVX512F
@@ -3986,7 +4112,7 @@ TEXT ·fold(SB), NOSPLIT, $0-24
 	ADDQ      $0x08, AX
 	MOVQ      b+8(FP), CX
 	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverseLanesB<>+0(SB), Z0
+	VMOVDQU64 reverseLanes<>+0(SB), Z0
 
 loop:
 	VMOVDQU64 -64(AX), Z1
@@ -4011,16 +4137,6 @@ loop:
 	JG        loop
 	VZEROUPPER
 	RET
-
-DATA reverseLanesB<>+0(SB)/8, $0x0000000000000007
-DATA reverseLanesB<>+8(SB)/8, $0x0000000000000006
-DATA reverseLanesB<>+16(SB)/8, $0x0000000000000005
-DATA reverseLanesB<>+24(SB)/8, $0x0000000000000004
-DATA reverseLanesB<>+32(SB)/8, $0x0000000000000003
-DATA reverseLanesB<>+40(SB)/8, $0x0000000000000002
-DATA reverseLanesB<>+48(SB)/8, $0x0000000000000001
-DATA reverseLanesB<>+56(SB)/8, $0x0000000000000000
-GLOBL reverseLanesB<>(SB), RODATA|NOPTR, $64
 
 // func exchange(a *uint64, b *uint64, n int)
 // Requires: AVX, AVX512F
