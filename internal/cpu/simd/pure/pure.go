@@ -51,7 +51,7 @@ func Rank(groups []int32, rank int) int32 {
 	for _, g := range groups {
 		low, high = min(low, int64(g)), max(high, int64(g))
 	}
-	enough := rank + rank/8
+	enough := rank + rank/32
 	for low < high { // at least rank groups reach low, fewer reach high+1
 		middle := (low + high + 1) >> 1
 		reach := 0
