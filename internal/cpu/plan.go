@@ -89,33 +89,49 @@ func (p Plan) sampleFor(n, k int) SamplePlan {
 	return planSample(n, k, p.elementBytes, p.targetCandidates)
 }
 
-// planSample chooses a threshold guess for n elements.
+// planSample chooses a threshold guess for n elements. Its figures were
+// searched for on random rows of 50,304 float32 (docs/log.md, 2026-11-22);
+// around them the time is flat.
 func planSample(n, k, elementBytes, target int) SamplePlan {
 	lanes := simd.StopBytes / elementBytes
 	stops := n / lanes
 	if k == 0 || k > n/8 || n <= 512 {
-		return SamplePlan{}
+		return SamplePlan{} // ordering all elements is no more work
 	}
-	p := SamplePlan{Step: 1, Groups: simd.GroupUnit}
-	// About 3,000 elements are enough for a sharp threshold at small k.
-	for p.Step = 17; p.Step > 1 && stops/p.Step*lanes < min(3000, 60*k)*3/4; p.Step -= 2 {
+	// Every 17th line, or every 9th when many candidates make a sharper threshold
+	// pay; more often in short rows, so that each group gets a line. An odd step
+	// spreads the stops over the sets of the caches.
+	step := 17
+	if k > 256 {
+		step = 9
 	}
-	sampled := (stops + p.Step - 1) / p.Step * lanes
+	for step > 1 && stops/step*lanes < min(8*k, 2048) {
+		step -= 2
+	}
+	sampled := (stops + step - 1) / step * lanes
 	share := float64(sampled) / float64(n)
-	expected := float64(k) * share // of the k largest, in the sample
-	p.Rank = int(math.Ceil(expected + 2.5*math.Sqrt(expected) + 1.5))
+	// The threshold is to lie below the k-th largest, but not far: that many of
+	// the k are expected in the sample, and two standard deviations more.
+	expected := float64(k) * share
+	places := expected + 2*math.Sqrt(expected) + 1
 	if target > 0 {
-		p.Rank = max(1, int(math.Round(float64(target)*share)))
+		places = max(1, float64(target)*share)
 	}
-	for p.Groups < 4*p.Rank && 2*p.Groups <= sampled {
-		p.Groups *= 2
+	groups := simd.GroupUnit
+	for float64(groups) < 1.9*places {
+		groups *= 2
 	}
-	if p.Groups > sampled {
+	if groups > sampled {
 		return SamplePlan{}
 	}
-	p.Rank = min(p.Rank, p.Groups)
-	p.Candidates = int(float64(p.Rank) / share)
-	return p
+	// That many of the best fall into so many different groups.
+	rank := float64(groups) * (1 - math.Exp(-places/float64(groups)))
+	return SamplePlan{
+		Step:       step,
+		Groups:     groups,
+		Rank:       int(math.Ceil(rank)),
+		Candidates: int(places / share),
+	}
 }
 
 // planThreads shares rows only when that pays: waking a core costs as much as

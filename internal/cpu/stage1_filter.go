@@ -52,6 +52,9 @@ const beyond = math.MaxUint32 + 1
 // Reset starts a new row of which the k best are wanted, k >= 1. It allocates
 // only when the plan needs more room than any before.
 func (r *Row[E]) Reset(plan Plan, order key.Order, k int) {
+	if r.plan != plan || r.k != k {
+		r.sampleLen = 0
+	}
 	r.plan, r.order, r.k = plan, order, k
 	r.bound, r.crowded = 0, false
 	if need := plan.Capacity + simd.SortSlack; cap(r.packed) < need {
@@ -81,8 +84,8 @@ func (r *Row[E]) Push(elements []E, base uint32) {
 	}
 }
 
-// guess returns a key that k of the elements are hoped to reach, or 0. The
-// first attempt may fail; of the later ones the last cannot.
+// guess returns a key that k of the elements are hoped to reach, or 0. Each
+// further attempt at the same elements hopes for less; the last cannot fail.
 func (r *Row[E]) guess(elements []E, attempt int) uint64 {
 	if r.bound > 0 && !r.crowded {
 		return 0
@@ -92,7 +95,7 @@ func (r *Row[E]) guess(elements []E, attempt int) uint64 {
 		r.sample = r.plan.sampleFor(len(elements), r.k)
 	}
 	sample := r.sample
-	if sample.Groups == 0 || attempt > 1 {
+	if sample.Groups == 0 {
 		return 0
 	}
 	rank := sample.Rank
@@ -102,8 +105,10 @@ func (r *Row[E]) guess(elements []E, attempt int) uint64 {
 			r.groups = make([]int32, sample.Groups)
 		}
 		simd.Sample(r.plan.Tier, r.groups[:sample.Groups], elements, sample.Step, r.order)
-	case r.k <= sample.Groups:
-		rank = r.k // each of k groups has an element that reaches this one: proven
+	case attempt == 1:
+		rank = min(3*rank+4, sample.Groups*3/4)
+	case attempt == 2 && r.k <= sample.Groups:
+		rank = r.k // each of k groups has an element that reaches this one
 	default:
 		return 0
 	}
