@@ -114,6 +114,8 @@ func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base u
 func Sort(tier Tier, packed []uint64, k int) {
 	if tier == AVX512 {
 		avx512.Sort(packed, k)
+	} else if tier == NEON {
+		neon.Sort(packed, k)
 	} else {
 		pure.Sort(packed, k)
 	}

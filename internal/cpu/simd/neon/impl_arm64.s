@@ -32,12 +32,22 @@
 // Rank bisects between the least and the largest group; V16 is the middle, V4-V7
 // count. max32 and max16 keep eight maxima in V16-V23; the last 128 bytes may
 // overlap those before.
+//
+// sort32 and merge32, for each block of 32 words: V0-V15 hold it, V30 and V31
+// are scratch. sort32 sorts both lanes by a network over the vectors and lines
+// them up, one in reverse, as a bitonic block. merge32 sorts a bitonic block:
+// it compares words at a distance of 16, 8, 4, 2 (two vectors) and 1 (the lanes
+// of two vectors). Networks: K. E. Batcher, "Sorting networks and their
+// applications", 1968, https://doi.org/10.1145/1468075.1468121.
+//
+// flip, fold and exchange compare V0-V3 of a with V4-V7 of b.
 
 //go:build arm64
 
 #include "textflag.h"
 
-// What the assembler lacks; m, n, d are numbers of registers, in its order.
+// What the assembler lacks, or does not take by number; m, n, d are registers in
+// its order.
 #define FCMGE_S4(m, n, d)  WORD $(0x6E20E400 | m<<16 | n<<5 | d) // fcmge vd.4s, vn.4s, vm.4s
 #define FMAXNM_S4(m, n, d) WORD $(0x4E20C400 | m<<16 | n<<5 | d) // fmaxnm vd.4s, vn.4s, vm.4s
 #define FMAXNMV_S4(n, d)   WORD $(0x6E30C800 | n<<5 | d)         // fmaxnmv sd, vn.4s
@@ -53,6 +63,12 @@
 #define UMAXV_H8(n, d)     WORD $(0x6E70A800 | n<<5 | d)         // umaxv hd, vn.8h
 #define SIGN_S4(n, d)      WORD $(0x4F210400 | n<<5 | d)         // sshr vd.4s, vn.4s, #31
 #define SIGN_H8(n, d)      WORD $(0x4F110400 | n<<5 | d)         // sshr vd.8h, vn.8h, #15
+#define CMHI_D2(m, n, d)   WORD $(0x6EE03400 | m<<16 | n<<5 | d) // cmhi vd.2d, vn.2d, vm.2d
+#define BIT_B16(m, n, d)   WORD $(0x6EA01C00 | m<<16 | n<<5 | d) // bit vd.16b, vn.16b, vm.16b
+#define ZIP1_D2(m, n, d)   WORD $(0x4EC03800 | m<<16 | n<<5 | d) // zip1 vd.2d, vn.2d, vm.2d
+#define ZIP2_D2(m, n, d)   WORD $(0x4EC07800 | m<<16 | n<<5 | d) // zip2 vd.2d, vn.2d, vm.2d
+#define ORR_B16(m, n, d)   WORD $(0x4EA01C00 | m<<16 | n<<5 | d) // orr vd.16b, vn.16b, vm.16b
+#define MOV_B16(n, d)      ORR_B16(n, n, d)
 
 // func filter32(bitmap []uint64, row *uint32, above uint32, invert uint64)
 TEXT ·filter32(SB), NOSPLIT, $0-48
@@ -561,4 +577,173 @@ max16Block:
 	SMAXV_H8(16, 16)
 	VMOV   V16.H[0], R2
 	MOVH   R2, best+24(FP)
+	RET
+
+// EXCHANGE leaves the larger words in a and the smaller ones in b.
+#define EXCHANGE(a, b) \
+	CMHI_D2(a, b, 31)  \
+	MOV_B16(a, 30)     \
+	BIT_B16(31, b, a)  \
+	BIT_B16(31, 30, b)
+
+// EXCHANGE_LANES leaves the larger word of each vector in lane 0.
+#define EXCHANGE_LANES(a, b) \
+	ZIP1_D2(b, a, 28)  \
+	ZIP2_D2(b, a, 29)  \
+	EXCHANGE(28, 29)   \
+	ZIP1_D2(29, 28, a) \
+	ZIP2_D2(29, 28, b)
+
+#define LOAD32 \
+	ADD  $64, R0, R2  \
+	ADD  $128, R0, R3 \
+	ADD  $192, R0, R4 \
+	VLD1 (R0), [V0.D2, V1.D2, V2.D2, V3.D2]   \
+	VLD1 (R2), [V4.D2, V5.D2, V6.D2, V7.D2]   \
+	VLD1 (R3), [V8.D2, V9.D2, V10.D2, V11.D2] \
+	VLD1 (R4), [V12.D2, V13.D2, V14.D2, V15.D2]
+
+#define STORE32 \
+	VST1.P [V0.D2, V1.D2, V2.D2, V3.D2], 64(R0)   \
+	VST1.P [V4.D2, V5.D2, V6.D2, V7.D2], 64(R0)   \
+	VST1.P [V8.D2, V9.D2, V10.D2, V11.D2], 64(R0) \
+	VST1.P [V12.D2, V13.D2, V14.D2, V15.D2], 64(R0)
+
+#define MERGE32 \
+	EXCHANGE(0, 8); EXCHANGE(1, 9); EXCHANGE(2, 10); EXCHANGE(3, 11) \
+	EXCHANGE(4, 12); EXCHANGE(5, 13); EXCHANGE(6, 14); EXCHANGE(7, 15) \
+	EXCHANGE(0, 4); EXCHANGE(1, 5); EXCHANGE(2, 6); EXCHANGE(3, 7) \
+	EXCHANGE(8, 12); EXCHANGE(9, 13); EXCHANGE(10, 14); EXCHANGE(11, 15) \
+	EXCHANGE(0, 2); EXCHANGE(1, 3); EXCHANGE(4, 6); EXCHANGE(5, 7) \
+	EXCHANGE(8, 10); EXCHANGE(9, 11); EXCHANGE(12, 14); EXCHANGE(13, 15) \
+	EXCHANGE(0, 1); EXCHANGE(2, 3); EXCHANGE(4, 5); EXCHANGE(6, 7) \
+	EXCHANGE(8, 9); EXCHANGE(10, 11); EXCHANGE(12, 13); EXCHANGE(14, 15) \
+	EXCHANGE_LANES(0, 1); EXCHANGE_LANES(2, 3); EXCHANGE_LANES(4, 5); EXCHANGE_LANES(6, 7) \
+	EXCHANGE_LANES(8, 9); EXCHANGE_LANES(10, 11); EXCHANGE_LANES(12, 13); EXCHANGE_LANES(14, 15)
+
+// func sort32(packed *uint64, blocks int)
+TEXT ·sort32(SB), NOSPLIT, $0-16
+	MOVD packed+0(FP), R0
+	MOVD blocks+8(FP), R1
+	CBZ  R1, sort32Done
+
+sort32Block:
+	LOAD32
+	// runs of 2
+	EXCHANGE(0, 1); EXCHANGE(2, 3); EXCHANGE(4, 5); EXCHANGE(6, 7)
+	EXCHANGE(8, 9); EXCHANGE(10, 11); EXCHANGE(12, 13); EXCHANGE(14, 15)
+	// runs of 4
+	EXCHANGE(0, 2); EXCHANGE(1, 3); EXCHANGE(4, 6); EXCHANGE(5, 7)
+	EXCHANGE(8, 10); EXCHANGE(9, 11); EXCHANGE(12, 14); EXCHANGE(13, 15)
+	EXCHANGE(1, 2); EXCHANGE(5, 6); EXCHANGE(9, 10); EXCHANGE(13, 14)
+	// runs of 8
+	EXCHANGE(0, 4); EXCHANGE(1, 5); EXCHANGE(2, 6); EXCHANGE(3, 7)
+	EXCHANGE(8, 12); EXCHANGE(9, 13); EXCHANGE(10, 14); EXCHANGE(11, 15)
+	EXCHANGE(2, 4); EXCHANGE(3, 5); EXCHANGE(10, 12); EXCHANGE(11, 13)
+	EXCHANGE(1, 2); EXCHANGE(3, 4); EXCHANGE(5, 6); EXCHANGE(9, 10)
+	EXCHANGE(11, 12); EXCHANGE(13, 14)
+	// runs of 16
+	EXCHANGE(0, 8); EXCHANGE(1, 9); EXCHANGE(2, 10); EXCHANGE(3, 11)
+	EXCHANGE(4, 12); EXCHANGE(5, 13); EXCHANGE(6, 14); EXCHANGE(7, 15)
+	EXCHANGE(4, 8); EXCHANGE(5, 9); EXCHANGE(6, 10); EXCHANGE(7, 11)
+	EXCHANGE(2, 4); EXCHANGE(3, 5); EXCHANGE(6, 8); EXCHANGE(7, 9)
+	EXCHANGE(10, 12); EXCHANGE(11, 13)
+	EXCHANGE(1, 2); EXCHANGE(3, 4); EXCHANGE(5, 6); EXCHANGE(7, 8)
+	EXCHANGE(9, 10); EXCHANGE(11, 12); EXCHANGE(13, 14)
+
+	// Lane 0 to V0-V7, lane 1 from its end to V8-V15.
+	ZIP2_D2(14, 15, 16); ZIP2_D2(12, 13, 17); ZIP2_D2(10, 11, 18); ZIP2_D2(8, 9, 19)
+	ZIP2_D2(6, 7, 20); ZIP2_D2(4, 5, 21); ZIP2_D2(2, 3, 22); ZIP2_D2(0, 1, 23)
+	ZIP1_D2(1, 0, 0); ZIP1_D2(3, 2, 1); ZIP1_D2(5, 4, 2); ZIP1_D2(7, 6, 3)
+	ZIP1_D2(9, 8, 4); ZIP1_D2(11, 10, 5); ZIP1_D2(13, 12, 6); ZIP1_D2(15, 14, 7)
+	MOV_B16(16, 8); MOV_B16(17, 9); MOV_B16(18, 10); MOV_B16(19, 11)
+	MOV_B16(20, 12); MOV_B16(21, 13); MOV_B16(22, 14); MOV_B16(23, 15)
+	MERGE32
+	STORE32
+	SUBS $1, R1
+	BNE  sort32Block
+
+sort32Done:
+	RET
+
+// func merge32(packed *uint64, blocks int)
+TEXT ·merge32(SB), NOSPLIT, $0-16
+	MOVD packed+0(FP), R0
+	MOVD blocks+8(FP), R1
+	CBZ  R1, merge32Done
+
+merge32Block:
+	LOAD32
+	MERGE32
+	STORE32
+	SUBS $1, R1
+	BNE  merge32Block
+
+merge32Done:
+	RET
+
+// LOAD_FLIPPED loads the 8 words that end at R0, in reverse, and those at R1.
+#define LOAD_FLIPPED \
+	SUB  $64, R0 \
+	VLD1 (R0), [V16.D2, V17.D2, V18.D2, V19.D2] \
+	VLD1 (R1), [V4.D2, V5.D2, V6.D2, V7.D2]     \
+	VEXT $8, V19.B16, V19.B16, V0.B16 \
+	VEXT $8, V18.B16, V18.B16, V1.B16 \
+	VEXT $8, V17.B16, V17.B16, V2.B16 \
+	VEXT $8, V16.B16, V16.B16, V3.B16
+
+#define STORE_FLIPPED \
+	VEXT $8, V0.B16, V0.B16, V19.B16 \
+	VEXT $8, V1.B16, V1.B16, V18.B16 \
+	VEXT $8, V2.B16, V2.B16, V17.B16 \
+	VEXT $8, V3.B16, V3.B16, V16.B16 \
+	VST1 [V16.D2, V17.D2, V18.D2, V19.D2], (R0)
+
+// func flip(a, b *uint64, n int)
+TEXT ·flip(SB), NOSPLIT, $0-24
+	MOVD a+0(FP), R0
+	MOVD b+8(FP), R1
+	MOVD n+16(FP), R2
+	ADD  R2<<3, R0, R0 // the end of a
+
+flipWords:
+	LOAD_FLIPPED
+	EXCHANGE(0, 4); EXCHANGE(1, 5); EXCHANGE(2, 6); EXCHANGE(3, 7)
+	STORE_FLIPPED
+	VST1.P [V4.D2, V5.D2, V6.D2, V7.D2], 64(R1)
+	SUBS $8, R2
+	BNE  flipWords
+	RET
+
+// func fold(a, b *uint64, n int)
+TEXT ·fold(SB), NOSPLIT, $0-24
+	MOVD a+0(FP), R0
+	MOVD b+8(FP), R1
+	MOVD n+16(FP), R2
+	ADD  R2<<3, R0, R0 // the end of a
+
+foldWords:
+	LOAD_FLIPPED
+	ADD  $64, R1
+	CMHI_D2(0, 4, 28); CMHI_D2(1, 5, 29); CMHI_D2(2, 6, 30); CMHI_D2(3, 7, 31)
+	BIT_B16(28, 4, 0); BIT_B16(29, 5, 1); BIT_B16(30, 6, 2); BIT_B16(31, 7, 3)
+	STORE_FLIPPED
+	SUBS $8, R2
+	BNE  foldWords
+	RET
+
+// func exchange(a, b *uint64, n int)
+TEXT ·exchange(SB), NOSPLIT, $0-24
+	MOVD a+0(FP), R0
+	MOVD b+8(FP), R1
+	MOVD n+16(FP), R2
+
+exchangeWords:
+	VLD1 (R0), [V0.D2, V1.D2, V2.D2, V3.D2]
+	VLD1 (R1), [V4.D2, V5.D2, V6.D2, V7.D2]
+	EXCHANGE(0, 4); EXCHANGE(1, 5); EXCHANGE(2, 6); EXCHANGE(3, 7)
+	VST1.P [V0.D2, V1.D2, V2.D2, V3.D2], 64(R0)
+	VST1.P [V4.D2, V5.D2, V6.D2, V7.D2], 64(R1)
+	SUBS $8, R2
+	BNE  exchangeWords
 	RET

@@ -32,6 +32,9 @@ func Filter16(bitmap []uint64, row []uint16, xor, above uint16, invert uint64) (
 	return pure.Filter16(bitmap, row, xor, above, invert)
 }
 
+// Sort is [pure.Sort].
+func Sort(packed []uint64, k int) { pure.Sort(packed, k) }
+
 // Max32 is [pure.Max32].
 func Max32(row []uint32) float32 { return pure.Max32(row) }
 

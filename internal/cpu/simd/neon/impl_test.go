@@ -211,8 +211,54 @@ func TestMax(t *testing.T) {
 	}
 }
 
+func TestSort(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 4))
+	for _, n := range append(lengths()[:301], 512, 700, 1024, 3333) {
+		memory := fenced[uint64](t, (n+31)/32*32)
+		for _, k := range []int{0, 1, 2, 31, 32, 33, 50, 64, 65, 100, 128, 129, 200, 256, 257, 1000, n - 1, n} {
+			if k < 0 || k > n {
+				continue
+			}
+			for _, distinct := range []uint64{2, 10, 1 << 20, 1<<64 - 1} {
+				packed := memory[:n]
+				for i := range packed {
+					packed[i] = -random.Uint64N(distinct)
+				}
+				want := slices.Clone(packed)
+				Sort(packed, k)
+				pure.Sort(want, k)
+				if !slices.Equal(packed[:k], want[:k]) {
+					t.Fatalf("n = %d, k = %d: %#x, want %#x", n, k, packed[:k], want[:k])
+				}
+			}
+		}
+	}
+}
+
+// TestSort32 sorts zeros and ones: a network that sorts all of them sorts
+// everything. Each lane has all its rows of 16, and so has a bitonic block.
+func TestSort32(t *testing.T) {
+	words := make([]uint64, 32)
+	for ones := range 1 << 16 {
+		for _, other := range []int{ones, ^ones, 0, 0x00FF, ones * 40503} {
+			count := 0
+			for i := range 16 {
+				words[2*i], words[2*i+1] = uint64(ones>>i&1), uint64(other>>i&1)
+				count += int(words[2*i] + words[2*i+1])
+			}
+			sort32(&words[0], 1)
+			for i, word := range words {
+				if want := i < count; (word == 1) != want {
+					t.Fatalf("lanes %016b and %016b: %d", ones, other&0xFFFF, words)
+				}
+			}
+		}
+	}
+}
+
 func TestAllocations(t *testing.T) {
 	row32, row16, bitmap, groups := make([]uint32, 5000), make([]uint16, 5000), make([]uint64, 79), make([]int32, 128)
+	packed := make([]uint64, 320)
 	if n := testing.AllocsPerRun(10, func() {
 		Sample32(groups, row32, 1, 0)
 		Sample16(groups, row16, 1, 0)
@@ -222,6 +268,7 @@ func TestAllocations(t *testing.T) {
 		Filter16(bitmap, row16, 0x7FFF, 5, 0)
 		Max32(row32)
 		Max16(row16)
+		Sort(packed, 100)
 	}); n != 0 {
 		t.Errorf("%v allocations, want 0", n)
 	}

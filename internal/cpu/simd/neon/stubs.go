@@ -119,3 +119,32 @@ func max32(row []uint32) (best float32, signaling bool)
 //
 //go:noescape
 func max16(row []uint16) (best int16)
+
+// sort32 sorts each of the blocks of 32 words, largest first.
+//
+//go:noescape
+func sort32(packed *uint64, blocks int)
+
+// merge32 sorts each of the blocks of 32 words, largest first, if they are
+// bitonic.
+//
+//go:noescape
+func merge32(packed *uint64, blocks int)
+
+// flip compares each of the n words of a, from the last, with one of b, from
+// the first, and puts the larger one into a and the smaller one into b. n is a
+// multiple of 8 and not 0.
+//
+//go:noescape
+func flip(a, b *uint64, n int)
+
+// fold is flip, but leaves b as it is.
+//
+//go:noescape
+func fold(a, b *uint64, n int)
+
+// exchange puts the larger of the words a[i] and b[i] into a and the smaller
+// one into b. n is a multiple of 8 and not 0.
+//
+//go:noescape
+func exchange(a, b *uint64, n int)
