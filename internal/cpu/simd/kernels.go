@@ -5,6 +5,7 @@ import (
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx512"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/neon"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
 )
 
@@ -46,6 +47,10 @@ func Sample[E Bits](tier Tier, groups []int32, row []E, step int, order key.Orde
 		avx512.Sample16(groups, bits16(row), step, uint16(order.Flip>>16))
 	case tier == AVX512:
 		avx512.Sample32(groups, bits32(row), step, order.Flip)
+	case tier == NEON && is16[E]():
+		neon.Sample16(groups, bits16(row), step, uint16(order.Flip>>16))
+	case tier == NEON:
+		neon.Sample32(groups, bits32(row), step, order.Flip)
 	default:
 		pure.Sample(groups, row, step, order)
 	}
@@ -55,6 +60,8 @@ func Sample[E Bits](tier Tier, groups []int32, row []E, step int, order key.Orde
 func Rank(tier Tier, groups []int32, rank int) int32 {
 	if tier == AVX512 {
 		return avx512.Rank(groups, rank)
+	} else if tier == NEON {
+		return neon.Rank(groups, rank)
 	}
 	return pure.Rank(groups, rank)
 }
@@ -76,6 +83,8 @@ func Filter[E Bits](tier Tier, bitmap []uint64, row []E, least uint32, order key
 func filter32(tier Tier, bitmap []uint64, row []uint32, above uint32, invert uint64) {
 	if tier == AVX512 {
 		avx512.Filter32(bitmap, row, above, invert)
+	} else if tier == NEON {
+		neon.Filter32(bitmap, row, above, invert)
 	} else {
 		pure.Filter32(bitmap, row, above, invert)
 	}
@@ -84,6 +93,8 @@ func filter32(tier Tier, bitmap []uint64, row []uint32, above uint32, invert uin
 func filter16(tier Tier, bitmap []uint64, row []uint16, xor, above uint16, invert uint64) (largest uint16) {
 	if tier == AVX512 {
 		return avx512.Filter16(bitmap, row, xor, above, invert)
+	} else if tier == NEON {
+		return neon.Filter16(bitmap, row, xor, above, invert)
 	}
 	return pure.Filter16(bitmap, row, xor, above, invert)
 }
@@ -106,6 +117,8 @@ func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base u
 func Sort(tier Tier, packed []uint64, k int) {
 	if tier == AVX512 {
 		avx512.Sort(packed, k)
+	} else if tier == NEON {
+		neon.Sort(packed, k)
 	} else {
 		pure.Sort(packed, k)
 	}

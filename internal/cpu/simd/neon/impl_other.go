@@ -1,0 +1,42 @@
+//go:build !arm64
+
+// Package neon holds the inner loops for 64-bit ARM. On other machines, where
+// no plan chooses it, it is package pure by another name.
+package neon
+
+import (
+	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
+)
+
+// Sample32 is [pure.Sample] for float32.
+func Sample32(groups []int32, row []uint32, step int, flip uint32) {
+	pure.Sample(groups, row, step, key.Order{Flip: flip})
+}
+
+// Sample16 is [pure.Sample] for 16-bit floats.
+func Sample16(groups []int32, row []uint16, step int, flip uint16) {
+	pure.Sample(groups, row, step, key.Order{Flip: uint32(flip) << 16})
+}
+
+// Rank is [pure.Rank].
+func Rank(groups []int32, rank int) int32 { return pure.Rank(groups, rank) }
+
+// Filter32 is [pure.Filter32].
+func Filter32(bitmap []uint64, row []uint32, above uint32, invert uint64) {
+	pure.Filter32(bitmap, row, above, invert)
+}
+
+// Filter16 is [pure.Filter16].
+func Filter16(bitmap []uint64, row []uint16, xor, above uint16, invert uint64) (largest uint16) {
+	return pure.Filter16(bitmap, row, xor, above, invert)
+}
+
+// Sort is [pure.Sort].
+func Sort(packed []uint64, k int) { pure.Sort(packed, k) }
+
+// Max32 is [pure.Max32].
+func Max32(row []uint32) float32 { return pure.Max32(row) }
+
+// Max16 is [pure.Max16].
+func Max16(row []uint16) int16 { return pure.Max16(row) }
