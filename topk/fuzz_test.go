@@ -53,7 +53,7 @@ func bits16(raw []byte) []uint16 {
 
 // addSeeds gives the fuzzer rows that reach every stage in every dtype.
 func addSeeds(add func(raw []byte, choices uint16)) {
-	for i, n := range []int{0, 1, 2, 40, 600, 5000, 40000} {
+	for i, n := range []int{0, 1, 2, 40, 600, 5000, 9000} {
 		raw := make([]byte, n)
 		for j := range raw {
 			raw[j] = byte(j * (i + 3) >> (j % 5))
