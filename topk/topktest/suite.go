@@ -21,6 +21,27 @@ func Run(t *testing.T, backend Backend) {
 	t.Run(DType[topk.BFloat16](), func(t *testing.T) { runEngine(t, backend.BFloat16) })
 }
 
+// CheckRows holds an engine to the contract on given rows, such as logits of a
+// model: by Select, in a Stream and merged from shards.
+func CheckRows[T topk.Float](t *testing.T, engine Engine[T], logits []T, vocab int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(11, 11))
+	shape := topk.Shape{Rows: len(logits) / vocab, Vocab: vocab}
+	answers := NewAnswers(logits)
+	var questions []question
+	for _, k := range []int{1, 50, 100, 200, 1024} {
+		for _, smallest := range []bool{false, true} {
+			q := randomQuestion(rng, shape)
+			q.k, q.rowK, q.smallest = min(k, vocab), nil, smallest
+			questions = append(questions, q)
+		}
+	}
+	var counts Counts
+	if err := askAll(engine, answers, shape, topk.Options{}, questions, &counts); err != nil {
+		t.Error(err)
+	}
+}
+
 func runEngine[T topk.Float](t *testing.T, engine Engine[T]) {
 	for _, part := range []struct {
 		name string
