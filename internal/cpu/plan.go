@@ -79,9 +79,10 @@ func NewMergePlan(entries int, tier simd.Tier) Plan {
 }
 
 // capacity leaves room for twice the k that are kept at each cut, so that cuts
-// are rare, and for the places that Expand wants to see free.
+// are rare, and for the places that Expand wants to see free. A target past
+// 65,536 gets no more room: cutting now and then costs less than a megabyte.
 func capacity(k, target int) int {
-	return max(512, 3*k+256, 2*target) + simd.ExpandRoom
+	return max(512, 3*k+256, 2*min(target, 1<<16)) + simd.ExpandRoom
 }
 
 // sampleFor plans a guess for a part of the row, or for another row's length.

@@ -52,8 +52,8 @@ const beyond = math.MaxUint32 + 1
 // Reset starts a new row of which the k best are wanted, k >= 1. It allocates
 // only when the plan needs more room than any before.
 func (r *Row[E]) Reset(plan Plan, order key.Order, k int) {
-	if r.plan != plan || r.k != k {
-		r.sampleLen = 0
+	if plan != r.plan || k != r.k {
+		r.sampleLen = 0 // what was planned for a chunk of that length no longer holds
 	}
 	r.plan, r.order, r.k = plan, order, k
 	r.bound, r.crowded = 0, false

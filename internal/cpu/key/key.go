@@ -83,6 +83,9 @@ const notANumber = 0x7FC00000
 // In an order that prefers the smallest value the comparison picks what is to
 // be left out, so that one loop serves both orders.
 func (o Order) Above32(least uint32) (v uint32, invert uint64) {
+	if least == 0 { // everything passes, and so does the NaN of an order that puts it last
+		return notANumber, 0
+	}
 	const negativeInfinity = ^uint32(0xFF800000) // its key
 	positiveInfinity := o.Infinity | SignBit     // its key
 	if o.Flip != 0 {
@@ -113,6 +116,9 @@ func (o Order) Above32(least uint32) (v uint32, invert uint64) {
 // least the key least just when the truth of int16(x^xor) > int16(above)
 // differs from invert. Negative NaN is judged wrongly; the caller looks for it.
 func (o Order) Above16(least uint32) (xor, above uint16, invert uint64) {
+	if least == 0 {
+		return 0, math.MaxInt16, ^uint64(0) // not x > the largest: everything
+	}
 	// Flipping all bits but the sign turns an unsigned "x < v" into a signed
 	// comparison; it picks all that is greater than a negative v.
 	const descend = 0x7FFF

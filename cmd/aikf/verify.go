@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ai-kernel-factory/aikf/topk"
+	"github.com/ai-kernel-factory/aikf/topk/topktest"
+)
+
+const verifyExamples = `  aikf verify                              every tier and dtype, for 10 seconds
+  aikf verify --duration 10m --tier avx2   one tier, for longer
+  aikf verify --seed 7 --case 1234 --dtype float16
+                                           one case again, as a difference names it
+`
+
+// verification is what one run of aikf verify has to say, as JSON too.
+type verification struct {
+	Schema     int      `json:"schema"`
+	Seed       uint64   `json:"seed"`
+	Tiers      []string `json:"tiers"`
+	DTypes     []string `json:"dtypes"`
+	Cases      int64    `json:"cases"`
+	Calls      int64    `json:"calls"`
+	Rows       int64    `json:"rows"`
+	ElapsedS   float64  `json:"elapsed_s"`
+	Outcome    string   `json:"outcome"`              // equal, different or interrupted
+	Difference string   `json:"difference,omitempty"` // the first that was found
+	Reproduce  string   `json:"reproduce,omitempty"`  // the command that finds it again
+}
+
+// runVerify compares the engine with the oracle for a given time.
+func runVerify(ctx context.Context, args []string, c console) error {
+	flags := newFlags("verify", "[flags]", verifyExamples, c)
+	duration := flags.Duration("duration", 10*time.Second, "how long to compare; at least one case is")
+	seed := flags.Uint64("seed", 0, "of the random cases; 0: a new one, which is printed")
+	first := flags.Int("case", -1, "compare only the case with this number")
+	dtypes := flags.String("dtype", "all", "float32, float16 or bfloat16, or several with commas")
+	tiers := flags.String("tier", "all", "one of this machine's tiers, or several with commas: "+strings.Join(topk.Tiers(), ", "))
+	format := flags.String("format", "text", "text or json")
+	words, err := parseFlags(flags, args, c)
+	switch {
+	case err != nil:
+		return err
+	case len(words) > 0:
+		return usageErrorf("verify: unexpected %q", words)
+	case *duration <= 0:
+		return usageErrorf("verify: --duration = %v, want more than 0", *duration)
+	case *format != "text" && *format != "json":
+		return usageErrorf("verify: --format = %q, want text or json", *format)
+	case *first < -1:
+		return usageErrorf("verify: --case = %d, want 0 or more", *first)
+	case *first >= 0 && *seed == 0:
+		return usageErrorf("verify: --case = %d needs the --seed that it was found with", *first)
+	}
+	v := verification{Schema: 1, Seed: *seed}
+	if v.DTypes, err = choose("dtype", *dtypes, topktest.DTypes()); err != nil {
+		return err
+	}
+	if v.Tiers, err = choose("tier", *tiers, topk.Tiers()); err != nil {
+		return err
+	}
+	if v.Seed == 0 {
+		v.Seed = rand.Uint64()
+	}
+	config := topktest.VerifyConfig{DTypes: v.DTypes, Seed: v.Seed}
+	for _, tier := range v.Tiers {
+		config.Backends = append(config.Backends, topktest.CPU(tier))
+	}
+	if *first >= 0 {
+		config.First, config.Cases = *first, 1
+	}
+	return v.run(ctx, config, *duration, *format, c)
+}
+
+// run verifies, prints what was found and returns the error that decides the
+// exit code.
+func (v *verification) run(ctx context.Context, config topktest.VerifyConfig, duration time.Duration, format string, c console) error {
+	started := time.Now()
+	if format == "text" {
+		fmt.Fprintf(c.out, "seed %d, tiers %s, dtypes %s\n", v.Seed, strings.Join(v.Tiers, ","), strings.Join(v.DTypes, ","))
+	}
+	if c.progress {
+		config.Progress = func(counts topktest.Counts) {
+			fmt.Fprintf(c.err, "\r\x1b[K%v of %v: %d cases, %d rows", time.Since(started).Round(time.Second), duration, counts.Cases, counts.Rows)
+		}
+	}
+	limited, stop := context.WithTimeout(ctx, duration)
+	defer stop()
+	counts, err := topktest.Verify(limited, config)
+	if c.progress {
+		fmt.Fprint(c.err, "\r\x1b[K")
+	}
+	v.Cases, v.Calls, v.Rows = counts.Cases, counts.Calls, counts.Rows
+	v.ElapsedS = time.Since(started).Seconds()
+	var different *topktest.Difference
+	switch {
+	case errors.As(err, &different):
+		v.Outcome, v.Difference = "different", err.Error()
+		v.Reproduce = fmt.Sprintf("aikf verify --seed %d --case %d --dtype %s --tier %s",
+			v.Seed, different.Case, different.DType, strings.Join(v.Tiers, ","))
+		err = wrongErrorf("verify: an answer differs from the oracle's; again with: %s", v.Reproduce)
+	case ctx.Err() != nil:
+		v.Outcome, err = "interrupted", ctx.Err()
+	case err == nil, errors.Is(err, context.DeadlineExceeded):
+		v.Outcome, err = "equal", nil
+	default:
+		return err
+	}
+	if printed := v.print(c.out, format); printed != nil {
+		return printed
+	}
+	return err
+}
+
+func (v *verification) print(w io.Writer, format string) error {
+	if format == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(v)
+	}
+	outcome := v.Outcome
+	switch {
+	case v.Difference != "":
+		outcome = "different: " + v.Difference
+	case outcome == "equal":
+		outcome = "all equal, to the bit"
+	}
+	_, err := fmt.Fprintf(w, "compared with the oracle in %.1f s on %s/%s: cases %d, calls %d, rows %d\n%s\n",
+		v.ElapsedS, runtime.GOOS, runtime.GOARCH, v.Cases, v.Calls, v.Rows, outcome)
+	return err
+}
+
+// choose resolves a list with commas, of which "all" is every known name.
+func choose(flag, list string, known []string) ([]string, error) {
+	if list == "all" {
+		return known, nil
+	}
+	chosen := strings.Split(list, ",")
+	for _, name := range chosen {
+		if !slices.Contains(known, name) {
+			return nil, usageErrorf("verify: --%s %q is not one of %s", flag, name, strings.Join(known, ", "))
+		}
+	}
+	return chosen, nil
+}
