@@ -103,11 +103,12 @@ func eachMember(line []byte, visit func(name string, value scanner) error) error
 		if !s.accept(':') {
 			return s.unexpected("':'")
 		}
-		value := scanner{text: bytes.TrimRight(line[:s.at+valueLength(s.rest())], " \t\r\n"), at: s.at}
-		if len(value.rest()) == 0 {
+		length = len(bytes.TrimRight(s.rest()[:valueLength(s.rest())], " \t\r\n"))
+		if length == 0 {
 			return s.unexpected("a value of field " + quote(name))
 		}
-		s.at = len(value.text)
+		value := scanner{text: line[:s.at+length], at: s.at}
+		s.at += length
 		if err := visit(name, value); err != nil && first == nil {
 			first = err
 		}
