@@ -96,11 +96,5 @@ func checkDevice(device string) error {
 	return usageErrorf("--device %s, want auto or cpu", quote(device))
 }
 
-// quote quotes a word of the input for a message, shortened if it is very long.
-func quote(word string) string {
-	const most = 64
-	if len(word) > most {
-		return strconv.Quote(word[:most]) + "..."
-	}
-	return strconv.Quote(word)
-}
+// quote quotes a word of the input for a message, the beginning of a very long one.
+func quote(word string) string { return fmt.Sprintf("%.64q", word) }

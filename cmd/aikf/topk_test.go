@@ -179,7 +179,7 @@ func TestTopKRefuses(t *testing.T) {
 		{`"b" is not an integer`, []string{file, "--top-k", "1", "--rows", "0:b"}},
 		{`tier "avx1024", this machine has`, []string{file, "--top-k", "1", "--tier", "avx1024"}},
 		{"threads = -1 is negative", []string{file, "--top-k", "1", "--threads", "-1"}},
-		{"no such file", []string{file + ".missing", "--top-k", "1"}},
+		{"x.npy.missing", []string{file + ".missing", "--top-k", "1"}},
 		{`tensor "logits" is not there, the file has "<f4" [2 3]`, []string{file + ":logits", "--top-k", "1"}},
 		{"no fortran_order", []string{broken, "--top-k", "1"}},
 		{"is a directory", []string{t.TempDir(), "--top-k", "1"}},

@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/ai-kernel-factory/aikf/topk"
@@ -254,14 +253,8 @@ func list(tensors []tensor) string {
 	return strings.Join(words, ", ")
 }
 
-// quote quotes a word of the file for a message, shortened if it is very long.
-func quote(word string) string {
-	const most = 64
-	if len(word) > most {
-		return strconv.Quote(word[:most]) + "..."
-	}
-	return strconv.Quote(word)
-}
+// quote quotes a word of the file for a message, the beginning of a very long one.
+func quote(word string) string { return fmt.Sprintf("%.64q", word) }
 
 // shapeString formats a shape for a message, shortened if it is very long.
 func shapeString(shape []int64) string {
