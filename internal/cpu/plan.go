@@ -116,7 +116,7 @@ func planSample(n, k, elementBytes, target int) SamplePlan {
 	expected := float64(k) * share
 	places := expected + 2*math.Sqrt(expected) + 1
 	if target > 0 {
-		places = max(1, float64(target)*share)
+		places = min(max(1, float64(target)*share), float64(sampled))
 	}
 	groups := simd.GroupUnit
 	for float64(groups) < 1.9*places {
