@@ -1,6 +1,7 @@
 package simd
 
 import (
+	"math"
 	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
@@ -78,4 +79,14 @@ func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base u
 // length.
 func Sort(tier Tier, packed []uint64, k int) {
 	pure.Sort(packed, k)
+}
+
+// Max returns the bits of the row's largest element, the 16-bit ones compared as
+// signed integers: the least that reading a row can cost. NaN is passed over or
+// compared by its bits.
+func Max[E Bits](tier Tier, row []E) uint32 {
+	if is16[E]() {
+		return uint32(uint16(pure.Max16(bits16(row))))
+	}
+	return math.Float32bits(pure.Max32(bits32(row)))
 }
