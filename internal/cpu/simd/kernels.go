@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx512"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
 )
 
@@ -38,11 +39,21 @@ func is16[E Bits]() bool {
 // Sample reads every step-th stop of the row and writes the maxima of
 // len(groups) disjoint sets of what it read; see [pure.Sample].
 func Sample[E Bits](tier Tier, groups []int32, row []E, step int, order key.Order) {
-	pure.Sample(groups, row, step, order)
+	switch {
+	case tier == AVX512 && is16[E]():
+		avx512.Sample16(groups, bits16(row), step, uint16(order.Flip>>16))
+	case tier == AVX512:
+		avx512.Sample32(groups, bits32(row), step, order.Flip)
+	default:
+		pure.Sample(groups, row, step, order)
+	}
 }
 
 // Rank returns a value that at least rank of the groups reach; see [pure.Rank].
 func Rank(tier Tier, groups []int32, rank int) int32 {
+	if tier == AVX512 {
+		return avx512.Rank(groups, rank)
+	}
 	return pure.Rank(groups, rank)
 }
 
@@ -61,16 +72,29 @@ func Filter[E Bits](tier Tier, bitmap []uint64, row []E, least uint32, order key
 }
 
 func filter32(tier Tier, bitmap []uint64, row []uint32, above uint32, invert uint64) {
-	pure.Filter32(bitmap, row, above, invert)
+	if tier == AVX512 {
+		avx512.Filter32(bitmap, row, above, invert)
+	} else {
+		pure.Filter32(bitmap, row, above, invert)
+	}
 }
 
 func filter16(tier Tier, bitmap []uint64, row []uint16, xor, above uint16, invert uint64) (largest uint16) {
+	if tier == AVX512 {
+		return avx512.Filter16(bitmap, row, xor, above, invert)
+	}
 	return pure.Filter16(bitmap, row, xor, above, invert)
 }
 
 // Expand packs key and index of every element whose bit is set; see
 // [pure.Expand].
 func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base uint32, order key.Order) (written, words int) {
+	switch {
+	case tier == AVX512 && is16[E]():
+		return avx512.Expand16(packed, bitmap, bits16(row), base, order.Flip, order.Infinity, order.NaN)
+	case tier == AVX512:
+		return avx512.Expand32(packed, bitmap, bits32(row), base, order.Flip, order.Infinity, order.NaN)
+	}
 	return pure.Expand(packed, bitmap, row, base, order)
 }
 
@@ -78,7 +102,11 @@ func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base u
 // others is not defined. The slice must have a capacity of SortSlack past its
 // length.
 func Sort(tier Tier, packed []uint64, k int) {
-	pure.Sort(packed, k)
+	if tier == AVX512 {
+		avx512.Sort(packed, k)
+	} else {
+		pure.Sort(packed, k)
+	}
 }
 
 // Max returns the bits of the row's largest element, the 16-bit ones compared as

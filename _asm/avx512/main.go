@@ -1,0 +1,731 @@
+// Command avx512 generates the AVX-512 tier.
+//
+//	go run ./avx512 -out ../internal/cpu/simd/avx512/impl_amd64.s -stubs ../internal/cpu/simd/avx512/stubs.go -pkg avx512
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+func main() {
+	ConstraintExpr("amd64")
+	filter32()
+	filter16()
+	expand(32)
+	expand(16)
+	sample32()
+	sample16()
+	rank()
+	top64()
+	blocks128("sort128", "sorts each of the blocks of 128 words, largest first.", sortNetwork)
+	blocks128("merge128", "sorts each of the blocks of 128 words, largest first, if they are bitonic.", mergeNetwork)
+	mirror("flip", "compares word i before the end of a (aLast is its last word) with word i of b, for n words (a multiple of 128), and puts the larger one into a and the smaller one into b.", true)
+	mirror("fold", "puts the larger of word i before the end of a (aLast is its last word) and word i of b into a, for n words (a multiple of 128).", false)
+	exchange()
+	max32()
+	max16()
+	Generate()
+}
+
+// row loads the base and the length of the slice parameter "row".
+func slice(name string) (base, length reg.GPVirtual) {
+	base, length = GP64(), GP64()
+	Load(Param(name).Base(), base)
+	Load(Param(name).Len(), length)
+	return base, length
+}
+
+// broadcast32 fills a vector with a 32-bit parameter.
+func broadcast32(name string) reg.VecVirtual {
+	r, v := GP32(), ZMM()
+	Load(Param(name), r)
+	VPBROADCASTD(r, v)
+	return v
+}
+
+func broadcast16(name string) reg.VecVirtual {
+	r, v := GP32(), ZMM()
+	Load(Param(name), r.As16())
+	VPBROADCASTW(r, v)
+	return v
+}
+
+// filter32:
+//
+//	for each 64 elements: word = bits of !(x <= above); *bitmap++ = word ^ invert
+//	the last, partial word: masked loads, bits past the row cleared
+func filter32() {
+	TEXT("Filter32", NOSPLIT, "func(bitmap []uint64, row []uint32, above uint32, invert uint64)")
+	Doc("Filter32 is pure.Filter32.")
+	Pragma("noescape")
+	bitmap := GP64()
+	Load(Param("bitmap").Base(), bitmap)
+	row, n := slice("row")
+	above := broadcast32("above")
+	invert := GP64()
+	Load(Param("invert"), invert)
+	const notGreaterEqual = 0x19 // above is not >= x, true for NaN
+
+	word := func(offset int) {
+		k := []reg.Virtual{K(), K(), K(), K()}
+		for i := range k {
+			VCMPPS(Imm(notGreaterEqual), Mem{Base: row, Disp: offset*4 + 64*i}, above, k[i])
+		}
+		storeWord(k, invert, bitmap, offset/8)
+	}
+
+	Label("pairs")
+	CMPQ(n, U32(128))
+	JL(LabelRef("single"))
+	word(0)
+	word(64)
+	ADDQ(U32(512), row)
+	ADDQ(Imm(16), bitmap)
+	SUBQ(U32(128), n)
+	JMP(LabelRef("pairs"))
+
+	Label("single")
+	CMPQ(n, Imm(64))
+	JL(LabelRef("tail"))
+	word(0)
+	ADDQ(U32(256), row)
+	ADDQ(Imm(8), bitmap)
+	SUBQ(Imm(64), n)
+
+	Label("tail")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	present := tailMask(n)
+	k := []reg.Virtual{K(), K(), K(), K()}
+	part := GP64()
+	MOVQ(present, part)
+	for i := range k {
+		load := K()
+		x := ZMM()
+		KMOVW(part.As32(), load)
+		VMOVDQU32_Z(Mem{Base: row, Disp: 64 * i}, load, x)
+		VCMPPS(Imm(notGreaterEqual), x, above, k[i])
+		SHRQ(Imm(16), part)
+	}
+	storeTail(k, invert, present, bitmap)
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// tailMask returns a word with the n lowest bits set, 0 < n < 64.
+func tailMask(n reg.GPVirtual) reg.GPVirtual {
+	present := GP64()
+	MOVQ(n, reg.RCX)
+	MOVQ(I64(-1), present)
+	SHLQ(reg.CL, present)
+	NOTQ(present)
+	return present
+}
+
+// joinMasks packs two masks of 32 or four of 16 bits into one of 64.
+func joinMasks(k []reg.Virtual) reg.Virtual {
+	if len(k) == 4 {
+		low, high := K(), K()
+		KUNPCKWD(k[0], k[1], low)
+		KUNPCKWD(k[2], k[3], high)
+		k = []reg.Virtual{low, high}
+	}
+	all := K()
+	KUNPCKDQ(k[0], k[1], all)
+	return all
+}
+
+func storeWord(k []reg.Virtual, invert, bitmap reg.GPVirtual, offset int) {
+	bits := GP64()
+	KMOVQ(joinMasks(k), bits)
+	XORQ(invert, bits)
+	MOVQ(bits, Mem{Base: bitmap, Disp: offset})
+}
+
+func storeTail(k []reg.Virtual, invert, present, bitmap reg.GPVirtual) {
+	bits := GP64()
+	KMOVQ(joinMasks(k), bits)
+	XORQ(invert, bits)
+	ANDQ(present, bits)
+	MOVQ(bits, Mem{Base: bitmap})
+}
+
+// filter16 is filter32 on int16(x ^ xor) > above, and takes the maximum of x.
+func filter16() {
+	TEXT("Filter16", NOSPLIT, "func(bitmap []uint64, row []uint16, xor uint16, above uint16, invert uint64) (largest uint16)")
+	Doc("Filter16 is pure.Filter16.")
+	Pragma("noescape")
+	bitmap := GP64()
+	Load(Param("bitmap").Base(), bitmap)
+	row, n := slice("row")
+	xor, above := broadcast16("xor"), broadcast16("above")
+	invert := GP64()
+	Load(Param("invert"), invert)
+	largest := []reg.VecVirtual{ZMM(), ZMM()}
+	VPXORD(largest[0], largest[0], largest[0])
+	VPXORD(largest[1], largest[1], largest[1])
+
+	compare := func(x reg.VecVirtual, i int, k reg.Virtual) {
+		VPMAXUW(x, largest[i], largest[i])
+		y := ZMM()
+		VPXORD(x, xor, y)
+		VPCMPGTW(above, y, k)
+	}
+	word := func(offset int) {
+		k := []reg.Virtual{K(), K()}
+		for i := range k {
+			x := ZMM()
+			VMOVDQU64(Mem{Base: row, Disp: offset*2 + 64*i}, x)
+			compare(x, i, k[i])
+		}
+		storeWord(k, invert, bitmap, offset/8)
+	}
+
+	Label("pairs")
+	CMPQ(n, U32(128))
+	JL(LabelRef("single"))
+	word(0)
+	word(64)
+	ADDQ(U32(256), row)
+	ADDQ(Imm(16), bitmap)
+	SUBQ(U32(128), n)
+	JMP(LabelRef("pairs"))
+
+	Label("single")
+	CMPQ(n, Imm(64))
+	JL(LabelRef("tail"))
+	word(0)
+	ADDQ(U32(128), row)
+	ADDQ(Imm(8), bitmap)
+	SUBQ(Imm(64), n)
+
+	Label("tail")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	present := tailMask(n)
+	k := []reg.Virtual{K(), K()}
+	part := GP64()
+	MOVQ(present, part)
+	for i := range k {
+		load := K()
+		x := ZMM()
+		KMOVD(part.As32(), load)
+		VMOVDQU16_Z(Mem{Base: row, Disp: 64 * i}, load, x)
+		compare(x, i, k[i])
+		SHRQ(Imm(32), part)
+	}
+	storeTail(k, invert, present, bitmap)
+
+	Label("done")
+	VPMAXUW(largest[1], largest[0], largest[0])
+	// 32 lanes to one: the halves, then the smallest of the complements.
+	half := YMM()
+	VEXTRACTI64X4(Imm(1), largest[0], half)
+	VPMAXUW(half, largest[0].AsY(), half)
+	quarter := XMM()
+	VEXTRACTI128(Imm(1), half, quarter)
+	VPMAXUW(quarter, half.AsX(), quarter)
+	ones := XMM()
+	VPCMPEQW(ones, ones, ones)
+	VPXOR(ones, quarter, quarter)
+	VPHMINPOSUW(quarter, quarter)
+	r := GP32()
+	VMOVD(quarter, r)
+	NOTL(r)
+	Store(r.As16(), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// expand:
+//
+//	list the words of the bitmap that are not 0, and their places (no branch)
+//	for each of them: for each bit: packed[written++] = bits of the element, ~index
+//	8 at a time: turn the bits into keys
+func expand(width int) {
+	name, params := "Expand32", "row []uint32"
+	if width == 16 {
+		name, params = "Expand16", "row []uint16"
+	}
+	TEXT(name, 0, "func(packed []uint64, bitmap []uint64, "+params+", base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)")
+	Doc(name+" is pure.Expand. The bitmap has at most 256 words.")
+	Pragma("noescape")
+	bitmap, left := slice("bitmap")
+	list, places := AllocLocal(256*8+64), AllocLocal(256*4+32)
+	listed := GP64()
+	XORQ(listed, listed)
+	ramp, eight := YMM(), YMM()
+	VMOVDQU(indexRamp(), ramp)
+	r := GP32()
+	MOVL(U32(8), r)
+	VPBROADCASTD(r, eight)
+	at, placeAt := GP64(), GP64()
+	LEAQ(list, at)
+	LEAQ(places, placeAt)
+	SUBQ(Imm(8), left)
+	JL(LabelRef("rest"))
+
+	step := func(load func(x reg.VecVirtual)) {
+		x, found, where := ZMM(), ZMM(), YMM()
+		some := K()
+		count := GP64()
+		load(x)
+		VPTESTMQ(x, x, some)
+		VPCOMPRESSQ_Z(x, some, found)
+		VPCOMPRESSD_Z(ramp, some, where)
+		VMOVDQU64(found, Mem{Base: at, Index: listed, Scale: 8})
+		VMOVDQU(where, Mem{Base: placeAt, Index: listed, Scale: 4})
+		KMOVW(some, count.As32())
+		POPCNTQ(count, count)
+		ADDQ(count, listed)
+		VPADDD(eight, ramp, ramp)
+	}
+	Label("list")
+	step(func(x reg.VecVirtual) { VMOVDQU64(Mem{Base: bitmap}, x) })
+	ADDQ(Imm(64), bitmap)
+	SUBQ(Imm(8), left)
+	JGE(LabelRef("list"))
+
+	Label("rest")
+	ADDQ(Imm(8), left)
+	JZ(LabelRef("listed"))
+	present := tailMask(left)
+	load := K()
+	KMOVB(present.As32(), load)
+	step(func(x reg.VecVirtual) { VMOVDQU64_Z(Mem{Base: bitmap}, load, x) })
+
+	Label("listed")
+	packed, room := slice("packed")
+	row := GP64()
+	Load(Param("row").Base(), row)
+	base := GP32()
+	Load(Param("base"), base)
+	NOTL(base) // ~(base + i) = ~base - i
+	written, entry := GP64(), GP64()
+	XORQ(written, written)
+	XORQ(entry, entry)
+	SUBQ(Imm(64), room)
+	word, place := GP64(), GP64()
+
+	Label("words")
+	CMPQ(entry, listed)
+	JGE(LabelRef("all"))
+	MOVLQZX(Mem{Base: placeAt, Index: entry, Scale: 4}, place)
+	CMPQ(written, room)
+	JG(LabelRef("full"))
+	MOVQ(Mem{Base: at, Index: entry, Scale: 8}, word)
+	INCQ(entry)
+	SHLQ(Imm(6), place)
+
+	Label("bits")
+	i, bits, inverted := GP64(), GP64(), GP32()
+	TZCNTQ(word, i)
+	ADDQ(place, i)
+	if width == 16 {
+		MOVWLZX(Mem{Base: row, Index: i, Scale: 2}, bits.As32())
+		SHLL(Imm(16), bits.As32())
+	} else {
+		MOVL(Mem{Base: row, Index: i, Scale: 4}, bits.As32())
+	}
+	MOVL(base, inverted)
+	SUBL(i.As32(), inverted)
+	MOVL(inverted, Mem{Base: packed, Index: written, Scale: 8})
+	MOVL(bits.As32(), Mem{Base: packed, Index: written, Scale: 8, Disp: 4})
+	INCQ(written)
+	BLSRQ(word, word)
+	JNZ(LabelRef("bits"))
+	JMP(LabelRef("words"))
+
+	Label("all")
+	Load(Param("bitmap").Len(), place)
+	Label("full")
+	Store(place, Return("words"))
+	Store(written, Return("written"))
+
+	// The keys: only the upper half of each word counts.
+	flip, infinity, nan := broadcast32("flip"), broadcast32("infinity"), broadcast32("nan")
+	sign, magnitudeBits := ZMM(), ZMM()
+	MOVL(U32(1<<31), r)
+	VPBROADCASTD(r, sign)
+	MOVL(U32(1<<31-1), r)
+	VPBROADCASTD(r, magnitudeBits)
+	upper := K()
+	MOVL(U32(0xAAAA), r)
+	KMOVW(r, upper)
+	order := func(keep reg.Virtual) {
+		x, y, magnitude, isNaN, isZero := ZMM(), ZMM(), ZMM(), K(), K()
+		VMOVDQU64_Z(Mem{Base: packed}, keep, x)
+		VPXORD(flip, x, y)
+		VPANDD(magnitudeBits, y, magnitude)
+		VPCMPUD(Imm(6), infinity, magnitude, upper, isNaN) // magnitude > infinity
+		VPTESTNMD(magnitude, magnitude, upper, isZero)
+		VPSRAD(Imm(31), y, magnitude)
+		VPORD(sign, magnitude, magnitude)
+		VPXORD(y, magnitude, upper, x) // merges: the lower halves stay
+		VMOVDQA32(sign, isZero, x)
+		VMOVDQA32(nan, isNaN, x)
+		VMOVDQU64(x, keep, Mem{Base: packed})
+	}
+	all := K()
+	KXNORQ(all, all, all)
+	Label("keys")
+	CMPQ(written, Imm(8))
+	JL(LabelRef("lastKeys"))
+	order(all)
+	ADDQ(Imm(64), packed)
+	SUBQ(Imm(8), written)
+	JMP(LabelRef("keys"))
+	Label("lastKeys")
+	TESTQ(written, written)
+	JZ(LabelRef("done"))
+	present = tailMask(written)
+	KMOVB(present.As32(), load)
+	order(load)
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+var ramp Mem
+
+// indexRamp returns 0, 1, ... 7 in memory.
+func indexRamp() Mem {
+	if ramp.Symbol.Name == "" {
+		ramp = GLOBL("ramp", RODATA|NOPTR)
+		for i := range 8 {
+			DATA(i*4, U32(uint32(i)))
+		}
+	}
+	return ramp
+}
+
+// sampleLoop walks the stops of a row with vectors accumulators of 64 bytes:
+//
+//	for each set of accumulators: clear; for each of its stops: accumulate; store
+//
+// stop j belongs to accumulator j modulo the number of all accumulators, so a
+// set takes vectors stops in a row and skips those of the other sets.
+func sampleLoop(width, vectors int, clear func(), accumulate func(at Mem, i int), store func(groups reg.GPVirtual)) {
+	groups, sets := slice("groups")
+	SHRQ(Imm(7), sets) // 128 groups a set
+	row, end := slice("row")
+	LEAQ(Mem{Base: row, Index: end, Scale: uint8(width / 8)}, end)
+	SUBQ(Imm(64), end) // the last address at which a stop may start
+	step := GP64()
+	Load(Param("step"), step)
+	SHLQ(Imm(6), step)
+	skip := GP64() // from the last stop of a set in one round to its first in the next
+	MOVQ(sets, skip)
+	DECQ(skip)
+	IMULQ(step, skip)
+	IMUL3Q(U32(uint32(vectors)), skip, skip)
+	at := GP64()
+
+	Label("set")
+	MOVQ(row, at)
+	clear()
+	Label("round")
+	for i := range vectors {
+		CMPQ(at, end)
+		JA(LabelRef("store"))
+		accumulate(Mem{Base: at}, i)
+		ADDQ(step, at)
+	}
+	ADDQ(skip, at)
+	JMP(LabelRef("round"))
+	Label("store")
+	store(groups)
+	ADDQ(U32(512), groups)
+	past := GP64()
+	MOVQ(step, past)
+	IMUL3Q(U32(uint32(vectors)), past, past)
+	ADDQ(past, row)
+	DECQ(sets)
+	JNZ(LabelRef("set"))
+	VZEROUPPER()
+	RET()
+}
+
+func sample32() {
+	TEXT("Sample32", NOSPLIT, "func(groups []int32, row []uint32, step int, flip uint32)")
+	Doc("Sample32 is pure.Sample, but for NaN, which it leaves out.")
+	Pragma("noescape")
+	flip := broadcast32("flip")
+	lowest := ZMM()
+	r := GP32()
+	MOVL(U32(0xFF800000), r) // -Inf
+	VPBROADCASTD(r, lowest)
+	maxima := make([]reg.VecVirtual, 8)
+	for i := range maxima {
+		maxima[i] = ZMM()
+	}
+	sampleLoop(32, len(maxima),
+		func() {
+			for _, m := range maxima {
+				VMOVDQA64(lowest, m)
+			}
+		},
+		func(at Mem, i int) {
+			x := ZMM()
+			VPXORD(at, flip, x)
+			VMAXPS(maxima[i], x, maxima[i]) // the accumulator if x is NaN
+		},
+		func(groups reg.GPVirtual) {
+			for i, m := range maxima {
+				s := ZMM()
+				VPSRAD(Imm(31), m, s)
+				VPSRLD(Imm(1), s, s)
+				VPXORD(s, m, s)
+				VMOVDQU64(s, Mem{Base: groups, Disp: 64 * i})
+			}
+		})
+}
+
+func sample16() {
+	TEXT("Sample16", NOSPLIT, "func(groups []int32, row []uint16, step int, flip uint16)")
+	Doc("Sample16 is pure.Sample.")
+	Pragma("noescape")
+	flip := broadcast16("flip")
+	lowest := ZMM()
+	r := GP32()
+	MOVL(U32(0x80008000), r)
+	VPBROADCASTD(r, lowest)
+	maxima := make([]reg.VecVirtual, 4)
+	for i := range maxima {
+		maxima[i] = ZMM()
+	}
+	sampleLoop(16, len(maxima),
+		func() {
+			for _, m := range maxima {
+				VMOVDQA64(lowest, m)
+			}
+		},
+		func(at Mem, i int) {
+			y, s := ZMM(), ZMM()
+			VPXORD(at, flip, y)
+			VPSRAW(Imm(15), y, s)
+			VPSRLW(Imm(1), s, s)
+			VPXORD(s, y, y)
+			VPMAXSW(y, maxima[i], maxima[i])
+		},
+		func(groups reg.GPVirtual) {
+			for i, m := range maxima {
+				for half := range 2 {
+					y, wide, s := YMM(), ZMM(), ZMM()
+					VEXTRACTI64X4(Imm(uint64(half)), m, y)
+					VPMOVSXWD(y, wide)
+					VPSLLD(Imm(16), wide, wide)
+					VPSRAD(Imm(31), wide, s)
+					VPSRLD(Imm(16), s, s)
+					VPXORD(s, wide, wide)
+					VMOVDQU64(wide, Mem{Base: groups, Disp: 128*i + 64*half})
+				}
+			}
+		})
+}
+
+// rank halves the interval between the smallest and the largest group until
+// the number of groups that reach its middle is close enough to the rank.
+func rank() {
+	TEXT("Rank", NOSPLIT, "func(groups []int32, rank int) int32")
+	Doc("Rank is pure.Rank. The number of groups is a multiple of 128.")
+	Pragma("noescape")
+	groups, n := slice("groups")
+	wanted, enough := GP64(), GP64()
+	Load(Param("rank"), wanted)
+	MOVQ(wanted, enough)
+	SHRQ(Imm(3), enough)
+	ADDQ(wanted, enough)
+	end := GP64()
+	LEAQ(Mem{Base: groups, Index: n, Scale: 4}, end)
+
+	lows, highs := ZMM(), ZMM()
+	VMOVDQU64(Mem{Base: groups}, lows)
+	VMOVDQA64(lows, highs)
+	at := GP64()
+	LEAQ(Mem{Base: groups, Disp: 64}, at)
+	Label("bounds")
+	x := ZMM()
+	VMOVDQU64(Mem{Base: at}, x)
+	VPMINSD(x, lows, lows)
+	VPMAXSD(x, highs, highs)
+	ADDQ(Imm(64), at)
+	CMPQ(at, end)
+	JB(LabelRef("bounds"))
+	low, high := GP64(), GP64()
+	horizontal(lows, VPMINSD, low)
+	horizontal(highs, VPMAXSD, high)
+
+	Label("halve")
+	CMPQ(low, high)
+	JGE(LabelRef("done"))
+	middle, reach := GP64(), GP64()
+	LEAQ(Mem{Base: low, Index: high, Scale: 1, Disp: 1}, middle)
+	SARQ(Imm(1), middle)
+	least := ZMM()
+	VPBROADCASTD(middle.As32(), least)
+	XORQ(reach, reach)
+	MOVQ(groups, at)
+	Label("count")
+	for i := 0; i < 8; i += 4 {
+		k := []reg.Virtual{K(), K(), K(), K()}
+		for j := range k {
+			VPCMPD(Imm(2), Mem{Base: at, Disp: 64 * (i + j)}, least, k[j]) // least <= group
+		}
+		count := GP64()
+		KMOVQ(joinMasks(k), count)
+		POPCNTQ(count, count)
+		ADDQ(count, reach)
+	}
+	ADDQ(U32(512), at)
+	CMPQ(at, end)
+	JB(LabelRef("count"))
+	CMPQ(reach, wanted)
+	JL(LabelRef("tooHigh"))
+	MOVQ(middle, low)
+	CMPQ(reach, enough)
+	JLE(LabelRef("done"))
+	JMP(LabelRef("halve"))
+	Label("tooHigh")
+	LEAQ(Mem{Base: middle, Disp: -1}, high)
+	JMP(LabelRef("halve"))
+
+	Label("done")
+	Store(low.As32(), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// horizontal folds the 16 lanes of v by op and sign-extends the result.
+func horizontal(v reg.VecVirtual, op func(...Op), result reg.GPVirtual) {
+	y := YMM()
+	VEXTRACTI64X4(Imm(1), v, y)
+	op(y, v.AsY(), y)
+	a, b := XMM(), XMM()
+	VEXTRACTI128(Imm(1), y, a)
+	op(a, y.AsX(), a)
+	VPSHUFD(Imm(0x4E), a, b)
+	op(b, a, a)
+	VPSHUFD(Imm(0xB1), a, b)
+	op(b, a, a)
+	VMOVD(a, result.As32())
+	MOVLQSX(result.As32(), result)
+}
+
+func max32() {
+	TEXT("Max32", NOSPLIT, "func(row []uint32) uint32")
+	Doc("Max32 is pure.Max32: the work that reading a row costs at least.")
+	Pragma("noescape")
+	row, n := slice("row")
+	maxima := make([]reg.VecVirtual, 8)
+	r := GP32()
+	MOVL(U32(0xFF800000), r)
+	for i := range maxima {
+		maxima[i] = ZMM()
+		VPBROADCASTD(r, maxima[i])
+	}
+	Label("loop")
+	CMPQ(n, U32(128))
+	JL(LabelRef("ones"))
+	for i, m := range maxima {
+		VMAXPS(Mem{Base: row, Disp: 64 * i}, m, m)
+	}
+	ADDQ(U32(512), row)
+	SUBQ(U32(128), n)
+	JMP(LabelRef("loop"))
+	Label("ones")
+	SUBQ(Imm(16), n)
+	JL(LabelRef("tail"))
+	VMAXPS(Mem{Base: row}, maxima[0], maxima[0])
+	ADDQ(Imm(64), row)
+	JMP(LabelRef("ones"))
+	Label("tail")
+	ADDQ(Imm(16), n)
+	JZ(LabelRef("done"))
+	present := tailMask(n)
+	load := K()
+	KMOVW(present.As32(), load)
+	VMAXPS(Mem{Base: row}, maxima[1], load, maxima[1])
+	Label("done")
+	foldVectors(maxima, VMAXPS)
+	y := YMM()
+	VEXTRACTF64X4(Imm(1), maxima[0], y)
+	VMAXPS(y, maxima[0].AsY(), y)
+	a, b := XMM(), XMM()
+	VEXTRACTF128(Imm(1), y, a)
+	VMAXPS(a, y.AsX(), a)
+	VPSHUFD(Imm(0x4E), a, b)
+	VMAXPS(b, a, a)
+	VPSHUFD(Imm(0xB1), a, b)
+	VMAXPS(b, a, a)
+	VMOVD(a, r)
+	Store(r, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+func foldVectors(v []reg.VecVirtual, op func(...Op)) {
+	for half := len(v) / 2; half > 0; half /= 2 {
+		for i := range half {
+			op(v[i+half], v[i], v[i])
+		}
+	}
+}
+
+func max16() {
+	TEXT("Max16", NOSPLIT, "func(row []uint16) uint16")
+	Doc("Max16 is pure.Max16: the work that reading a row costs at least.")
+	Pragma("noescape")
+	row, n := slice("row")
+	maxima := make([]reg.VecVirtual, 8)
+	r := GP32()
+	MOVL(U32(0x8000), r)
+	for i := range maxima {
+		maxima[i] = ZMM()
+		VPBROADCASTW(r, maxima[i])
+	}
+	Label("loop")
+	CMPQ(n, U32(256))
+	JL(LabelRef("ones"))
+	for i, m := range maxima {
+		VPMAXSW(Mem{Base: row, Disp: 64 * i}, m, m)
+	}
+	ADDQ(U32(512), row)
+	SUBQ(U32(256), n)
+	JMP(LabelRef("loop"))
+	Label("ones")
+	SUBQ(Imm(32), n)
+	JL(LabelRef("tail"))
+	VPMAXSW(Mem{Base: row}, maxima[0], maxima[0])
+	ADDQ(Imm(64), row)
+	JMP(LabelRef("ones"))
+	Label("tail")
+	ADDQ(Imm(32), n)
+	JZ(LabelRef("done"))
+	present := tailMask(n)
+	load := K()
+	KMOVD(present.As32(), load)
+	VPMAXSW(Mem{Base: row}, maxima[1], load, maxima[1])
+	Label("done")
+	foldVectors(maxima, VPMAXSW)
+	y := YMM()
+	VEXTRACTI64X4(Imm(1), maxima[0], y)
+	VPMAXSW(y, maxima[0].AsY(), y)
+	a := XMM()
+	VEXTRACTI128(Imm(1), y, a)
+	VPMAXSW(a, y.AsX(), a)
+	flip := XMM()
+	MOVL(U32(0x7FFF7FFF), r) // the largest becomes the smallest unsigned number
+	VMOVD(r, flip)
+	VPBROADCASTD(flip, flip)
+	VPXOR(flip, a, a)
+	VPHMINPOSUW(a, a)
+	VMOVD(a, r)
+	XORL(U32(0x7FFF), r)
+	Store(r.As16(), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
