@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ai-kernel-factory/aikf/internal/cpu"
-	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
@@ -219,7 +217,7 @@ func (b Bar) figure(r Result) float64 {
 	case Allocations:
 		return r.AllocsPerCall
 	case Workspace:
-		return significant((float64(r.WorkspaceBytes) - 16*float64(capacity(r))) / 1024)
+		return significant((float64(r.WorkspaceBytes) - 16*float64(r.Capacity)) / 1024)
 	}
 	return r.FloorRatio
 }
@@ -268,6 +266,11 @@ func (r *Runner) Acceptance(ctx context.Context, bars []Bar, progress func(done,
 			if v.Reason != "" {
 				break
 			}
+			if b.Peer != "" && !measured[c].Peers[b.Peer].ValuesEqual {
+				v = Verdict{Work: b.Work, Figure: b.Figure, Must: b.Must, Aim: b.Aim, Verdict: NotMeasured,
+					Reason: fmt.Sprintf("the values of %s differ from ours (%s)", b.Peer, c.label())}
+				break
+			}
 			figure := b.figure(measured[c])
 			if i == 0 || !b.Figure.meets(figure, v.Measured) {
 				v.Measured, v.Verdict = figure, b.judge(figure)
@@ -287,16 +290,4 @@ func (c Case) label() string {
 		return fmt.Sprintf("%s, %s", c.Source, c.DType)
 	}
 	return fmt.Sprintf("%d x %d", c.Batch, c.TopK)
-}
-
-// capacity returns for how many candidates a selector of the result's shape has
-// room.
-func capacity(r Result) int {
-	shape := cpu.Shape{Rows: r.Batch, Vocab: r.Vocab, K: r.TopK, ElementBytes: r.DType.Bytes(), Threads: r.Threads}
-	for _, tier := range simd.Available() {
-		if tier.String() == r.Tier {
-			return cpu.NewPlan(shape, tier, cpu.Cores()).Capacity
-		}
-	}
-	return 0
 }

@@ -136,7 +136,13 @@ func TestAcceptance(t *testing.T) {
 }
 
 func TestPeerBar(t *testing.T) {
-	t.Setenv("AIKF_TEST_PEER", "right")
+	for _, manner := range []string{"right", "values"} {
+		t.Run(manner, func(t *testing.T) { testPeerBar(t, manner) })
+	}
+}
+
+func testPeerBar(t *testing.T, manner string) {
+	t.Setenv("AIKF_TEST_PEER", manner)
 	peer, err := StartPeer(t.Context(), "torch", []string{os.Args[0]})
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +160,11 @@ func TestPeerBar(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := verdicts[0]; v.Verdict != Met || v.Measured != significant(30.25/results[0].OursUS) {
+	if v := verdicts[0]; manner == "values" {
+		if v.Verdict != NotMeasured || !strings.Contains(v.Reason, "differ from ours") {
+			t.Errorf("a wrong answer is judged: %+v", v)
+		}
+	} else if v.Verdict != Met || v.Measured != significant(30.25/results[0].OursUS) {
 		t.Errorf("%+v of %+v", v, results[0])
 	}
 	if len(results[1].Peers) != 0 {

@@ -17,6 +17,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/ai-kernel-factory/aikf/internal/cpu"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
@@ -88,7 +89,7 @@ func (c Case) Validate() error {
 	case c.Threads > 1 && c.Work != TopK:
 		return fmt.Errorf("threads = %d, but work %q runs on one", c.Threads, c.Work)
 	}
-	return c.DType.Valid()
+	return checkDType(c.DType)
 }
 
 // withDefaults fills in what was left empty.
@@ -101,6 +102,21 @@ func (c Case) withDefaults() Case {
 		c.Reference = map[string]string{TopK: TypedHeap, Stream: Select, Merge: FullSort}[c.Work]
 	}
 	return c
+}
+
+// plan returns the launch plan of the case.
+func (c Case) plan(targetCandidates int) cpu.Plan {
+	shape := cpu.Shape{
+		Rows: c.Batch, Vocab: c.Vocab, K: c.TopK, ElementBytes: c.DType.Bytes(),
+		Threads: c.Threads, TargetCandidates: targetCandidates,
+	}
+	tier := simd.Best()
+	for _, available := range simd.Available() {
+		if available.String() == c.Tier {
+			tier = available
+		}
+	}
+	return cpu.NewPlan(shape, tier, cpu.Cores())
 }
 
 // inputs returns over how many inputs a case rotates, so that no branch is
@@ -118,6 +134,12 @@ type Runner struct {
 	Seed   uint64        // of the random rows
 	Real   Logits        // rows of source Real
 	Peers  []*Peer       // other software to measure, for work TopK
+
+	TargetCandidates int // overrides the launch plan's target; 0: the plan decides
+}
+
+func (r *Runner) options(c Case, tier string) topk.Options {
+	return topk.Options{Tier: tier, Threads: c.Threads, TargetCandidates: r.TargetCandidates}
 }
 
 // Validate reports what of the case cannot be measured, with the numbers.
@@ -149,7 +171,7 @@ func (r *Runner) Measure(ctx context.Context, c Case) (Result, error) {
 
 func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, error) {
 	batches, wide := makeInputs[T](r, c)
-	ours, reference, err := makeWork(c, batches)
+	ours, reference, err := makeWork(r, c, batches)
 	if err != nil {
 		return Result{}, err
 	}
@@ -185,10 +207,11 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 		return Result{}, err
 	}
 	if c.Work == TopK {
-		result.AllocsPerCall, result.WorkspaceBytes, err = allocations(c, batches[0])
+		result.AllocsPerCall, result.WorkspaceBytes, err = allocations(c, r.options(c, c.Tier), batches[0])
 		if err != nil {
 			return Result{}, err
 		}
+		result.Capacity = c.plan(r.TargetCandidates).Capacity
 	}
 	contestants := []contestant{
 		ours.contestant, reference.contestant, floor[uint32]("floor", c, wide), // float32 values, whatever T
@@ -272,13 +295,13 @@ func floor[E simd.Bits, T topk.Float](name string, c Case, batches [][]T) contes
 
 // allocations returns the heap allocations of a call after the first, and the
 // bytes that the first call of a Selector allocates: its workspace.
-func allocations[T topk.Float](c Case, logits []T) (perCall float64, workspaceBytes int, err error) {
+func allocations[T topk.Float](c Case, options topk.Options, logits []T) (perCall float64, workspaceBytes int, err error) {
 	const calls = 100
 	dst := topk.NewResult[T](c.Batch, c.TopK)
 	shape := topk.Shape{Rows: c.Batch, Vocab: c.Vocab, K: c.TopK}
 	var before, first, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	selector := topk.Selector[T]{Options: topk.Options{Tier: c.Tier, Threads: c.Threads}}
+	selector := topk.Selector[T]{Options: options}
 	if err := selector.Select(dst, logits, shape); err != nil {
 		return 0, 0, err
 	}

@@ -6,34 +6,27 @@ import (
 	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
+	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
 // DType names a logit type as flags and records do.
-type DType string
+type DType = tensorfile.DType
 
 // The logit types.
 const (
-	Float32  DType = "float32"
-	Float16  DType = "float16"
-	BFloat16 DType = "bfloat16"
+	Float32  = tensorfile.Float32
+	Float16  = tensorfile.Float16
+	BFloat16 = tensorfile.BFloat16
 )
 
-// Valid returns an error that lists the logit types if d is none of them.
-func (d DType) Valid() error {
+// checkDType returns an error that lists the logit types if d is none of them.
+func checkDType(d DType) error {
 	switch d {
 	case Float32, Float16, BFloat16:
 		return nil
 	}
 	return fmt.Errorf("dtype %q is not one of %s, %s, %s", string(d), Float32, Float16, BFloat16)
-}
-
-// Bytes returns the size of a logit.
-func (d DType) Bytes() int {
-	if d == Float32 {
-		return 4
-	}
-	return 2
 }
 
 // narrow rounds v to a T, if it does not fit.

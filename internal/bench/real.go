@@ -4,8 +4,10 @@ import (
 	_ "embed"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math"
 
+	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
@@ -30,6 +32,37 @@ func (l Logits) row(dst []float32, i int) {
 			dst[j] = math.Float32frombits(bits)
 		}
 	}
+}
+
+// ReadLogits reads the rows of a file, or the first ones of a very large file.
+func ReadLogits(f *tensorfile.File) (Logits, error) {
+	if f.Vocab > maxElements {
+		return Logits{}, fmt.Errorf("vocab = %d exceeds %d logits", f.Vocab, maxElements)
+	}
+	l := Logits{DType: f.DType, Rows: min(f.Rows, maxElements/f.Vocab), Vocab: f.Vocab}
+	var err error
+	switch f.DType {
+	case Float16:
+		l.Bits, err = readBits[topk.Float16](f, l.Rows)
+	case BFloat16:
+		l.Bits, err = readBits[topk.BFloat16](f, l.Rows)
+	default:
+		l.Bits, err = readBits[float32](f, l.Rows)
+	}
+	return l, err
+}
+
+func readBits[T topk.Float](f *tensorfile.File, rows int) ([]uint32, error) {
+	all, row := make([]uint32, 0, rows*f.Vocab), make([]T, f.Vocab)
+	for i := range rows {
+		if err := tensorfile.ReadRows(row, f, i); err != nil {
+			return nil, err
+		}
+		for _, x := range row {
+			all = append(all, bits(x))
+		}
+	}
+	return all, nil
 }
 
 // RealLogits returns the eight rows that the benchmark ships; see

@@ -26,7 +26,9 @@ type Record struct {
 	Seed       uint64    `json:"seed"` // of the random rows
 	Results    []Result  `json:"results"`
 	Acceptance []Verdict `json:"acceptance,omitempty"`
-	Notes      []string  `json:"notes,omitempty"` // what could not be measured, and why
+	// TargetCandidates is the override of the launch plan's target; 0: none.
+	TargetCandidates int      `json:"target_candidates,omitempty"`
+	Notes            []string `json:"notes,omitempty"` // what could not be measured, and why
 }
 
 // Result is the measurement of one case. Times are microseconds of one call
@@ -70,6 +72,7 @@ type Result struct {
 
 	AllocsPerCall  float64 `json:"allocs_per_call"`           // after the first call; work topk only
 	WorkspaceBytes int     `json:"workspace_bytes,omitempty"` // of a Selector; work topk only
+	Capacity       int     `json:"capacity,omitempty"`        // candidates for which it has room
 
 	Peers map[string]PeerResult `json:"peers,omitempty"`
 }
@@ -221,7 +224,7 @@ func (r Result) invalid() (field string, got any) {
 		switch {
 		case peer.Version == "":
 			return "peers." + name + ".version", `""`
-		case peer.DType.Valid() != nil:
+		case checkDType(peer.DType) != nil:
 			return "peers." + name + ".dtype", peer.DType
 		case !spans(peer.USP10, peer.US, peer.USP90):
 			return "peers." + name + ".us", peer.US

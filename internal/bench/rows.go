@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/ai-kernel-factory/aikf/internal/cpu"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 )
 
@@ -119,9 +118,8 @@ func (c Case) fillRow(row []float32, rng *rand.Rand) {
 // sampleStep returns the engine's distance between sampled cache lines for the
 // case's shape, or one that it would use if the row is too short to sample.
 func (c Case) sampleStep() int {
-	plan := cpu.NewPlan(cpu.Shape{Rows: c.Batch, Vocab: c.Vocab, K: c.TopK, ElementBytes: c.DType.Bytes()}, simd.Best(), 1)
-	if plan.Sample.Groups == 0 {
-		return 2
+	if sample := c.plan(0).Sample; sample.Groups > 0 {
+		return sample.Step
 	}
-	return plan.Sample.Step
+	return 2
 }

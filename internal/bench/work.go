@@ -16,26 +16,26 @@ type work[T topk.Float] struct {
 }
 
 // makeWork returns what the case measures, and its reference.
-func makeWork[T topk.Float](c Case, batches [][]T) (ours, reference work[T], err error) {
+func makeWork[T topk.Float](r *Runner, c Case, batches [][]T) (ours, reference work[T], err error) {
 	switch c.Work {
 	case Stream:
-		ours, err = streamWork(c, batches)
+		ours, err = streamWork(c, r.options(c, c.Tier), batches)
 	case Merge:
 		var parts [][]topk.Result[T]
 		if parts, err = selectShards(c, batches); err == nil {
-			ours, reference = mergeWork(c, parts), sortWork(c, parts)
+			ours, reference = mergeWork(c, r.options(c, c.Tier), parts), sortWork(c, parts)
 		}
 	default:
-		ours = selectWork(c, c.Tier, batches)
+		ours = selectWork(c, r.options(c, c.Tier), batches)
 	}
 	if err != nil {
 		return ours, reference, err
 	}
 	switch tier, onTier := strings.CutPrefix(c.Reference, OnTier); {
 	case onTier:
-		reference = selectWork(c, tier, batches)
+		reference = selectWork(c, r.options(c, tier), batches)
 	case c.Reference == Select:
-		reference = selectWork(c, c.Tier, batches)
+		reference = selectWork(c, r.options(c, c.Tier), batches)
 	case c.Reference == TypedHeap:
 		reference = heapWork(c, batches)
 	case c.Reference != FullSort || c.Work != Merge:
@@ -44,9 +44,9 @@ func makeWork[T topk.Float](c Case, batches [][]T) (ours, reference work[T], err
 	return ours, reference, nil
 }
 
-func selectWork[T topk.Float](c Case, tier string, batches [][]T) work[T] {
+func selectWork[T topk.Float](c Case, options topk.Options, batches [][]T) work[T] {
 	answer := topk.NewResult[T](c.Batch, c.TopK)
-	selector := &topk.Selector[T]{Options: topk.Options{Tier: tier, Threads: c.Threads}}
+	selector := &topk.Selector[T]{Options: options}
 	shape := topk.Shape{Rows: c.Batch, Vocab: c.Vocab, K: c.TopK}
 	return work[T]{contestant{"select", func(input int) error {
 		return selector.Select(answer, batches[input], shape)
@@ -68,9 +68,9 @@ func heapWork[T topk.Float](c Case, batches [][]T) work[T] {
 	}}, answer}
 }
 
-func streamWork[T topk.Float](c Case, batches [][]T) (work[T], error) {
+func streamWork[T topk.Float](c Case, options topk.Options, batches [][]T) (work[T], error) {
 	answer := topk.NewResult[T](c.Batch, c.TopK)
-	stream, err := topk.NewStream[T](c.TopK, topk.Options{Tier: c.Tier})
+	stream, err := topk.NewStream[T](c.TopK, options)
 	return work[T]{contestant{Stream, func(input int) error {
 		for row := range c.Batch {
 			logits := batches[input][row*c.Vocab : (row+1)*c.Vocab]
@@ -111,10 +111,10 @@ func selectShards[T topk.Float](c Case, batches [][]T) ([][]topk.Result[T], erro
 	return parts, nil
 }
 
-func mergeWork[T topk.Float](c Case, parts [][]topk.Result[T]) work[T] {
+func mergeWork[T topk.Float](c Case, options topk.Options, parts [][]topk.Result[T]) work[T] {
 	answer := topk.NewResult[T](c.Batch, c.TopK)
 	return work[T]{contestant{Merge, func(input int) error {
-		return topk.Merge(answer, c.Batch, c.TopK, topk.Options{Tier: c.Tier}, parts[input]...)
+		return topk.Merge(answer, c.Batch, c.TopK, options, parts[input]...)
 	}}, answer}
 }
 
