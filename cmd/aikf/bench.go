@@ -61,7 +61,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.work, "work", bench.TopK, "topk, stream, merge; a `list`")
 	flags.StringVar(&f.tier, "tier", "", "avx512, avx2, neon, pure; a `list` (default: the best here)")
 	flags.Var(&f.threads, "threads", "threads that share a batch; a `list` (default 1)")
-	flags.StringVar(&f.device, "device", "auto", "auto, cpu, cuda or cuda:`N`")
+	flags.StringVar(&f.device, "device", "auto", "`device`: auto, cpu, cuda or cuda:N")
 	flags.StringVar(&f.format, "format", report.Table, "table, md, json or csv")
 	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random rows")
