@@ -19,8 +19,8 @@ func main() {
 	sample16()
 	rank()
 	top64()
-	blocks128("sort128", "sorts each of the blocks of 128 words, largest first.", sortNetwork)
-	blocks128("merge128", "sorts each of the blocks of 128 words, largest first, if they are bitonic.", mergeNetwork)
+	sort128()
+	merge128()
 	mirror("flip", "compares word i before the end of a (aLast is its last word) with word i of b, for n words (a multiple of 128), and puts the larger one into a and the smaller one into b.", true)
 	mirror("fold", "puts the larger of word i before the end of a (aLast is its last word) and word i of b into a, for n words (a multiple of 128).", false)
 	exchange()
@@ -54,65 +54,103 @@ func broadcast16(name string) reg.VecVirtual {
 
 // filter32:
 //
-//	for each 64 elements: word = bits of !(x <= above); *bitmap++ = word ^ invert
+//	for each 64 elements: 4 comparisons, whose masks are stored side by side
 //	the last, partial word: masked loads, bits past the row cleared
+//
+// Masks go straight to memory: joining four of them in mask registers first
+// takes 3 more of the mask operations that the loop is bound by.
 func filter32() {
 	TEXT("Filter32", NOSPLIT, "func(bitmap []uint64, row []uint32, above uint32, invert uint64)")
 	Doc("Filter32 is pure.Filter32.")
 	Pragma("noescape")
+	above := broadcast32("above")
+	const notGreaterEqual, greaterEqual = 0x19, 0x1D // above is (not) >= x; NaN is not
+	filterLoop(32, func(x Op, i int, inverted bool, bits reg.Register) {
+		if inverted {
+			VCMPPS(Imm(greaterEqual), x, above, bits)
+		} else {
+			VCMPPS(Imm(notGreaterEqual), x, above, bits)
+		}
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// filterLoop emits the loop of a filter twice, for a result as compared and for
+// the inverted one. compare sets a mask from the vector x, in memory or in a
+// register, which is vector i of a word.
+func filterLoop(width int, compare func(x Op, i int, inverted bool, bits reg.Register)) {
 	bitmap := GP64()
 	Load(Param("bitmap").Base(), bitmap)
 	row, n := slice("row")
-	above := broadcast32("above")
 	invert := GP64()
 	Load(Param("invert"), invert)
-	const notGreaterEqual = 0x19 // above is not >= x, true for NaN
+	vectors := width / 8 // 64 elements
+	wordBytes := 64 * vectors
 
-	word := func(offset int) {
-		k := []reg.Virtual{K(), K(), K(), K()}
-		for i := range k {
-			VCMPPS(Imm(notGreaterEqual), Mem{Base: row, Disp: offset*4 + 64*i}, above, k[i])
+	word := func(offset int, inverted bool) {
+		for i := range vectors {
+			bits := K()
+			compare(Mem{Base: row, Disp: offset*wordBytes + 64*i}, i, inverted, bits)
+			if at := (Mem{Base: bitmap, Disp: 8*offset + 8/vectors*i}); width == 32 {
+				KMOVW(bits, at)
+			} else {
+				KMOVD(bits, at)
+			}
 		}
-		storeWord(k, invert, bitmap, offset/8)
 	}
-
-	Label("pairs")
-	CMPQ(n, U32(128))
-	JL(LabelRef("single"))
-	word(0)
-	word(64)
-	ADDQ(U32(512), row)
-	ADDQ(Imm(16), bitmap)
-	SUBQ(U32(128), n)
-	JMP(LabelRef("pairs"))
-
-	Label("single")
-	CMPQ(n, Imm(64))
-	JL(LabelRef("tail"))
-	word(0)
-	ADDQ(U32(256), row)
-	ADDQ(Imm(8), bitmap)
-	SUBQ(Imm(64), n)
+	loop := func(name string, inverted bool) {
+		Label(name)
+		SUBQ(U32(128), n)
+		JL(LabelRef(name + "Rest"))
+		Label(name + "Pair")
+		word(0, inverted)
+		word(1, inverted)
+		ADDQ(U32(uint32(2*wordBytes)), row)
+		ADDQ(Imm(16), bitmap)
+		SUBQ(U32(128), n)
+		JGE(LabelRef(name + "Pair"))
+		Label(name + "Rest")
+		ADDQ(U32(128), n)
+		CMPQ(n, Imm(64))
+		JL(LabelRef("tail"))
+		word(0, inverted)
+		ADDQ(U32(uint32(wordBytes)), row)
+		ADDQ(Imm(8), bitmap)
+		SUBQ(Imm(64), n)
+	}
+	TESTQ(invert, invert)
+	JNZ(LabelRef("inverted"))
+	loop("plain", false)
+	JMP(LabelRef("tail"))
+	loop("inverted", true)
 
 	Label("tail")
 	TESTQ(n, n)
 	JZ(LabelRef("done"))
 	present := tailMask(n)
-	k := []reg.Virtual{K(), K(), K(), K()}
-	part := GP64()
+	part, all := GP64(), GP64()
 	MOVQ(present, part)
-	for i := range k {
-		load := K()
-		x := ZMM()
-		KMOVW(part.As32(), load)
-		VMOVDQU32_Z(Mem{Base: row, Disp: 64 * i}, load, x)
-		VCMPPS(Imm(notGreaterEqual), x, above, k[i])
-		SHRQ(Imm(16), part)
+	XORQ(all, all)
+	for i := range vectors {
+		load, bits, x, r := K(), K(), ZMM(), GP64()
+		if width == 32 {
+			KMOVW(part.As32(), load)
+			VMOVDQU32_Z(Mem{Base: row, Disp: 64 * i}, load, x)
+		} else {
+			KMOVD(part.As32(), load)
+			VMOVDQU16_Z(Mem{Base: row, Disp: 64 * i}, load, x)
+		}
+		compare(x, i, false, bits)
+		KMOVQ(bits, r)
+		SHLQ(Imm(uint64(64/vectors*i)), r)
+		ORQ(r, all)
+		SHRQ(Imm(uint64(64/vectors)), part)
 	}
-	storeTail(k, invert, present, bitmap)
+	XORQ(invert, all)
+	ANDQ(present, all)
+	MOVQ(all, Mem{Base: bitmap})
 	Label("done")
-	VZEROUPPER()
-	RET()
 }
 
 // tailMask returns a word with the n lowest bits set, 0 < n < 64.
@@ -138,88 +176,31 @@ func joinMasks(k []reg.Virtual) reg.Virtual {
 	return all
 }
 
-func storeWord(k []reg.Virtual, invert, bitmap reg.GPVirtual, offset int) {
-	bits := GP64()
-	KMOVQ(joinMasks(k), bits)
-	XORQ(invert, bits)
-	MOVQ(bits, Mem{Base: bitmap, Disp: offset})
-}
-
-func storeTail(k []reg.Virtual, invert, present, bitmap reg.GPVirtual) {
-	bits := GP64()
-	KMOVQ(joinMasks(k), bits)
-	XORQ(invert, bits)
-	ANDQ(present, bits)
-	MOVQ(bits, Mem{Base: bitmap})
-}
-
 // filter16 is filter32 on int16(x ^ xor) > above, and takes the maximum of x.
 func filter16() {
 	TEXT("Filter16", NOSPLIT, "func(bitmap []uint64, row []uint16, xor uint16, above uint16, invert uint64) (largest uint16)")
 	Doc("Filter16 is pure.Filter16.")
 	Pragma("noescape")
-	bitmap := GP64()
-	Load(Param("bitmap").Base(), bitmap)
-	row, n := slice("row")
 	xor, above := broadcast16("xor"), broadcast16("above")
-	invert := GP64()
-	Load(Param("invert"), invert)
 	largest := []reg.VecVirtual{ZMM(), ZMM()}
 	VPXORD(largest[0], largest[0], largest[0])
 	VPXORD(largest[1], largest[1], largest[1])
-
-	compare := func(x reg.VecVirtual, i int, k reg.Virtual) {
-		VPMAXUW(x, largest[i], largest[i])
+	const greater, notGreater = 6, 2
+	filterLoop(16, func(x Op, i int, inverted bool, bits reg.Register) {
 		y := ZMM()
-		VPXORD(x, xor, y)
-		VPCMPGTW(above, y, k)
-	}
-	word := func(offset int) {
-		k := []reg.Virtual{K(), K()}
-		for i := range k {
-			x := ZMM()
-			VMOVDQU64(Mem{Base: row, Disp: offset*2 + 64*i}, x)
-			compare(x, i, k[i])
+		if _, inMemory := x.(Mem); inMemory {
+			v := ZMM()
+			VMOVDQU64(x, v)
+			x = v
 		}
-		storeWord(k, invert, bitmap, offset/8)
-	}
-
-	Label("pairs")
-	CMPQ(n, U32(128))
-	JL(LabelRef("single"))
-	word(0)
-	word(64)
-	ADDQ(U32(256), row)
-	ADDQ(Imm(16), bitmap)
-	SUBQ(U32(128), n)
-	JMP(LabelRef("pairs"))
-
-	Label("single")
-	CMPQ(n, Imm(64))
-	JL(LabelRef("tail"))
-	word(0)
-	ADDQ(U32(128), row)
-	ADDQ(Imm(8), bitmap)
-	SUBQ(Imm(64), n)
-
-	Label("tail")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	present := tailMask(n)
-	k := []reg.Virtual{K(), K()}
-	part := GP64()
-	MOVQ(present, part)
-	for i := range k {
-		load := K()
-		x := ZMM()
-		KMOVD(part.As32(), load)
-		VMOVDQU16_Z(Mem{Base: row, Disp: 64 * i}, load, x)
-		compare(x, i, k[i])
-		SHRQ(Imm(32), part)
-	}
-	storeTail(k, invert, present, bitmap)
-
-	Label("done")
+		VPMAXUW(x, largest[i], largest[i])
+		VPXORD(x, xor, y)
+		if inverted {
+			VPCMPW(Imm(notGreater), above, y, bits)
+		} else {
+			VPCMPW(Imm(greater), above, y, bits)
+		}
+	})
 	VPMAXUW(largest[1], largest[0], largest[0])
 	// 32 lanes to one: the halves, then the smallest of the complements.
 	half := YMM()
@@ -242,63 +223,73 @@ func filter16() {
 
 // expand:
 //
-//	list the words of the bitmap that are not 0, and their places (no branch)
+//	list the words of the bitmap that are not 0 (no branch)
 //	for each of them: for each bit: packed[written++] = bits of the element, ~index
 //	8 at a time: turn the bits into keys
+//
+// Most words have one bit, so the loop over the bits is predicted well. Spreading
+// all bits of a word at once (VPCOMPRESSB) costs more until there are about
+// three a word.
 func expand(width int) {
 	name, params := "Expand32", "row []uint32"
 	if width == 16 {
 		name, params = "Expand16", "row []uint16"
 	}
 	TEXT(name, 0, "func(packed []uint64, bitmap []uint64, "+params+", base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)")
-	Doc(name+" is pure.Expand. The bitmap has at most 256 words.")
+	Doc(name + " is pure.Expand. The bitmap has at most 1024 words.")
 	Pragma("noescape")
-	bitmap, left := slice("bitmap")
-	list, places := AllocLocal(256*8+64), AllocLocal(256*4+32)
-	listed := GP64()
+	list := AllocLocal(1024*4 + 64) // places of words, times 64
+	element := func(m Mem, index reg.Register, disp int) Mem { return m.Offset(disp).Idx(index, 4) }
+
+	bitmap, words := slice("bitmap")
+	at, left, listed := GP64(), GP64(), GP64()
+	MOVQ(bitmap, at)
+	MOVQ(words, left)
 	XORQ(listed, listed)
-	ramp, eight := YMM(), YMM()
-	VMOVDQU(indexRamp(), ramp)
+	place, next := ZMM(), ZMM()
+	VMOVDQU64(vector32("ramp64", func(i int) uint32 { return uint32(64 * i) }), place)
 	r := GP32()
-	MOVL(U32(8), r)
-	VPBROADCASTD(r, eight)
-	at, placeAt := GP64(), GP64()
-	LEAQ(list, at)
-	LEAQ(places, placeAt)
-	SUBQ(Imm(8), left)
-	JL(LabelRef("rest"))
-
-	step := func(load func(x reg.VecVirtual)) {
-		x, found, where := ZMM(), ZMM(), YMM()
-		some := K()
-		count := GP64()
-		load(x)
-		VPTESTMQ(x, x, some)
-		VPCOMPRESSQ_Z(x, some, found)
-		VPCOMPRESSD_Z(ramp, some, where)
-		VMOVDQU64(found, Mem{Base: at, Index: listed, Scale: 8})
-		VMOVDQU(where, Mem{Base: placeAt, Index: listed, Scale: 4})
+	MOVL(U32(16*64), r)
+	VPBROADCASTD(r, next)
+	some, inMask := K(), K()
+	step := func(load func(at Mem, half int, some reg.Register)) {
+		low, high, count, compressed := K(), K(), GP64(), ZMM()
+		load(Mem{Base: at}, 0, low)
+		load(Mem{Base: at, Disp: 64}, 1, high)
+		KUNPCKBW(low, high, some)
+		VPCOMPRESSD_Z(place, some, compressed)
+		VMOVDQU64(compressed, element(list, listed, 0))
 		KMOVW(some, count.As32())
-		POPCNTQ(count, count)
+		POPCNTL(count.As32(), count.As32())
 		ADDQ(count, listed)
-		VPADDD(eight, ramp, ramp)
 	}
+	SUBQ(Imm(16), left)
+	JL(LabelRef("listRest"))
 	Label("list")
-	step(func(x reg.VecVirtual) { VMOVDQU64(Mem{Base: bitmap}, x) })
-	ADDQ(Imm(64), bitmap)
-	SUBQ(Imm(8), left)
+	step(func(at Mem, half int, some reg.Register) {
+		x := ZMM()
+		VMOVDQU64(at, x)
+		VPTESTMQ(x, x, some)
+	})
+	VPADDD(next, place, place)
+	SUBQ(I8(-128), at)
+	SUBQ(Imm(16), left)
 	JGE(LabelRef("list"))
-
-	Label("rest")
-	ADDQ(Imm(8), left)
+	Label("listRest")
+	ADDQ(Imm(16), left)
 	JZ(LabelRef("listed"))
 	present := tailMask(left)
-	load := K()
-	KMOVB(present.As32(), load)
-	step(func(x reg.VecVirtual) { VMOVDQU64_Z(Mem{Base: bitmap}, load, x) })
+	step(func(at Mem, half int, some reg.Register) {
+		x := ZMM()
+		KMOVB(present.As32(), inMask)
+		VMOVDQU64_Z(at, inMask, x)
+		VPTESTMQ(x, x, some)
+		SHRQ(Imm(8), present)
+	})
 
 	Label("listed")
 	packed, room := slice("packed")
+	SUBQ(Imm(80), room) // pure.ExpandRoom
 	row := GP64()
 	Load(Param("row").Base(), row)
 	base := GP32()
@@ -307,42 +298,43 @@ func expand(width int) {
 	written, entry := GP64(), GP64()
 	XORQ(written, written)
 	XORQ(entry, entry)
-	SUBQ(Imm(64), room)
-	word, place := GP64(), GP64()
+	start, word := GP64(), GP64()
 
 	Label("words")
 	CMPQ(entry, listed)
 	JGE(LabelRef("all"))
-	MOVLQZX(Mem{Base: placeAt, Index: entry, Scale: 4}, place)
+	MOVL(element(list, entry, 0), start.As32())
 	CMPQ(written, room)
 	JG(LabelRef("full"))
-	MOVQ(Mem{Base: at, Index: entry, Scale: 8}, word)
+	MOVQ(start, word)
+	SHRQ(Imm(3), word)
+	MOVQ(Mem{Base: bitmap, Index: word, Scale: 1}, word)
 	INCQ(entry)
-	SHLQ(Imm(6), place)
 
 	Label("bits")
-	i, bits, inverted := GP64(), GP64(), GP32()
+	i, inverted := GP64(), GP32()
 	TZCNTQ(word, i)
-	ADDQ(place, i)
-	if width == 16 {
-		MOVWLZX(Mem{Base: row, Index: i, Scale: 2}, bits.As32())
-		SHLL(Imm(16), bits.As32())
-	} else {
-		MOVL(Mem{Base: row, Index: i, Scale: 4}, bits.As32())
-	}
+	ADDQ(start, i)
 	MOVL(base, inverted)
 	SUBL(i.As32(), inverted)
+	if width == 16 {
+		MOVWLZX(Mem{Base: row, Index: i, Scale: 2}, i.As32())
+		SHLL(Imm(16), i.As32())
+	} else {
+		MOVL(Mem{Base: row, Index: i, Scale: 4}, i.As32())
+	}
 	MOVL(inverted, Mem{Base: packed, Index: written, Scale: 8})
-	MOVL(bits.As32(), Mem{Base: packed, Index: written, Scale: 8, Disp: 4})
+	MOVL(i.As32(), Mem{Base: packed, Index: written, Scale: 8, Disp: 4})
 	INCQ(written)
 	BLSRQ(word, word)
 	JNZ(LabelRef("bits"))
 	JMP(LabelRef("words"))
 
-	Label("all")
-	Load(Param("bitmap").Len(), place)
 	Label("full")
-	Store(place, Return("words"))
+	SHRQ(Imm(6), start)
+	MOVQ(start, words)
+	Label("all")
+	Store(words, Return("words"))
 	Store(written, Return("written"))
 
 	// The keys: only the upper half of each word counts.
@@ -355,7 +347,7 @@ func expand(width int) {
 	upper := K()
 	MOVL(U32(0xAAAA), r)
 	KMOVW(r, upper)
-	order := func(keep reg.Virtual) {
+	order := func(keep reg.Register) {
 		x, y, magnitude, isNaN, isZero := ZMM(), ZMM(), ZMM(), K(), K()
 		VMOVDQU64_Z(Mem{Base: packed}, keep, x)
 		VPXORD(flip, x, y)
@@ -382,25 +374,27 @@ func expand(width int) {
 	TESTQ(written, written)
 	JZ(LabelRef("done"))
 	present = tailMask(written)
-	KMOVB(present.As32(), load)
-	order(load)
+	KMOVB(present.As32(), inMask)
+	order(inMask)
 	Label("done")
 	VZEROUPPER()
 	RET()
 }
 
-var ramp Mem
-
-// indexRamp returns 0, 1, ... 7 in memory.
-func indexRamp() Mem {
-	if ramp.Symbol.Name == "" {
-		ramp = GLOBL("ramp", RODATA|NOPTR)
-		for i := range 8 {
-			DATA(i*4, U32(uint32(i)))
-		}
+// vector32 returns 16 constants in memory, made once for all functions.
+func vector32(name string, value func(i int) uint32) Mem {
+	if m, ok := constants[name]; ok {
+		return m
 	}
-	return ramp
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 16 {
+		DATA(i*4, U32(value(i)))
+	}
+	constants[name] = m
+	return m
 }
+
+var constants = map[string]Mem{}
 
 // sampleLoop walks the stops of a row with vectors accumulators of 64 bytes:
 //
@@ -537,7 +531,7 @@ func rank() {
 	wanted, enough := GP64(), GP64()
 	Load(Param("rank"), wanted)
 	MOVQ(wanted, enough)
-	SHRQ(Imm(3), enough)
+	SHRQ(Imm(5), enough)
 	ADDQ(wanted, enough)
 	end := GP64()
 	LEAQ(Mem{Base: groups, Index: n, Scale: 4}, end)

@@ -11,9 +11,9 @@ import (
 )
 
 // chunk is the number of elements filtered between two looks at the candidates.
-// Its bitmap is 2 KiB, so the workspace does not grow with the vocab, and a row
+// Its bitmap is 8 KiB, so the workspace does not grow with the vocab, and a row
 // whose threshold turns out too low has filtered at most this much in vain.
-const chunk = 16384
+const chunk = 65536
 
 // Plan says how a row is selected. It changes the time, never the answer.
 type Plan struct {
@@ -56,7 +56,7 @@ func NewPlan(shape Shape, tier simd.Tier, cores int) Plan {
 		targetCandidates: shape.TargetCandidates,
 	}
 	if p.Sample.Groups == 0 {
-		p.Capacity = max(p.Capacity, shape.Vocab+64)
+		p.Capacity = max(p.Capacity, shape.Vocab+simd.ExpandRoom)
 	}
 	if p.Threads == 0 {
 		p.Threads = planThreads(shape, tier, cores)
@@ -79,9 +79,9 @@ func NewMergePlan(entries int, tier simd.Tier) Plan {
 }
 
 // capacity leaves room for twice the k that are kept at each cut, so that cuts
-// are rare, and for the 64 places that Expand wants to see free.
+// are rare, and for the places that Expand wants to see free.
 func capacity(k, target int) int {
-	return max(512, 3*k+256, 2*target) + 64
+	return max(512, 3*k+256, 2*target) + simd.ExpandRoom
 }
 
 // sampleFor plans a guess for a part of the row, or for another row's length.

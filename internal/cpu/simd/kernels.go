@@ -16,6 +16,9 @@ type Bits = pure.Bits
 // StopBytes is how much of a row Sample reads at each stop.
 const StopBytes = pure.StopBytes
 
+// ExpandRoom is the room in packed without which Expand reads no further word.
+const ExpandRoom = pure.ExpandRoom
+
 // GroupUnit is what the number of groups given to Sample must be a multiple of.
 const GroupUnit = 128
 
@@ -87,7 +90,7 @@ func filter16(tier Tier, bitmap []uint64, row []uint16, xor, above uint16, inver
 }
 
 // Expand packs key and index of every element whose bit is set; see
-// [pure.Expand].
+// [pure.Expand]. The bitmap has at most 1024 words.
 func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base uint32, order key.Order) (written, words int) {
 	switch {
 	case tier == AVX512 && is16[E]():

@@ -7,57 +7,97 @@
 // func Filter32(bitmap []uint64, row []uint32, above uint32, invert uint64)
 // Requires: AVX, AVX512BW, AVX512F
 TEXT ·Filter32(SB), NOSPLIT, $0-64
+	MOVL         above+48(FP), AX
+	VPBROADCASTD AX, Z0
 	MOVQ         bitmap_base+0(FP), AX
 	MOVQ         row_base+24(FP), DX
 	MOVQ         row_len+32(FP), CX
-	MOVL         above+48(FP), BX
-	VPBROADCASTD BX, Z0
 	MOVQ         invert+56(FP), BX
+	TESTQ        BX, BX
+	JNZ          inverted
+	SUBQ         $0x00000080, CX
+	JL           plainRest
 
-pairs:
-	CMPQ     CX, $0x00000080
-	JL       single
-	VCMPPS   $0x19, (DX), Z0, K1
-	VCMPPS   $0x19, 64(DX), Z0, K2
-	VCMPPS   $0x19, 128(DX), Z0, K3
-	VCMPPS   $0x19, 192(DX), Z0, K4
-	KUNPCKWD K1, K2, K1
-	KUNPCKWD K3, K4, K2
-	KUNPCKDQ K1, K2, K1
-	KMOVQ    K1, SI
-	XORQ     BX, SI
-	MOVQ     SI, (AX)
-	VCMPPS   $0x19, 256(DX), Z0, K1
-	VCMPPS   $0x19, 320(DX), Z0, K2
-	VCMPPS   $0x19, 384(DX), Z0, K3
-	VCMPPS   $0x19, 448(DX), Z0, K4
-	KUNPCKWD K1, K2, K1
-	KUNPCKWD K3, K4, K2
-	KUNPCKDQ K1, K2, K1
-	KMOVQ    K1, SI
-	XORQ     BX, SI
-	MOVQ     SI, 8(AX)
-	ADDQ     $0x00000200, DX
-	ADDQ     $0x10, AX
-	SUBQ     $0x00000080, CX
-	JMP      pairs
+plainPair:
+	VCMPPS $0x19, (DX), Z0, K1
+	KMOVW  K1, (AX)
+	VCMPPS $0x19, 64(DX), Z0, K1
+	KMOVW  K1, 2(AX)
+	VCMPPS $0x19, 128(DX), Z0, K1
+	KMOVW  K1, 4(AX)
+	VCMPPS $0x19, 192(DX), Z0, K1
+	KMOVW  K1, 6(AX)
+	VCMPPS $0x19, 256(DX), Z0, K1
+	KMOVW  K1, 8(AX)
+	VCMPPS $0x19, 320(DX), Z0, K1
+	KMOVW  K1, 10(AX)
+	VCMPPS $0x19, 384(DX), Z0, K1
+	KMOVW  K1, 12(AX)
+	VCMPPS $0x19, 448(DX), Z0, K1
+	KMOVW  K1, 14(AX)
+	ADDQ   $0x00000200, DX
+	ADDQ   $0x10, AX
+	SUBQ   $0x00000080, CX
+	JGE    plainPair
 
-single:
-	CMPQ     CX, $0x40
-	JL       tail
-	VCMPPS   $0x19, (DX), Z0, K1
-	VCMPPS   $0x19, 64(DX), Z0, K2
-	VCMPPS   $0x19, 128(DX), Z0, K3
-	VCMPPS   $0x19, 192(DX), Z0, K4
-	KUNPCKWD K1, K2, K1
-	KUNPCKWD K3, K4, K2
-	KUNPCKDQ K1, K2, K1
-	KMOVQ    K1, SI
-	XORQ     BX, SI
-	MOVQ     SI, (AX)
-	ADDQ     $0x00000100, DX
-	ADDQ     $0x08, AX
-	SUBQ     $0x40, CX
+plainRest:
+	ADDQ   $0x00000080, CX
+	CMPQ   CX, $0x40
+	JL     tail
+	VCMPPS $0x19, (DX), Z0, K1
+	KMOVW  K1, (AX)
+	VCMPPS $0x19, 64(DX), Z0, K1
+	KMOVW  K1, 2(AX)
+	VCMPPS $0x19, 128(DX), Z0, K1
+	KMOVW  K1, 4(AX)
+	VCMPPS $0x19, 192(DX), Z0, K1
+	KMOVW  K1, 6(AX)
+	ADDQ   $0x00000100, DX
+	ADDQ   $0x08, AX
+	SUBQ   $0x40, CX
+	JMP    tail
+
+inverted:
+	SUBQ $0x00000080, CX
+	JL   invertedRest
+
+invertedPair:
+	VCMPPS $0x1d, (DX), Z0, K1
+	KMOVW  K1, (AX)
+	VCMPPS $0x1d, 64(DX), Z0, K1
+	KMOVW  K1, 2(AX)
+	VCMPPS $0x1d, 128(DX), Z0, K1
+	KMOVW  K1, 4(AX)
+	VCMPPS $0x1d, 192(DX), Z0, K1
+	KMOVW  K1, 6(AX)
+	VCMPPS $0x1d, 256(DX), Z0, K1
+	KMOVW  K1, 8(AX)
+	VCMPPS $0x1d, 320(DX), Z0, K1
+	KMOVW  K1, 10(AX)
+	VCMPPS $0x1d, 384(DX), Z0, K1
+	KMOVW  K1, 12(AX)
+	VCMPPS $0x1d, 448(DX), Z0, K1
+	KMOVW  K1, 14(AX)
+	ADDQ   $0x00000200, DX
+	ADDQ   $0x10, AX
+	SUBQ   $0x00000080, CX
+	JGE    invertedPair
+
+invertedRest:
+	ADDQ   $0x00000080, CX
+	CMPQ   CX, $0x40
+	JL     tail
+	VCMPPS $0x1d, (DX), Z0, K1
+	KMOVW  K1, (AX)
+	VCMPPS $0x1d, 64(DX), Z0, K1
+	KMOVW  K1, 2(AX)
+	VCMPPS $0x1d, 128(DX), Z0, K1
+	KMOVW  K1, 4(AX)
+	VCMPPS $0x1d, 192(DX), Z0, K1
+	KMOVW  K1, 6(AX)
+	ADDQ   $0x00000100, DX
+	ADDQ   $0x08, AX
+	SUBQ   $0x40, CX
 
 tail:
 	TESTQ       CX, CX
@@ -66,29 +106,38 @@ tail:
 	SHLQ        CL, SI
 	NOTQ        SI
 	MOVQ        SI, CX
+	XORQ        DI, DI
 	KMOVW       CX, K1
 	VMOVDQU32.Z (DX), K1, Z1
 	VCMPPS      $0x19, Z1, Z0, K1
+	KMOVQ       K1, R8
+	SHLQ        $0x00, R8
+	ORQ         R8, DI
 	SHRQ        $0x10, CX
-	KMOVW       CX, K2
-	VMOVDQU32.Z 64(DX), K2, Z1
-	VCMPPS      $0x19, Z1, Z0, K2
+	KMOVW       CX, K1
+	VMOVDQU32.Z 64(DX), K1, Z1
+	VCMPPS      $0x19, Z1, Z0, K1
+	KMOVQ       K1, R8
+	SHLQ        $0x10, R8
+	ORQ         R8, DI
 	SHRQ        $0x10, CX
-	KMOVW       CX, K3
-	VMOVDQU32.Z 128(DX), K3, Z1
-	VCMPPS      $0x19, Z1, Z0, K3
+	KMOVW       CX, K1
+	VMOVDQU32.Z 128(DX), K1, Z1
+	VCMPPS      $0x19, Z1, Z0, K1
+	KMOVQ       K1, R8
+	SHLQ        $0x20, R8
+	ORQ         R8, DI
 	SHRQ        $0x10, CX
-	KMOVW       CX, K4
-	VMOVDQU32.Z 192(DX), K4, Z1
-	VCMPPS      $0x19, Z1, Z0, K4
+	KMOVW       CX, K1
+	VMOVDQU32.Z 192(DX), K1, Z1
+	VCMPPS      $0x19, Z1, Z0, K1
+	KMOVQ       K1, DX
+	SHLQ        $0x30, DX
+	ORQ         DX, DI
 	SHRQ        $0x10, CX
-	KUNPCKWD    K1, K2, K1
-	KUNPCKWD    K3, K4, K2
-	KUNPCKDQ    K1, K2, K1
-	KMOVQ       K1, CX
-	XORQ        BX, CX
-	ANDQ        SI, CX
-	MOVQ        CX, (AX)
+	XORQ        BX, DI
+	ANDQ        SI, DI
+	MOVQ        DI, (AX)
 
 done:
 	VZEROUPPER
@@ -97,64 +146,110 @@ done:
 // func Filter16(bitmap []uint64, row []uint16, xor uint16, above uint16, invert uint64) (largest uint16)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
 TEXT ·Filter16(SB), NOSPLIT, $0-66
+	MOVW         xor+48(FP), AX
+	VPBROADCASTW AX, Z0
+	MOVW         above+50(FP), AX
+	VPBROADCASTW AX, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
 	MOVQ         bitmap_base+0(FP), AX
 	MOVQ         row_base+24(FP), DX
 	MOVQ         row_len+32(FP), CX
-	MOVW         xor+48(FP), BX
-	VPBROADCASTW BX, Z0
-	MOVW         above+50(FP), BX
-	VPBROADCASTW BX, Z1
 	MOVQ         invert+56(FP), BX
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
+	TESTQ        BX, BX
+	JNZ          inverted
+	SUBQ         $0x00000080, CX
+	JL           plainRest
 
-pairs:
-	CMPQ      CX, $0x00000080
-	JL        single
+plainPair:
 	VMOVDQU64 (DX), Z4
 	VPMAXUW   Z4, Z2, Z2
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K1
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, (AX)
 	VMOVDQU64 64(DX), Z4
 	VPMAXUW   Z4, Z3, Z3
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, SI
-	XORQ      BX, SI
-	MOVQ      SI, (AX)
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, 4(AX)
 	VMOVDQU64 128(DX), Z4
 	VPMAXUW   Z4, Z2, Z2
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K1
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, 8(AX)
 	VMOVDQU64 192(DX), Z4
 	VPMAXUW   Z4, Z3, Z3
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, SI
-	XORQ      BX, SI
-	MOVQ      SI, 8(AX)
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, 12(AX)
 	ADDQ      $0x00000100, DX
 	ADDQ      $0x10, AX
 	SUBQ      $0x00000080, CX
-	JMP       pairs
+	JGE       plainPair
 
-single:
+plainRest:
+	ADDQ      $0x00000080, CX
 	CMPQ      CX, $0x40
 	JL        tail
 	VMOVDQU64 (DX), Z4
 	VPMAXUW   Z4, Z2, Z2
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K1
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, (AX)
 	VMOVDQU64 64(DX), Z4
 	VPMAXUW   Z4, Z3, Z3
 	VPXORD    Z4, Z0, Z4
-	VPCMPGTW  Z1, Z4, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, SI
-	XORQ      BX, SI
-	MOVQ      SI, (AX)
+	VPCMPW    $0x06, Z1, Z4, K1
+	KMOVD     K1, 4(AX)
+	ADDQ      $0x00000080, DX
+	ADDQ      $0x08, AX
+	SUBQ      $0x40, CX
+	JMP       tail
+
+inverted:
+	SUBQ $0x00000080, CX
+	JL   invertedRest
+
+invertedPair:
+	VMOVDQU64 (DX), Z4
+	VPMAXUW   Z4, Z2, Z2
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, (AX)
+	VMOVDQU64 64(DX), Z4
+	VPMAXUW   Z4, Z3, Z3
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, 4(AX)
+	VMOVDQU64 128(DX), Z4
+	VPMAXUW   Z4, Z2, Z2
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, 8(AX)
+	VMOVDQU64 192(DX), Z4
+	VPMAXUW   Z4, Z3, Z3
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, 12(AX)
+	ADDQ      $0x00000100, DX
+	ADDQ      $0x10, AX
+	SUBQ      $0x00000080, CX
+	JGE       invertedPair
+
+invertedRest:
+	ADDQ      $0x00000080, CX
+	CMPQ      CX, $0x40
+	JL        tail
+	VMOVDQU64 (DX), Z4
+	VPMAXUW   Z4, Z2, Z2
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, (AX)
+	VMOVDQU64 64(DX), Z4
+	VPMAXUW   Z4, Z3, Z3
+	VPXORD    Z4, Z0, Z4
+	VPCMPW    $0x02, Z1, Z4, K1
+	KMOVD     K1, 4(AX)
 	ADDQ      $0x00000080, DX
 	ADDQ      $0x08, AX
 	SUBQ      $0x40, CX
@@ -166,23 +261,28 @@ tail:
 	SHLQ        CL, SI
 	NOTQ        SI
 	MOVQ        SI, CX
+	XORQ        DI, DI
 	KMOVD       CX, K1
 	VMOVDQU16.Z (DX), K1, Z4
 	VPMAXUW     Z4, Z2, Z2
 	VPXORD      Z4, Z0, Z4
-	VPCMPGTW    Z1, Z4, K1
+	VPCMPW      $0x06, Z1, Z4, K1
+	KMOVQ       K1, R8
+	SHLQ        $0x00, R8
+	ORQ         R8, DI
 	SHRQ        $0x20, CX
-	KMOVD       CX, K2
-	VMOVDQU16.Z 64(DX), K2, Z4
+	KMOVD       CX, K1
+	VMOVDQU16.Z 64(DX), K1, Z4
 	VPMAXUW     Z4, Z3, Z3
 	VPXORD      Z4, Z0, Z0
-	VPCMPGTW    Z1, Z0, K2
+	VPCMPW      $0x06, Z1, Z0, K1
+	KMOVQ       K1, DX
+	SHLQ        $0x20, DX
+	ORQ         DX, DI
 	SHRQ        $0x20, CX
-	KUNPCKDQ    K1, K2, K1
-	KMOVQ       K1, CX
-	XORQ        BX, CX
-	ANDQ        SI, CX
-	MOVQ        CX, (AX)
+	XORQ        BX, DI
+	ANDQ        SI, DI
+	MOVQ        DI, (AX)
 
 done:
 	VPMAXUW       Z3, Z2, Z2
@@ -200,109 +300,115 @@ done:
 	RET
 
 // func Expand32(packed []uint64, bitmap []uint64, row []uint32, base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI, POPCNT
-TEXT ·Expand32(SB), $3168-104
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI, POPCNT
+TEXT ·Expand32(SB), $4160-104
 	MOVQ         bitmap_base+24(FP), AX
-	MOVQ         bitmap_len+32(FP), CX
-	XORQ         DX, DX
-	VMOVDQU      ramp<>+0(SB), Y0
-	MOVL         $0x00000008, BX
-	VPBROADCASTD BX, Y1
-	LEAQ         (SP), BX
-	LEAQ         2112(SP), SI
-	SUBQ         $0x08, CX
-	JL           rest
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         AX, BX
+	MOVQ         DX, CX
+	XORQ         SI, SI
+	VMOVDQU64    ramp64<>+0(SB), Z0
+	MOVL         $0x00000400, DI
+	VPBROADCASTD DI, Z1
+	SUBQ         $0x10, CX
+	JL           listRest
 
 list:
-	VMOVDQU64     (AX), Z2
+	VMOVDQU64     (BX), Z2
 	VPTESTMQ      Z2, Z2, K1
-	VPCOMPRESSQ.Z Z2, K1, Z2
-	VPCOMPRESSD.Z Y0, K1, Y3
-	VMOVDQU64     Z2, (BX)(DX*8)
-	VMOVDQU       Y3, (SI)(DX*4)
+	VMOVDQU64     64(BX), Z2
+	VPTESTMQ      Z2, Z2, K3
+	KUNPCKBW      K1, K3, K1
+	VPCOMPRESSD.Z Z0, K1, Z2
+	VMOVDQU64     Z2, (SP)(SI*4)
 	KMOVW         K1, DI
-	POPCNTQ       DI, DI
-	ADDQ          DI, DX
-	VPADDD        Y1, Y0, Y0
-	ADDQ          $0x40, AX
-	SUBQ          $0x08, CX
+	POPCNTL       DI, DI
+	ADDQ          DI, SI
+	VPADDD        Z1, Z0, Z0
+	SUBQ          $-128, BX
+	SUBQ          $0x10, CX
 	JGE           list
 
-rest:
-	ADDQ          $0x08, CX
+listRest:
+	ADDQ          $0x10, CX
 	JZ            listed
 	MOVQ          $-1, DI
 	SHLQ          CL, DI
 	NOTQ          DI
 	KMOVB         DI, K1
-	VMOVDQU64.Z   (AX), K1, Z2
-	VPTESTMQ      Z2, Z2, K1
-	VPCOMPRESSQ.Z Z2, K1, Z2
-	VPCOMPRESSD.Z Y0, K1, Y3
-	VMOVDQU64     Z2, (BX)(DX*8)
-	VMOVDQU       Y3, (SI)(DX*4)
-	KMOVW         K1, AX
-	POPCNTQ       AX, AX
-	ADDQ          AX, DX
-	VPADDD        Y1, Y0, Y0
+	VMOVDQU64.Z   (BX), K1, Z1
+	VPTESTMQ      Z1, Z1, K3
+	SHRQ          $0x08, DI
+	KMOVB         DI, K1
+	VMOVDQU64.Z   64(BX), K1, Z1
+	VPTESTMQ      Z1, Z1, K1
+	SHRQ          $0x08, DI
+	KUNPCKBW      K3, K1, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVDQU64     Z0, (SP)(SI*4)
+	KMOVW         K1, CX
+	POPCNTL       CX, CX
+	ADDQ          CX, SI
 
 listed:
-	MOVQ packed_base+0(FP), AX
-	MOVQ packed_len+8(FP), CX
-	MOVQ row_base+48(FP), DI
-	MOVL base+72(FP), R8
-	NOTL R8
-	XORQ R9, R9
+	MOVQ packed_base+0(FP), BX
+	MOVQ packed_len+8(FP), DI
+	SUBQ $0x50, DI
+	MOVQ row_base+48(FP), R8
+	MOVL base+72(FP), R9
+	NOTL R9
+	XORQ CX, CX
 	XORQ R10, R10
-	SUBQ $0x40, CX
 
 words:
-	CMPQ    R10, DX
-	JGE     all
-	MOVLQZX (SI)(R10*4), R12
-	CMPQ    R9, CX
-	JG      full
-	MOVQ    (BX)(R10*8), R11
-	INCQ    R10
-	SHLQ    $0x06, R12
+	CMPQ R10, SI
+	JGE  all
+	MOVL (SP)(R10*4), R11
+	CMPQ CX, DI
+	JG   full
+	MOVQ R11, R12
+	SHRQ $0x03, R12
+	MOVQ (AX)(R12*1), R12
+	INCQ R10
 
 bits:
-	TZCNTQ R11, R13
-	ADDQ   R12, R13
-	MOVL   (DI)(R13*4), R14
-	MOVL   R8, R15
-	SUBL   R13, R15
-	MOVL   R15, (AX)(R9*8)
-	MOVL   R14, 4(AX)(R9*8)
-	INCQ   R9
-	BLSRQ  R11, R11
+	TZCNTQ R12, R13
+	ADDQ   R11, R13
+	MOVL   R9, R14
+	SUBL   R13, R14
+	MOVL   (R8)(R13*4), R13
+	MOVL   R14, (BX)(CX*8)
+	MOVL   R13, 4(BX)(CX*8)
+	INCQ   CX
+	BLSRQ  R12, R12
 	JNZ    bits
 	JMP    words
 
-all:
-	MOVQ bitmap_len+32(FP), R12
-
 full:
-	MOVQ         R12, words+96(FP)
-	MOVQ         R9, written+88(FP)
-	MOVL         flip+76(FP), CX
-	VPBROADCASTD CX, Z0
-	MOVL         infinity+80(FP), CX
-	VPBROADCASTD CX, Z1
-	MOVL         nan+84(FP), CX
-	VPBROADCASTD CX, Z2
-	MOVL         $0x80000000, BX
-	VPBROADCASTD BX, Z3
-	MOVL         $0x7fffffff, BX
-	VPBROADCASTD BX, Z4
-	MOVL         $0x0000aaaa, BX
-	KMOVW        BX, K3
+	SHRQ $0x06, R11
+	MOVQ R11, DX
+
+all:
+	MOVQ         DX, words+96(FP)
+	MOVQ         CX, written+88(FP)
+	MOVL         flip+76(FP), AX
+	VPBROADCASTD AX, Z0
+	MOVL         infinity+80(FP), AX
+	VPBROADCASTD AX, Z1
+	MOVL         nan+84(FP), AX
+	VPBROADCASTD AX, Z2
+	MOVL         $0x80000000, DI
+	VPBROADCASTD DI, Z3
+	MOVL         $0x7fffffff, DI
+	VPBROADCASTD DI, Z4
+	MOVL         $0x0000aaaa, DI
+	KMOVW        DI, K3
 	KXNORQ       K2, K2, K2
 
 keys:
-	CMPQ        R9, $0x08
+	CMPQ        CX, $0x08
 	JL          lastKeys
-	VMOVDQU64.Z (AX), K2, Z5
+	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z6
 	VPANDD      Z4, Z6, Z7
 	VPCMPUD     $0x06, Z1, Z7, K3, K1
@@ -312,20 +418,19 @@ keys:
 	VPXORD      Z6, Z7, K3, Z5
 	VMOVDQA32   Z3, K4, Z5
 	VMOVDQA32   Z2, K1, Z5
-	VMOVDQU64   Z5, K2, (AX)
-	ADDQ        $0x40, AX
-	SUBQ        $0x08, R9
+	VMOVDQU64   Z5, K2, (BX)
+	ADDQ        $0x40, BX
+	SUBQ        $0x08, CX
 	JMP         keys
 
 lastKeys:
-	TESTQ       R9, R9
+	TESTQ       CX, CX
 	JZ          done
-	MOVQ        R9, CX
-	MOVQ        $-1, DX
-	SHLQ        CL, DX
-	NOTQ        DX
-	KMOVB       DX, K1
-	VMOVDQU64.Z (AX), K1, Z5
+	MOVQ        $-1, AX
+	SHLQ        CL, AX
+	NOTQ        AX
+	KMOVB       AX, K1
+	VMOVDQU64.Z (BX), K1, Z5
 	VPXORD      Z0, Z5, Z0
 	VPANDD      Z4, Z0, Z4
 	VPCMPUD     $0x06, Z1, Z4, K3, K2
@@ -335,127 +440,141 @@ lastKeys:
 	VPXORD      Z0, Z4, K3, Z5
 	VMOVDQA32   Z3, K4, Z5
 	VMOVDQA32   Z2, K2, Z5
-	VMOVDQU64   Z5, K1, (AX)
+	VMOVDQU64   Z5, K1, (BX)
 
 done:
 	VZEROUPPER
 	RET
 
-DATA ramp<>+0(SB)/4, $0x00000000
-DATA ramp<>+4(SB)/4, $0x00000001
-DATA ramp<>+8(SB)/4, $0x00000002
-DATA ramp<>+12(SB)/4, $0x00000003
-DATA ramp<>+16(SB)/4, $0x00000004
-DATA ramp<>+20(SB)/4, $0x00000005
-DATA ramp<>+24(SB)/4, $0x00000006
-DATA ramp<>+28(SB)/4, $0x00000007
-GLOBL ramp<>(SB), RODATA|NOPTR, $32
+DATA ramp64<>+0(SB)/4, $0x00000000
+DATA ramp64<>+4(SB)/4, $0x00000040
+DATA ramp64<>+8(SB)/4, $0x00000080
+DATA ramp64<>+12(SB)/4, $0x000000c0
+DATA ramp64<>+16(SB)/4, $0x00000100
+DATA ramp64<>+20(SB)/4, $0x00000140
+DATA ramp64<>+24(SB)/4, $0x00000180
+DATA ramp64<>+28(SB)/4, $0x000001c0
+DATA ramp64<>+32(SB)/4, $0x00000200
+DATA ramp64<>+36(SB)/4, $0x00000240
+DATA ramp64<>+40(SB)/4, $0x00000280
+DATA ramp64<>+44(SB)/4, $0x000002c0
+DATA ramp64<>+48(SB)/4, $0x00000300
+DATA ramp64<>+52(SB)/4, $0x00000340
+DATA ramp64<>+56(SB)/4, $0x00000380
+DATA ramp64<>+60(SB)/4, $0x000003c0
+GLOBL ramp64<>(SB), RODATA|NOPTR, $64
 
 // func Expand16(packed []uint64, bitmap []uint64, row []uint16, base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI, POPCNT
-TEXT ·Expand16(SB), $3168-104
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI, POPCNT
+TEXT ·Expand16(SB), $4160-104
 	MOVQ         bitmap_base+24(FP), AX
-	MOVQ         bitmap_len+32(FP), CX
-	XORQ         DX, DX
-	VMOVDQU      ramp<>+0(SB), Y0
-	MOVL         $0x00000008, BX
-	VPBROADCASTD BX, Y1
-	LEAQ         (SP), BX
-	LEAQ         2112(SP), SI
-	SUBQ         $0x08, CX
-	JL           rest
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         AX, BX
+	MOVQ         DX, CX
+	XORQ         SI, SI
+	VMOVDQU64    ramp64<>+0(SB), Z0
+	MOVL         $0x00000400, DI
+	VPBROADCASTD DI, Z1
+	SUBQ         $0x10, CX
+	JL           listRest
 
 list:
-	VMOVDQU64     (AX), Z2
+	VMOVDQU64     (BX), Z2
 	VPTESTMQ      Z2, Z2, K1
-	VPCOMPRESSQ.Z Z2, K1, Z2
-	VPCOMPRESSD.Z Y0, K1, Y3
-	VMOVDQU64     Z2, (BX)(DX*8)
-	VMOVDQU       Y3, (SI)(DX*4)
+	VMOVDQU64     64(BX), Z2
+	VPTESTMQ      Z2, Z2, K3
+	KUNPCKBW      K1, K3, K1
+	VPCOMPRESSD.Z Z0, K1, Z2
+	VMOVDQU64     Z2, (SP)(SI*4)
 	KMOVW         K1, DI
-	POPCNTQ       DI, DI
-	ADDQ          DI, DX
-	VPADDD        Y1, Y0, Y0
-	ADDQ          $0x40, AX
-	SUBQ          $0x08, CX
+	POPCNTL       DI, DI
+	ADDQ          DI, SI
+	VPADDD        Z1, Z0, Z0
+	SUBQ          $-128, BX
+	SUBQ          $0x10, CX
 	JGE           list
 
-rest:
-	ADDQ          $0x08, CX
+listRest:
+	ADDQ          $0x10, CX
 	JZ            listed
 	MOVQ          $-1, DI
 	SHLQ          CL, DI
 	NOTQ          DI
 	KMOVB         DI, K1
-	VMOVDQU64.Z   (AX), K1, Z2
-	VPTESTMQ      Z2, Z2, K1
-	VPCOMPRESSQ.Z Z2, K1, Z2
-	VPCOMPRESSD.Z Y0, K1, Y3
-	VMOVDQU64     Z2, (BX)(DX*8)
-	VMOVDQU       Y3, (SI)(DX*4)
-	KMOVW         K1, AX
-	POPCNTQ       AX, AX
-	ADDQ          AX, DX
-	VPADDD        Y1, Y0, Y0
+	VMOVDQU64.Z   (BX), K1, Z1
+	VPTESTMQ      Z1, Z1, K3
+	SHRQ          $0x08, DI
+	KMOVB         DI, K1
+	VMOVDQU64.Z   64(BX), K1, Z1
+	VPTESTMQ      Z1, Z1, K1
+	SHRQ          $0x08, DI
+	KUNPCKBW      K3, K1, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVDQU64     Z0, (SP)(SI*4)
+	KMOVW         K1, CX
+	POPCNTL       CX, CX
+	ADDQ          CX, SI
 
 listed:
-	MOVQ packed_base+0(FP), AX
-	MOVQ packed_len+8(FP), CX
-	MOVQ row_base+48(FP), DI
-	MOVL base+72(FP), R8
-	NOTL R8
-	XORQ R9, R9
+	MOVQ packed_base+0(FP), BX
+	MOVQ packed_len+8(FP), DI
+	SUBQ $0x50, DI
+	MOVQ row_base+48(FP), R8
+	MOVL base+72(FP), R9
+	NOTL R9
+	XORQ CX, CX
 	XORQ R10, R10
-	SUBQ $0x40, CX
 
 words:
-	CMPQ    R10, DX
-	JGE     all
-	MOVLQZX (SI)(R10*4), R12
-	CMPQ    R9, CX
-	JG      full
-	MOVQ    (BX)(R10*8), R11
-	INCQ    R10
-	SHLQ    $0x06, R12
+	CMPQ R10, SI
+	JGE  all
+	MOVL (SP)(R10*4), R11
+	CMPQ CX, DI
+	JG   full
+	MOVQ R11, R12
+	SHRQ $0x03, R12
+	MOVQ (AX)(R12*1), R12
+	INCQ R10
 
 bits:
-	TZCNTQ  R11, R13
-	ADDQ    R12, R13
-	MOVWLZX (DI)(R13*2), R14
-	SHLL    $0x10, R14
-	MOVL    R8, R15
-	SUBL    R13, R15
-	MOVL    R15, (AX)(R9*8)
-	MOVL    R14, 4(AX)(R9*8)
-	INCQ    R9
-	BLSRQ   R11, R11
+	TZCNTQ  R12, R13
+	ADDQ    R11, R13
+	MOVL    R9, R14
+	SUBL    R13, R14
+	MOVWLZX (R8)(R13*2), R13
+	SHLL    $0x10, R13
+	MOVL    R14, (BX)(CX*8)
+	MOVL    R13, 4(BX)(CX*8)
+	INCQ    CX
+	BLSRQ   R12, R12
 	JNZ     bits
 	JMP     words
 
-all:
-	MOVQ bitmap_len+32(FP), R12
-
 full:
-	MOVQ         R12, words+96(FP)
-	MOVQ         R9, written+88(FP)
-	MOVL         flip+76(FP), CX
-	VPBROADCASTD CX, Z0
-	MOVL         infinity+80(FP), CX
-	VPBROADCASTD CX, Z1
-	MOVL         nan+84(FP), CX
-	VPBROADCASTD CX, Z2
-	MOVL         $0x80000000, BX
-	VPBROADCASTD BX, Z3
-	MOVL         $0x7fffffff, BX
-	VPBROADCASTD BX, Z4
-	MOVL         $0x0000aaaa, BX
-	KMOVW        BX, K3
+	SHRQ $0x06, R11
+	MOVQ R11, DX
+
+all:
+	MOVQ         DX, words+96(FP)
+	MOVQ         CX, written+88(FP)
+	MOVL         flip+76(FP), AX
+	VPBROADCASTD AX, Z0
+	MOVL         infinity+80(FP), AX
+	VPBROADCASTD AX, Z1
+	MOVL         nan+84(FP), AX
+	VPBROADCASTD AX, Z2
+	MOVL         $0x80000000, DI
+	VPBROADCASTD DI, Z3
+	MOVL         $0x7fffffff, DI
+	VPBROADCASTD DI, Z4
+	MOVL         $0x0000aaaa, DI
+	KMOVW        DI, K3
 	KXNORQ       K2, K2, K2
 
 keys:
-	CMPQ        R9, $0x08
+	CMPQ        CX, $0x08
 	JL          lastKeys
-	VMOVDQU64.Z (AX), K2, Z5
+	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z6
 	VPANDD      Z4, Z6, Z7
 	VPCMPUD     $0x06, Z1, Z7, K3, K1
@@ -465,20 +584,19 @@ keys:
 	VPXORD      Z6, Z7, K3, Z5
 	VMOVDQA32   Z3, K4, Z5
 	VMOVDQA32   Z2, K1, Z5
-	VMOVDQU64   Z5, K2, (AX)
-	ADDQ        $0x40, AX
-	SUBQ        $0x08, R9
+	VMOVDQU64   Z5, K2, (BX)
+	ADDQ        $0x40, BX
+	SUBQ        $0x08, CX
 	JMP         keys
 
 lastKeys:
-	TESTQ       R9, R9
+	TESTQ       CX, CX
 	JZ          done
-	MOVQ        R9, CX
-	MOVQ        $-1, DX
-	SHLQ        CL, DX
-	NOTQ        DX
-	KMOVB       DX, K1
-	VMOVDQU64.Z (AX), K1, Z5
+	MOVQ        $-1, AX
+	SHLQ        CL, AX
+	NOTQ        AX
+	KMOVB       AX, K1
+	VMOVDQU64.Z (BX), K1, Z5
 	VPXORD      Z0, Z5, Z0
 	VPANDD      Z4, Z0, Z4
 	VPCMPUD     $0x06, Z1, Z4, K3, K2
@@ -488,7 +606,7 @@ lastKeys:
 	VPXORD      Z0, Z4, K3, Z5
 	VMOVDQA32   Z3, K4, Z5
 	VMOVDQA32   Z2, K2, Z5
-	VMOVDQU64   Z5, K1, (AX)
+	VMOVDQU64   Z5, K1, (BX)
 
 done:
 	VZEROUPPER
@@ -749,7 +867,7 @@ TEXT ·Rank(SB), NOSPLIT, $0-36
 	MOVQ      groups_len+8(FP), CX
 	MOVQ      rank+24(FP), DX
 	MOVQ      DX, BX
-	SHRQ      $0x03, BX
+	SHRQ      $0x05, BX
 	ADDQ      DX, BX
 	LEAQ      (AX)(CX*4), CX
 	VMOVDQU64 (AX), Z0
@@ -836,2766 +954,1493 @@ done:
 // func top64(packed *uint64, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·top64(SB), NOSPLIT, $0-16
-	MOVQ       packed+0(FP), AX
-	MOVQ       blocks+8(FP), CX
-	MOVL       $0x00000055, DX
-	KMOVB      DX, K1
-	MOVL       $0x00000033, DX
-	KMOVB      DX, K2
-	MOVL       $0x0000000f, DX
-	KMOVB      DX, K3
-	MOVL       $0x00000099, DX
-	KMOVB      DX, K4
-	MOVL       $0x000000a5, DX
-	KMOVB      DX, K5
-	MOVL       $0x000000c3, DX
-	KMOVB      DX, K6
-	VMOVDQU64  (AX), Z0
-	VMOVDQU64  64(AX), Z1
-	VMOVDQU64  128(AX), Z2
-	VMOVDQU64  192(AX), Z3
-	VMOVDQU64  256(AX), Z4
-	VMOVDQU64  320(AX), Z5
-	VMOVDQU64  384(AX), Z6
-	VMOVDQU64  448(AX), Z7
-	VPSHUFD    $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K4, Z9
-	VMOVDQA64  Z9, Z0
-	VPSHUFD    $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K4, Z9
-	VMOVDQA64  Z9, Z1
-	VPSHUFD    $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K4, Z9
-	VMOVDQA64  Z9, Z2
-	VPSHUFD    $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K4, Z9
-	VMOVDQA64  Z9, Z3
-	VPSHUFD    $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K4, Z9
-	VMOVDQA64  Z9, Z4
-	VPSHUFD    $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K4, Z9
-	VMOVDQA64  Z9, Z5
-	VPSHUFD    $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K4, Z9
-	VMOVDQA64  Z9, Z6
-	VPSHUFD    $0x4e, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K4, Z9
-	VMOVDQA64  Z9, Z7
-	VPERMQ     $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K6, Z9
-	VMOVDQA64  Z9, Z0
-	VPERMQ     $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K6, Z9
-	VMOVDQA64  Z9, Z1
-	VPERMQ     $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K6, Z9
-	VMOVDQA64  Z9, Z2
-	VPERMQ     $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K6, Z9
-	VMOVDQA64  Z9, Z3
-	VPERMQ     $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K6, Z9
-	VMOVDQA64  Z9, Z4
-	VPERMQ     $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K6, Z9
-	VMOVDQA64  Z9, Z5
-	VPERMQ     $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K6, Z9
-	VMOVDQA64  Z9, Z6
-	VPERMQ     $0x4e, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K6, Z9
-	VMOVDQA64  Z9, Z7
-	VPSHUFD    $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K5, Z9
-	VMOVDQA64  Z9, Z0
-	VPSHUFD    $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K5, Z9
-	VMOVDQA64  Z9, Z1
-	VPSHUFD    $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K5, Z9
-	VMOVDQA64  Z9, Z2
-	VPSHUFD    $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K5, Z9
-	VMOVDQA64  Z9, Z3
-	VPSHUFD    $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K5, Z9
-	VMOVDQA64  Z9, Z4
-	VPSHUFD    $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K5, Z9
-	VMOVDQA64  Z9, Z5
-	VPSHUFD    $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K5, Z9
-	VMOVDQA64  Z9, Z6
-	VPSHUFD    $0x4e, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K5, Z9
-	VMOVDQA64  Z9, Z7
-	VSHUFI64X2 $0x4e, Z0, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K3, Z9
-	VMOVDQA64  Z9, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z8
-	VPMAXUQ    Z1, Z8, Z9
-	VPMINUQ    Z1, Z8, K3, Z9
-	VMOVDQA64  Z9, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K3, Z9
-	VMOVDQA64  Z9, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z8
-	VPMAXUQ    Z3, Z8, Z9
-	VPMINUQ    Z3, Z8, K3, Z9
-	VMOVDQA64  Z9, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K3, Z9
-	VMOVDQA64  Z9, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z8
-	VPMAXUQ    Z5, Z8, Z9
-	VPMINUQ    Z5, Z8, K3, Z9
-	VMOVDQA64  Z9, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K3, Z9
-	VMOVDQA64  Z9, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K3, Z9
-	VMOVDQA64  Z9, Z7
-	VPERMQ     $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K2, Z9
-	VMOVDQA64  Z9, Z0
-	VPERMQ     $0x4e, Z1, Z8
-	VPMAXUQ    Z1, Z8, Z9
-	VPMINUQ    Z1, Z8, K2, Z9
-	VMOVDQA64  Z9, Z1
-	VPERMQ     $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K2, Z9
-	VMOVDQA64  Z9, Z2
-	VPERMQ     $0x4e, Z3, Z8
-	VPMAXUQ    Z3, Z8, Z9
-	VPMINUQ    Z3, Z8, K2, Z9
-	VMOVDQA64  Z9, Z3
-	VPERMQ     $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K2, Z9
-	VMOVDQA64  Z9, Z4
-	VPERMQ     $0x4e, Z5, Z8
-	VPMAXUQ    Z5, Z8, Z9
-	VPMINUQ    Z5, Z8, K2, Z9
-	VMOVDQA64  Z9, Z5
-	VPERMQ     $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K2, Z9
-	VMOVDQA64  Z9, Z6
-	VPERMQ     $0x4e, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K2, Z9
-	VMOVDQA64  Z9, Z7
-	VPSHUFD    $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K1, Z9
-	VMOVDQA64  Z9, Z0
-	VPSHUFD    $0x4e, Z1, Z8
-	VPMAXUQ    Z1, Z8, Z9
-	VPMINUQ    Z1, Z8, K1, Z9
-	VMOVDQA64  Z9, Z1
-	VPSHUFD    $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K1, Z9
-	VMOVDQA64  Z9, Z2
-	VPSHUFD    $0x4e, Z3, Z8
-	VPMAXUQ    Z3, Z8, Z9
-	VPMINUQ    Z3, Z8, K1, Z9
-	VMOVDQA64  Z9, Z3
-	VPSHUFD    $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K1, Z9
-	VMOVDQA64  Z9, Z4
-	VPSHUFD    $0x4e, Z5, Z8
-	VPMAXUQ    Z5, Z8, Z9
-	VPMINUQ    Z5, Z8, K1, Z9
-	VMOVDQA64  Z9, Z5
-	VPSHUFD    $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K1, Z9
-	VMOVDQA64  Z9, Z6
-	VPSHUFD    $0x4e, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K1, Z9
-	VMOVDQA64  Z9, Z7
-	VPMINUQ    Z1, Z0, Z8
-	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z8, Z1
-	VPMINUQ    Z2, Z3, Z8
-	VPMAXUQ    Z2, Z3, Z3
-	VMOVDQA64  Z8, Z2
-	VPMINUQ    Z5, Z4, Z8
-	VPMAXUQ    Z5, Z4, Z4
-	VMOVDQA64  Z8, Z5
-	VPMINUQ    Z6, Z7, Z8
-	VPMAXUQ    Z6, Z7, Z7
-	VMOVDQA64  Z8, Z6
-	VSHUFI64X2 $0x4e, Z0, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K3, Z9
-	VMOVDQA64  Z9, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K3, Z9
-	VMOVDQA64  Z9, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z8
-	VPMAXUQ    Z2, Z8, Z9
-	VPMINUQ    Z2, Z8, K3, Z9
-	VMOVDQA64  Z9, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z8
-	VPMAXUQ    Z3, Z8, Z9
-	VPMINUQ    Z3, Z8, K3, Z9
-	VMOVDQA64  Z9, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K3, Z9
-	VMOVDQA64  Z9, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K3, Z9
-	VMOVDQA64  Z9, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z8
-	VPMAXUQ    Z6, Z8, Z9
-	VPMINUQ    Z6, Z8, K3, Z9
-	VMOVDQA64  Z9, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K3, Z9
-	VMOVDQA64  Z9, Z7
-	VPERMQ     $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K2, Z9
-	VMOVDQA64  Z9, Z0
-	VPERMQ     $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K2, Z9
-	VMOVDQA64  Z9, Z1
-	VPERMQ     $0x4e, Z2, Z8
-	VPMAXUQ    Z2, Z8, Z9
-	VPMINUQ    Z2, Z8, K2, Z9
-	VMOVDQA64  Z9, Z2
-	VPERMQ     $0x4e, Z3, Z8
-	VPMAXUQ    Z3, Z8, Z9
-	VPMINUQ    Z3, Z8, K2, Z9
-	VMOVDQA64  Z9, Z3
-	VPERMQ     $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K2, Z9
-	VMOVDQA64  Z9, Z4
-	VPERMQ     $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K2, Z9
-	VMOVDQA64  Z9, Z5
-	VPERMQ     $0x4e, Z6, Z8
-	VPMAXUQ    Z6, Z8, Z9
-	VPMINUQ    Z6, Z8, K2, Z9
-	VMOVDQA64  Z9, Z6
-	VPERMQ     $0x4e, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K2, Z9
-	VMOVDQA64  Z9, Z7
-	VPSHUFD    $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K1, Z9
-	VMOVDQA64  Z9, Z0
-	VPSHUFD    $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K1, Z9
-	VMOVDQA64  Z9, Z1
-	VPSHUFD    $0x4e, Z2, Z8
-	VPMAXUQ    Z2, Z8, Z9
-	VPMINUQ    Z2, Z8, K1, Z9
-	VMOVDQA64  Z9, Z2
-	VPSHUFD    $0x4e, Z3, Z8
-	VPMAXUQ    Z3, Z8, Z9
-	VPMINUQ    Z3, Z8, K1, Z9
-	VMOVDQA64  Z9, Z3
-	VPSHUFD    $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K1, Z9
-	VMOVDQA64  Z9, Z4
-	VPSHUFD    $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K1, Z9
-	VMOVDQA64  Z9, Z5
-	VPSHUFD    $0x4e, Z6, Z8
-	VPMAXUQ    Z6, Z8, Z9
-	VPMINUQ    Z6, Z8, K1, Z9
-	VMOVDQA64  Z9, Z6
-	VPSHUFD    $0x4e, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K1, Z9
-	VMOVDQA64  Z9, Z7
-	VPMINUQ    Z2, Z0, Z8
-	VPMAXUQ    Z2, Z0, Z0
-	VMOVDQA64  Z8, Z2
-	VPMINUQ    Z3, Z1, Z8
-	VPMAXUQ    Z3, Z1, Z1
-	VMOVDQA64  Z8, Z3
-	VPMINUQ    Z4, Z6, Z8
-	VPMAXUQ    Z4, Z6, Z6
-	VMOVDQA64  Z8, Z4
-	VPMINUQ    Z5, Z7, Z8
-	VPMAXUQ    Z5, Z7, Z7
-	VMOVDQA64  Z8, Z5
-	VPMINUQ    Z1, Z0, Z8
-	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z8, Z1
-	VPMINUQ    Z3, Z2, Z8
-	VPMAXUQ    Z3, Z2, Z2
-	VMOVDQA64  Z8, Z3
-	VPMINUQ    Z4, Z5, Z8
-	VPMAXUQ    Z4, Z5, Z5
-	VMOVDQA64  Z8, Z4
-	VPMINUQ    Z6, Z7, Z8
-	VPMAXUQ    Z6, Z7, Z7
-	VMOVDQA64  Z8, Z6
-	VSHUFI64X2 $0x4e, Z0, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K3, Z9
-	VMOVDQA64  Z9, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K3, Z9
-	VMOVDQA64  Z9, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K3, Z9
-	VMOVDQA64  Z9, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K3, Z9
-	VMOVDQA64  Z9, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z8
-	VPMAXUQ    Z4, Z8, Z9
-	VPMINUQ    Z4, Z8, K3, Z9
-	VMOVDQA64  Z9, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z8
-	VPMAXUQ    Z5, Z8, Z9
-	VPMINUQ    Z5, Z8, K3, Z9
-	VMOVDQA64  Z9, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z8
-	VPMAXUQ    Z6, Z8, Z9
-	VPMINUQ    Z6, Z8, K3, Z9
-	VMOVDQA64  Z9, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K3, Z9
-	VMOVDQA64  Z9, Z7
-	VPERMQ     $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K2, Z9
-	VMOVDQA64  Z9, Z0
-	VPERMQ     $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K2, Z9
-	VMOVDQA64  Z9, Z1
-	VPERMQ     $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K2, Z9
-	VMOVDQA64  Z9, Z2
-	VPERMQ     $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K2, Z9
-	VMOVDQA64  Z9, Z3
-	VPERMQ     $0x4e, Z4, Z8
-	VPMAXUQ    Z4, Z8, Z9
-	VPMINUQ    Z4, Z8, K2, Z9
-	VMOVDQA64  Z9, Z4
-	VPERMQ     $0x4e, Z5, Z8
-	VPMAXUQ    Z5, Z8, Z9
-	VPMINUQ    Z5, Z8, K2, Z9
-	VMOVDQA64  Z9, Z5
-	VPERMQ     $0x4e, Z6, Z8
-	VPMAXUQ    Z6, Z8, Z9
-	VPMINUQ    Z6, Z8, K2, Z9
-	VMOVDQA64  Z9, Z6
-	VPERMQ     $0x4e, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K2, Z9
-	VMOVDQA64  Z9, Z7
-	VPSHUFD    $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K1, Z9
-	VMOVDQA64  Z9, Z0
-	VPSHUFD    $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K1, Z9
-	VMOVDQA64  Z9, Z1
-	VPSHUFD    $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K1, Z9
-	VMOVDQA64  Z9, Z2
-	VPSHUFD    $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K1, Z9
-	VMOVDQA64  Z9, Z3
-	VPSHUFD    $0x4e, Z4, Z8
-	VPMAXUQ    Z4, Z8, Z9
-	VPMINUQ    Z4, Z8, K1, Z9
-	VMOVDQA64  Z9, Z4
-	VPSHUFD    $0x4e, Z5, Z8
-	VPMAXUQ    Z5, Z8, Z9
-	VPMINUQ    Z5, Z8, K1, Z9
-	VMOVDQA64  Z9, Z5
-	VPSHUFD    $0x4e, Z6, Z8
-	VPMAXUQ    Z6, Z8, Z9
-	VPMINUQ    Z6, Z8, K1, Z9
-	VMOVDQA64  Z9, Z6
-	VPSHUFD    $0x4e, Z7, Z8
-	VPMAXUQ    Z7, Z8, Z9
-	VPMINUQ    Z7, Z8, K1, Z9
-	VMOVDQA64  Z9, Z7
-	VPMINUQ    Z4, Z0, Z8
-	VPMAXUQ    Z4, Z0, Z0
-	VMOVDQA64  Z8, Z4
-	VPMINUQ    Z5, Z1, Z8
-	VPMAXUQ    Z5, Z1, Z1
-	VMOVDQA64  Z8, Z5
-	VPMINUQ    Z6, Z2, Z8
-	VPMAXUQ    Z6, Z2, Z2
-	VMOVDQA64  Z8, Z6
-	VPMINUQ    Z7, Z3, Z8
-	VPMAXUQ    Z7, Z3, Z3
-	VMOVDQA64  Z8, Z7
-	VPMINUQ    Z2, Z0, Z8
-	VPMAXUQ    Z2, Z0, Z0
-	VMOVDQA64  Z8, Z2
-	VPMINUQ    Z3, Z1, Z8
-	VPMAXUQ    Z3, Z1, Z1
-	VMOVDQA64  Z8, Z3
-	VPMINUQ    Z6, Z4, Z8
-	VPMAXUQ    Z6, Z4, Z4
-	VMOVDQA64  Z8, Z6
-	VPMINUQ    Z7, Z5, Z8
-	VPMAXUQ    Z7, Z5, Z5
-	VMOVDQA64  Z8, Z7
-	VPMINUQ    Z1, Z0, Z8
-	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z8, Z1
-	VPMINUQ    Z3, Z2, Z8
-	VPMAXUQ    Z3, Z2, Z2
-	VMOVDQA64  Z8, Z3
-	VPMINUQ    Z5, Z4, Z8
-	VPMAXUQ    Z5, Z4, Z4
-	VMOVDQA64  Z8, Z5
-	VPMINUQ    Z7, Z6, Z8
-	VPMAXUQ    Z7, Z6, Z6
-	VMOVDQA64  Z8, Z7
-	VSHUFI64X2 $0x4e, Z0, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K3, Z9
-	VMOVDQA64  Z9, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K3, Z9
-	VMOVDQA64  Z9, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K3, Z9
-	VMOVDQA64  Z9, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K3, Z9
-	VMOVDQA64  Z9, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K3, Z9
-	VMOVDQA64  Z9, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K3, Z9
-	VMOVDQA64  Z9, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K3, Z9
-	VMOVDQA64  Z9, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K3, Z9
-	VMOVDQA64  Z9, Z7
-	VPERMQ     $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K2, Z9
-	VMOVDQA64  Z9, Z0
-	VPERMQ     $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K2, Z9
-	VMOVDQA64  Z9, Z1
-	VPERMQ     $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K2, Z9
-	VMOVDQA64  Z9, Z2
-	VPERMQ     $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K2, Z9
-	VMOVDQA64  Z9, Z3
-	VPERMQ     $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K2, Z9
-	VMOVDQA64  Z9, Z4
-	VPERMQ     $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K2, Z9
-	VMOVDQA64  Z9, Z5
-	VPERMQ     $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K2, Z9
-	VMOVDQA64  Z9, Z6
-	VPERMQ     $0x4e, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K2, Z9
-	VMOVDQA64  Z9, Z7
-	VPSHUFD    $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K1, Z9
-	VMOVDQA64  Z9, Z0
-	VPSHUFD    $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K1, Z9
-	VMOVDQA64  Z9, Z1
-	VPSHUFD    $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K1, Z9
-	VMOVDQA64  Z9, Z2
-	VPSHUFD    $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K1, Z9
-	VMOVDQA64  Z9, Z3
-	VPSHUFD    $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K1, Z9
-	VMOVDQA64  Z9, Z4
-	VPSHUFD    $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K1, Z9
-	VMOVDQA64  Z9, Z5
-	VPSHUFD    $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K1, Z9
-	VMOVDQA64  Z9, Z6
-	VPSHUFD    $0x4e, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K1, Z9
-	VMOVDQA64  Z9, Z7
-	MOVQ       AX, DX
+	MOVQ      packed+0(FP), AX
+	MOVQ      blocks+8(FP), CX
+	MOVL      $0x00000055, DX
+	KMOVB     DX, K1
+	MOVL      $0x00000033, DX
+	KMOVB     DX, K2
+	MOVL      $0x0000000f, DX
+	KMOVB     DX, K3
+	VMOVDQU64 reverseLanes<>+0(SB), Z0
+	VMOVDQU64 (AX), Z1
+	VMOVDQU64 64(AX), Z2
+	VMOVDQU64 128(AX), Z3
+	VMOVDQU64 192(AX), Z4
+	VMOVDQU64 256(AX), Z5
+	VMOVDQU64 320(AX), Z6
+	VMOVDQU64 384(AX), Z7
+	VMOVDQU64 448(AX), Z8
+	VPMINUQ   Z2, Z1, Z9
+	VPMAXUQ   Z2, Z1, Z1
+	VPMINUQ   Z4, Z3, Z2
+	VPMAXUQ   Z4, Z3, Z3
+	VPMINUQ   Z6, Z5, Z4
+	VPMAXUQ   Z6, Z5, Z5
+	VPMINUQ   Z8, Z7, Z6
+	VPMAXUQ   Z8, Z7, Z7
+	VPMINUQ   Z2, Z1, Z8
+	VPMAXUQ   Z2, Z1, Z1
+	VPMINUQ   Z3, Z9, Z2
+	VPMAXUQ   Z3, Z9, Z3
+	VPMINUQ   Z6, Z5, Z9
+	VPMAXUQ   Z6, Z5, Z5
+	VPMINUQ   Z7, Z4, Z6
+	VPMAXUQ   Z7, Z4, Z4
+	VPMINUQ   Z3, Z1, Z7
+	VPMAXUQ   Z3, Z1, Z1
+	VPMINUQ   Z8, Z2, Z3
+	VPMAXUQ   Z8, Z2, Z2
+	VPMINUQ   Z4, Z5, Z8
+	VPMAXUQ   Z4, Z5, Z4
+	VPMINUQ   Z9, Z6, Z5
+	VPMAXUQ   Z9, Z6, Z6
+	VPMINUQ   Z5, Z1, Z9
+	VPMAXUQ   Z5, Z1, Z1
+	VPMINUQ   Z6, Z7, Z5
+	VPMAXUQ   Z6, Z7, Z6
+	VPMINUQ   Z8, Z2, Z7
+	VPMAXUQ   Z8, Z2, Z2
+	VPMINUQ   Z4, Z3, Z8
+	VPMAXUQ   Z4, Z3, Z3
+	VPMINUQ   Z2, Z1, Z4
+	VPMAXUQ   Z2, Z1, Z1
+	VPMINUQ   Z3, Z6, Z2
+	VPMAXUQ   Z3, Z6, Z3
+	VPMINUQ   Z5, Z8, Z6
+	VPMAXUQ   Z5, Z8, Z5
+	VPMINUQ   Z9, Z7, Z8
+	VPMAXUQ   Z9, Z7, Z7
+	VPMINUQ   Z3, Z1, Z9
+	VPMAXUQ   Z3, Z1, Z1
+	VPMINUQ   Z2, Z4, Z3
+	VPMAXUQ   Z2, Z4, Z2
+	VPMINUQ   Z7, Z5, Z4
+	VPMAXUQ   Z7, Z5, Z5
+	VPMINUQ   Z8, Z6, Z7
+	VPMAXUQ   Z8, Z6, Z6
+	VPSHUFD   $0x4e, Z7, Z8
+	VPSHUFD   $0x4e, Z1, Z10
+	VPMINUQ   Z8, Z1, Z11
+	VPMAXUQ   Z8, Z1, K1, Z11
+	VPMINUQ   Z10, Z7, Z1
+	VPMAXUQ   Z10, Z7, K1, Z1
+	VPSHUFD   $0x4e, Z6, Z7
+	VPSHUFD   $0x4e, Z9, Z8
+	VPMINUQ   Z7, Z9, Z10
+	VPMAXUQ   Z7, Z9, K1, Z10
+	VPMINUQ   Z8, Z6, Z7
+	VPMAXUQ   Z8, Z6, K1, Z7
+	VPSHUFD   $0x4e, Z4, Z6
+	VPSHUFD   $0x4e, Z2, Z8
+	VPMINUQ   Z6, Z2, Z9
+	VPMAXUQ   Z6, Z2, K1, Z9
+	VPMINUQ   Z8, Z4, Z2
+	VPMAXUQ   Z8, Z4, K1, Z2
+	VPSHUFD   $0x4e, Z5, Z4
+	VPSHUFD   $0x4e, Z3, Z6
+	VPMINUQ   Z4, Z3, Z8
+	VPMAXUQ   Z4, Z3, K1, Z8
+	VPMINUQ   Z6, Z5, Z3
+	VPMAXUQ   Z6, Z5, K1, Z3
+	VPMINUQ   Z3, Z11, Z4
+	VPMAXUQ   Z3, Z11, Z3
+	VPMINUQ   Z2, Z10, Z5
+	VPMAXUQ   Z2, Z10, Z2
+	VPMINUQ   Z7, Z9, Z6
+	VPMAXUQ   Z7, Z9, Z7
+	VPMINUQ   Z1, Z8, Z9
+	VPMAXUQ   Z1, Z8, Z1
+	VPMINUQ   Z7, Z3, Z8
+	VPMAXUQ   Z7, Z3, Z3
+	VPMINUQ   Z1, Z2, Z7
+	VPMAXUQ   Z1, Z2, Z1
+	VPMINUQ   Z6, Z4, Z2
+	VPMAXUQ   Z6, Z4, Z4
+	VPMINUQ   Z9, Z5, Z6
+	VPMAXUQ   Z9, Z5, Z5
+	VPMINUQ   Z1, Z3, Z9
+	VPMAXUQ   Z1, Z3, Z1
+	VPMINUQ   Z7, Z8, Z3
+	VPMAXUQ   Z7, Z8, Z7
+	VPMINUQ   Z5, Z4, Z8
+	VPMAXUQ   Z5, Z4, Z4
+	VPMINUQ   Z6, Z2, Z5
+	VPMAXUQ   Z6, Z2, Z2
+	VPERMQ    $0x1b, Z5, Z6
+	VPERMQ    $0x1b, Z1, Z10
+	VPMINUQ   Z6, Z1, Z11
+	VPMAXUQ   Z6, Z1, K2, Z11
+	VPMINUQ   Z10, Z5, Z1
+	VPMAXUQ   Z10, Z5, K2, Z1
+	VPERMQ    $0x1b, Z2, Z5
+	VPERMQ    $0x1b, Z9, Z6
+	VPMINUQ   Z5, Z9, Z10
+	VPMAXUQ   Z5, Z9, K2, Z10
+	VPMINUQ   Z6, Z2, Z5
+	VPMAXUQ   Z6, Z2, K2, Z5
+	VPERMQ    $0x1b, Z8, Z2
+	VPERMQ    $0x1b, Z7, Z6
+	VPMINUQ   Z2, Z7, Z9
+	VPMAXUQ   Z2, Z7, K2, Z9
+	VPMINUQ   Z6, Z8, Z2
+	VPMAXUQ   Z6, Z8, K2, Z2
+	VPERMQ    $0x1b, Z4, Z6
+	VPERMQ    $0x1b, Z3, Z7
+	VPMINUQ   Z6, Z3, Z8
+	VPMAXUQ   Z6, Z3, K2, Z8
+	VPMINUQ   Z7, Z4, Z3
+	VPMAXUQ   Z7, Z4, K2, Z3
+	VPSHUFD   $0x4e, Z11, Z4
+	VPMINUQ   Z4, Z11, Z6
+	VPMAXUQ   Z4, Z11, K1, Z6
+	VPSHUFD   $0x4e, Z10, Z4
+	VPMINUQ   Z4, Z10, Z7
+	VPMAXUQ   Z4, Z10, K1, Z7
+	VPSHUFD   $0x4e, Z9, Z4
+	VPMINUQ   Z4, Z9, Z10
+	VPMAXUQ   Z4, Z9, K1, Z10
+	VPSHUFD   $0x4e, Z8, Z4
+	VPMINUQ   Z4, Z8, Z9
+	VPMAXUQ   Z4, Z8, K1, Z9
+	VPSHUFD   $0x4e, Z3, Z4
+	VPMINUQ   Z4, Z3, Z8
+	VPMAXUQ   Z4, Z3, K1, Z8
+	VPSHUFD   $0x4e, Z2, Z3
+	VPMINUQ   Z3, Z2, Z4
+	VPMAXUQ   Z3, Z2, K1, Z4
+	VPSHUFD   $0x4e, Z5, Z2
+	VPMINUQ   Z2, Z5, Z3
+	VPMAXUQ   Z2, Z5, K1, Z3
+	VPSHUFD   $0x4e, Z1, Z2
+	VPMINUQ   Z2, Z1, Z5
+	VPMAXUQ   Z2, Z1, K1, Z5
+	VPMINUQ   Z8, Z6, Z1
+	VPMAXUQ   Z8, Z6, Z2
+	VPMINUQ   Z4, Z7, Z6
+	VPMAXUQ   Z4, Z7, Z4
+	VPMINUQ   Z3, Z10, Z7
+	VPMAXUQ   Z3, Z10, Z3
+	VPMINUQ   Z5, Z9, Z8
+	VPMAXUQ   Z5, Z9, Z5
+	VPMINUQ   Z3, Z2, Z9
+	VPMAXUQ   Z3, Z2, Z2
+	VPMINUQ   Z5, Z4, Z3
+	VPMAXUQ   Z5, Z4, Z4
+	VPMINUQ   Z7, Z1, Z5
+	VPMAXUQ   Z7, Z1, Z1
+	VPMINUQ   Z8, Z6, Z7
+	VPMAXUQ   Z8, Z6, Z6
+	VPMINUQ   Z4, Z2, Z8
+	VPMAXUQ   Z4, Z2, Z2
+	VPMINUQ   Z3, Z9, Z4
+	VPMAXUQ   Z3, Z9, Z3
+	VPMINUQ   Z6, Z1, Z9
+	VPMAXUQ   Z6, Z1, Z1
+	VPMINUQ   Z7, Z5, Z6
+	VPMAXUQ   Z7, Z5, Z5
+	VPERMQ    Z6, Z0, Z7
+	VPERMQ    Z2, Z0, Z10
+	VPMINUQ   Z7, Z2, Z11
+	VPMAXUQ   Z7, Z2, K3, Z11
+	VPMINUQ   Z10, Z6, Z2
+	VPMAXUQ   Z10, Z6, K3, Z2
+	VPERMQ    Z5, Z0, Z6
+	VPERMQ    Z8, Z0, Z7
+	VPMINUQ   Z6, Z8, Z10
+	VPMAXUQ   Z6, Z8, K3, Z10
+	VPMINUQ   Z7, Z5, Z6
+	VPMAXUQ   Z7, Z5, K3, Z6
+	VPERMQ    Z9, Z0, Z5
+	VPERMQ    Z3, Z0, Z7
+	VPMINUQ   Z5, Z3, Z8
+	VPMAXUQ   Z5, Z3, K3, Z8
+	VPMINUQ   Z7, Z9, Z3
+	VPMAXUQ   Z7, Z9, K3, Z3
+	VPERMQ    Z1, Z0, Z5
+	VPERMQ    Z4, Z0, Z7
+	VPMINUQ   Z5, Z4, Z9
+	VPMAXUQ   Z5, Z4, K3, Z9
+	VPMINUQ   Z7, Z1, Z4
+	VPMAXUQ   Z7, Z1, K3, Z4
+	VPERMQ    $0x4e, Z11, Z1
+	VPMINUQ   Z1, Z11, Z5
+	VPMAXUQ   Z1, Z11, K2, Z5
+	VPERMQ    $0x4e, Z10, Z1
+	VPMINUQ   Z1, Z10, Z7
+	VPMAXUQ   Z1, Z10, K2, Z7
+	VPERMQ    $0x4e, Z8, Z1
+	VPMINUQ   Z1, Z8, Z10
+	VPMAXUQ   Z1, Z8, K2, Z10
+	VPERMQ    $0x4e, Z9, Z1
+	VPMINUQ   Z1, Z9, Z8
+	VPMAXUQ   Z1, Z9, K2, Z8
+	VPERMQ    $0x4e, Z4, Z1
+	VPMINUQ   Z1, Z4, Z9
+	VPMAXUQ   Z1, Z4, K2, Z9
+	VPERMQ    $0x4e, Z3, Z1
+	VPMINUQ   Z1, Z3, Z4
+	VPMAXUQ   Z1, Z3, K2, Z4
+	VPERMQ    $0x4e, Z6, Z1
+	VPMINUQ   Z1, Z6, Z3
+	VPMAXUQ   Z1, Z6, K2, Z3
+	VPERMQ    $0x4e, Z2, Z1
+	VPMINUQ   Z1, Z2, Z6
+	VPMAXUQ   Z1, Z2, K2, Z6
+	VPSHUFD   $0x4e, Z5, Z1
+	VPMINUQ   Z1, Z5, Z2
+	VPMAXUQ   Z1, Z5, K1, Z2
+	VPSHUFD   $0x4e, Z7, Z1
+	VPMINUQ   Z1, Z7, Z5
+	VPMAXUQ   Z1, Z7, K1, Z5
+	VPSHUFD   $0x4e, Z10, Z1
+	VPMINUQ   Z1, Z10, Z7
+	VPMAXUQ   Z1, Z10, K1, Z7
+	VPSHUFD   $0x4e, Z8, Z1
+	VPMINUQ   Z1, Z8, Z10
+	VPMAXUQ   Z1, Z8, K1, Z10
+	VPSHUFD   $0x4e, Z9, Z1
+	VPMINUQ   Z1, Z9, Z8
+	VPMAXUQ   Z1, Z9, K1, Z8
+	VPSHUFD   $0x4e, Z4, Z1
+	VPMINUQ   Z1, Z4, Z9
+	VPMAXUQ   Z1, Z4, K1, Z9
+	VPSHUFD   $0x4e, Z3, Z1
+	VPMINUQ   Z1, Z3, Z4
+	VPMAXUQ   Z1, Z3, K1, Z4
+	VPSHUFD   $0x4e, Z6, Z1
+	VPMINUQ   Z1, Z6, Z3
+	VPMAXUQ   Z1, Z6, K1, Z3
+	VPMINUQ   Z8, Z2, Z1
+	VPMAXUQ   Z8, Z2, Z2
+	VPMINUQ   Z9, Z5, Z6
+	VPMAXUQ   Z9, Z5, Z5
+	VPMINUQ   Z4, Z7, Z8
+	VPMAXUQ   Z4, Z7, Z4
+	VPMINUQ   Z3, Z10, Z7
+	VPMAXUQ   Z3, Z10, Z3
+	VPMINUQ   Z4, Z2, Z9
+	VPMAXUQ   Z4, Z2, Z2
+	VPMINUQ   Z3, Z5, Z4
+	VPMAXUQ   Z3, Z5, Z3
+	VPMINUQ   Z8, Z1, Z5
+	VPMAXUQ   Z8, Z1, Z1
+	VPMINUQ   Z7, Z6, Z8
+	VPMAXUQ   Z7, Z6, Z6
+	VPMINUQ   Z3, Z2, Z7
+	VPMAXUQ   Z3, Z2, Z2
+	VPMINUQ   Z4, Z9, Z3
+	VPMAXUQ   Z4, Z9, Z4
+	VPMINUQ   Z6, Z1, Z9
+	VPMAXUQ   Z6, Z1, Z1
+	VPMINUQ   Z8, Z5, Z6
+	VPMAXUQ   Z8, Z5, Z5
+	VMOVDQA64 Z2, Z2
+	VMOVDQA64 Z7, Z7
+	VMOVDQA64 Z4, Z4
+	VMOVDQA64 Z3, Z3
+	VMOVDQA64 Z1, Z1
+	VMOVDQA64 Z9, Z8
+	VMOVDQA64 Z5, Z5
+	VMOVDQA64 Z6, Z6
+	MOVQ      AX, DX
 
 blocks:
 	DECQ       CX
 	JZ         done
 	ADDQ       $0x00000200, DX
-	VMOVDQU64  (DX), Z8
-	VMOVDQU64  64(DX), Z9
-	VMOVDQU64  128(DX), Z10
-	VMOVDQU64  192(DX), Z11
-	VMOVDQU64  256(DX), Z12
-	VMOVDQU64  320(DX), Z13
-	VMOVDQU64  384(DX), Z14
-	VMOVDQU64  448(DX), Z15
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K4, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K4, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K4, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K4, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K4, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K4, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K4, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K4, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K6, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K6, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K6, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K6, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K6, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K6, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K6, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K6, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K5, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K5, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K5, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K5, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K5, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K5, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K5, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K5, Z17
-	VMOVDQA64  Z17, Z15
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VPMINUQ    Z9, Z8, Z16
-	VPMAXUQ    Z9, Z8, Z8
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z10, Z11, Z16
-	VPMAXUQ    Z10, Z11, Z11
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z13, Z12, Z16
+	VMOVDQU64  (DX), Z9
+	VMOVDQU64  64(DX), Z10
+	VMOVDQU64  128(DX), Z11
+	VMOVDQU64  192(DX), Z12
+	VMOVDQU64  256(DX), Z13
+	VMOVDQU64  320(DX), Z14
+	VMOVDQU64  384(DX), Z15
+	VMOVDQU64  448(DX), Z16
+	VPMINUQ    Z9, Z10, Z17
+	VPMAXUQ    Z9, Z10, Z9
+	VPMINUQ    Z11, Z12, Z10
+	VPMAXUQ    Z11, Z12, Z11
+	VPMINUQ    Z13, Z14, Z12
+	VPMAXUQ    Z13, Z14, Z13
+	VPMINUQ    Z15, Z16, Z14
+	VPMAXUQ    Z15, Z16, Z15
+	VPMINUQ    Z17, Z11, Z16
+	VPMAXUQ    Z17, Z11, Z11
+	VPMINUQ    Z9, Z10, Z17
+	VPMAXUQ    Z9, Z10, Z9
+	VPMINUQ    Z12, Z15, Z10
+	VPMAXUQ    Z12, Z15, Z12
+	VPMINUQ    Z13, Z14, Z15
+	VPMAXUQ    Z13, Z14, Z13
+	VPMINUQ    Z16, Z17, Z14
+	VPMAXUQ    Z16, Z17, Z16
+	VPMINUQ    Z9, Z11, Z17
+	VPMAXUQ    Z9, Z11, Z9
+	VPMINUQ    Z10, Z15, Z11
+	VPMAXUQ    Z10, Z15, Z10
+	VPMINUQ    Z13, Z12, Z15
 	VPMAXUQ    Z13, Z12, Z12
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z14, Z15, Z16
-	VPMAXUQ    Z14, Z15, Z15
-	VMOVDQA64  Z16, Z14
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
+	VPMINUQ    Z14, Z12, Z13
+	VPMAXUQ    Z14, Z12, Z12
+	VPMINUQ    Z16, Z15, Z14
+	VPMAXUQ    Z16, Z15, Z15
+	VPMINUQ    Z17, Z10, Z16
+	VPMAXUQ    Z17, Z10, Z10
+	VPMINUQ    Z9, Z11, Z17
+	VPMAXUQ    Z9, Z11, Z9
+	VPMINUQ    Z13, Z16, Z11
+	VPMAXUQ    Z13, Z16, Z13
+	VPMINUQ    Z14, Z17, Z16
+	VPMAXUQ    Z14, Z17, Z14
+	VPMINUQ    Z9, Z15, Z17
+	VPMAXUQ    Z9, Z15, Z9
+	VPMINUQ    Z10, Z12, Z15
+	VPMAXUQ    Z10, Z12, Z10
+	VPMINUQ    Z11, Z16, Z12
+	VPMAXUQ    Z11, Z16, Z11
+	VPMINUQ    Z13, Z14, Z16
+	VPMAXUQ    Z13, Z14, Z13
+	VPMINUQ    Z17, Z15, Z14
+	VPMAXUQ    Z17, Z15, Z15
+	VPMINUQ    Z9, Z10, Z17
+	VPMAXUQ    Z9, Z10, Z9
+	VPSHUFD    $0x4e, Z9, Z10
+	VPSHUFD    $0x4e, Z12, Z18
+	VPMAXUQ    Z10, Z12, Z19
+	VPMINUQ    Z10, Z12, K1, Z19
+	VPMAXUQ    Z18, Z9, Z10
+	VPMINUQ    Z18, Z9, K1, Z10
+	VPSHUFD    $0x4e, Z17, Z9
+	VPSHUFD    $0x4e, Z11, Z12
+	VPMAXUQ    Z9, Z11, Z18
+	VPMINUQ    Z9, Z11, K1, Z18
+	VPMAXUQ    Z12, Z17, Z9
+	VPMINUQ    Z12, Z17, K1, Z9
+	VPSHUFD    $0x4e, Z15, Z11
+	VPSHUFD    $0x4e, Z16, Z12
 	VPMAXUQ    Z11, Z16, Z17
 	VPMINUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VPMINUQ    Z10, Z8, Z16
-	VPMAXUQ    Z10, Z8, Z8
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z11, Z9, Z16
-	VPMAXUQ    Z11, Z9, Z9
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z12, Z14, Z16
-	VPMAXUQ    Z12, Z14, Z14
-	VMOVDQA64  Z16, Z12
+	VPMAXUQ    Z12, Z15, Z11
+	VPMINUQ    Z12, Z15, K1, Z11
+	VPSHUFD    $0x4e, Z14, Z12
+	VPSHUFD    $0x4e, Z13, Z15
+	VPMAXUQ    Z12, Z13, Z16
+	VPMINUQ    Z12, Z13, K1, Z16
+	VPMAXUQ    Z15, Z14, Z12
+	VPMINUQ    Z15, Z14, K1, Z12
+	VPMINUQ    Z19, Z12, Z13
+	VPMAXUQ    Z19, Z12, Z12
+	VPMINUQ    Z18, Z11, Z14
+	VPMAXUQ    Z18, Z11, Z11
+	VPMINUQ    Z17, Z9, Z15
+	VPMAXUQ    Z17, Z9, Z9
+	VPMINUQ    Z16, Z10, Z17
+	VPMAXUQ    Z16, Z10, Z10
 	VPMINUQ    Z13, Z15, Z16
-	VPMAXUQ    Z13, Z15, Z15
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z9, Z8, Z16
-	VPMAXUQ    Z9, Z8, Z8
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z11, Z10, Z16
+	VPMAXUQ    Z13, Z15, Z13
+	VPMINUQ    Z14, Z17, Z15
+	VPMAXUQ    Z14, Z17, Z14
+	VPMINUQ    Z12, Z9, Z17
+	VPMAXUQ    Z12, Z9, Z9
+	VPMINUQ    Z11, Z10, Z12
 	VPMAXUQ    Z11, Z10, Z10
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z12, Z13, Z16
-	VPMAXUQ    Z12, Z13, Z13
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z14, Z15, Z16
-	VPMAXUQ    Z14, Z15, Z15
-	VMOVDQA64  Z16, Z14
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VPMINUQ    Z8, Z12, Z16
-	VPMAXUQ    Z8, Z12, Z12
-	VMOVDQA64  Z16, Z8
-	VPMINUQ    Z9, Z13, Z16
-	VPMAXUQ    Z9, Z13, Z13
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z10, Z14, Z16
-	VPMAXUQ    Z10, Z14, Z14
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z11, Z15, Z16
-	VPMAXUQ    Z11, Z15, Z15
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z8, Z10, Z16
-	VPMAXUQ    Z8, Z10, Z10
-	VMOVDQA64  Z16, Z8
-	VPMINUQ    Z9, Z11, Z16
-	VPMAXUQ    Z9, Z11, Z11
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z12, Z14, Z16
-	VPMAXUQ    Z12, Z14, Z14
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z13, Z15, Z16
-	VPMAXUQ    Z13, Z15, Z15
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z8, Z9, Z16
-	VPMAXUQ    Z8, Z9, Z9
-	VMOVDQA64  Z16, Z8
-	VPMINUQ    Z10, Z11, Z16
-	VPMAXUQ    Z10, Z11, Z11
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z12, Z13, Z16
-	VPMAXUQ    Z12, Z13, Z13
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z14, Z15, Z16
-	VPMAXUQ    Z14, Z15, Z15
-	VMOVDQA64  Z16, Z14
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMAXUQ    Z8, Z16, Z17
-	VPMINUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z8, Z16
-	VPMAXUQ    Z8, Z16, Z17
-	VPMINUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
+	VPMINUQ    Z16, Z15, Z11
+	VPMAXUQ    Z16, Z15, Z15
+	VPMINUQ    Z13, Z14, Z16
+	VPMAXUQ    Z13, Z14, Z13
+	VPMINUQ    Z17, Z12, Z14
+	VPMAXUQ    Z17, Z12, Z12
+	VPMINUQ    Z9, Z10, Z17
+	VPMAXUQ    Z9, Z10, Z9
+	VPERMQ     $0x1b, Z9, Z10
+	VPERMQ     $0x1b, Z11, Z18
+	VPMAXUQ    Z10, Z11, Z19
+	VPMINUQ    Z10, Z11, K2, Z19
+	VPMAXUQ    Z18, Z9, Z10
+	VPMINUQ    Z18, Z9, K2, Z10
+	VPERMQ     $0x1b, Z17, Z9
+	VPERMQ     $0x1b, Z15, Z11
+	VPMAXUQ    Z9, Z15, Z18
+	VPMINUQ    Z9, Z15, K2, Z18
+	VPMAXUQ    Z11, Z17, Z9
+	VPMINUQ    Z11, Z17, K2, Z9
+	VPERMQ     $0x1b, Z12, Z11
+	VPERMQ     $0x1b, Z16, Z15
 	VPMAXUQ    Z11, Z16, Z17
 	VPMINUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMAXUQ    Z8, Z16, Z17
-	VPMINUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
+	VPMAXUQ    Z15, Z12, Z11
+	VPMINUQ    Z15, Z12, K2, Z11
+	VPERMQ     $0x1b, Z14, Z12
+	VPERMQ     $0x1b, Z13, Z15
+	VPMAXUQ    Z12, Z13, Z16
+	VPMINUQ    Z12, Z13, K2, Z16
+	VPMAXUQ    Z15, Z14, Z12
+	VPMINUQ    Z15, Z14, K2, Z12
+	VPSHUFD    $0x4e, Z19, Z13
+	VPMAXUQ    Z13, Z19, Z14
+	VPMINUQ    Z13, Z19, K1, Z14
+	VPSHUFD    $0x4e, Z18, Z13
+	VPMAXUQ    Z13, Z18, Z15
+	VPMINUQ    Z13, Z18, K1, Z15
+	VPSHUFD    $0x4e, Z17, Z13
+	VPMAXUQ    Z13, Z17, Z18
+	VPMINUQ    Z13, Z17, K1, Z18
+	VPSHUFD    $0x4e, Z16, Z13
 	VPMAXUQ    Z13, Z16, Z17
 	VPMINUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VPMAXUQ    Z8, Z0, Z0
-	VPMAXUQ    Z9, Z1, Z1
-	VPMAXUQ    Z10, Z2, Z2
-	VPMAXUQ    Z11, Z3, Z3
-	VPMAXUQ    Z12, Z4, Z4
-	VPMAXUQ    Z13, Z5, Z5
-	VPMAXUQ    Z14, Z6, Z6
-	VPMAXUQ    Z15, Z7, Z7
-	VPMINUQ    Z4, Z0, Z8
-	VPMAXUQ    Z4, Z0, Z0
-	VMOVDQA64  Z8, Z4
-	VPMINUQ    Z5, Z1, Z8
-	VPMAXUQ    Z5, Z1, Z1
-	VMOVDQA64  Z8, Z5
-	VPMINUQ    Z6, Z2, Z8
+	VPSHUFD    $0x4e, Z12, Z13
+	VPMAXUQ    Z13, Z12, Z16
+	VPMINUQ    Z13, Z12, K1, Z16
+	VPSHUFD    $0x4e, Z11, Z12
+	VPMAXUQ    Z12, Z11, Z13
+	VPMINUQ    Z12, Z11, K1, Z13
+	VPSHUFD    $0x4e, Z9, Z11
+	VPMAXUQ    Z11, Z9, Z12
+	VPMINUQ    Z11, Z9, K1, Z12
+	VPSHUFD    $0x4e, Z10, Z9
+	VPMAXUQ    Z9, Z10, Z11
+	VPMINUQ    Z9, Z10, K1, Z11
+	VPMINUQ    Z14, Z16, Z9
+	VPMAXUQ    Z14, Z16, Z10
+	VPMINUQ    Z15, Z13, Z14
+	VPMAXUQ    Z15, Z13, Z13
+	VPMINUQ    Z18, Z12, Z15
+	VPMAXUQ    Z18, Z12, Z12
+	VPMINUQ    Z17, Z11, Z16
+	VPMAXUQ    Z17, Z11, Z11
+	VPMINUQ    Z9, Z15, Z17
+	VPMAXUQ    Z9, Z15, Z9
+	VPMINUQ    Z14, Z16, Z15
+	VPMAXUQ    Z14, Z16, Z14
+	VPMINUQ    Z10, Z12, Z16
+	VPMAXUQ    Z10, Z12, Z10
+	VPMINUQ    Z13, Z11, Z12
+	VPMAXUQ    Z13, Z11, Z11
+	VPMINUQ    Z17, Z15, Z13
+	VPMAXUQ    Z17, Z15, Z15
+	VPMINUQ    Z9, Z14, Z17
+	VPMAXUQ    Z9, Z14, Z9
+	VPMINUQ    Z16, Z12, Z14
+	VPMAXUQ    Z16, Z12, Z12
+	VPMINUQ    Z10, Z11, Z16
+	VPMAXUQ    Z10, Z11, Z10
+	VPERMQ     Z10, Z0, Z11
+	VPERMQ     Z13, Z0, Z18
+	VPMAXUQ    Z11, Z13, Z19
+	VPMINUQ    Z11, Z13, K3, Z19
+	VPMAXUQ    Z18, Z10, Z11
+	VPMINUQ    Z18, Z10, K3, Z11
+	VPERMQ     Z16, Z0, Z10
+	VPERMQ     Z15, Z0, Z13
+	VPMAXUQ    Z10, Z15, Z18
+	VPMINUQ    Z10, Z15, K3, Z18
+	VPMAXUQ    Z13, Z16, Z10
+	VPMINUQ    Z13, Z16, K3, Z10
+	VPERMQ     Z12, Z0, Z13
+	VPERMQ     Z17, Z0, Z15
+	VPMAXUQ    Z13, Z17, Z16
+	VPMINUQ    Z13, Z17, K3, Z16
+	VPMAXUQ    Z15, Z12, Z13
+	VPMINUQ    Z15, Z12, K3, Z13
+	VPERMQ     Z14, Z0, Z12
+	VPERMQ     Z9, Z0, Z15
+	VPMAXUQ    Z12, Z9, Z17
+	VPMINUQ    Z12, Z9, K3, Z17
+	VPMAXUQ    Z15, Z14, Z9
+	VPMINUQ    Z15, Z14, K3, Z9
+	VPERMQ     $0x4e, Z19, Z12
+	VPMAXUQ    Z12, Z19, Z14
+	VPMINUQ    Z12, Z19, K2, Z14
+	VPERMQ     $0x4e, Z18, Z12
+	VPMAXUQ    Z12, Z18, Z15
+	VPMINUQ    Z12, Z18, K2, Z15
+	VPERMQ     $0x4e, Z16, Z12
+	VPMAXUQ    Z12, Z16, Z18
+	VPMINUQ    Z12, Z16, K2, Z18
+	VPERMQ     $0x4e, Z17, Z12
+	VPMAXUQ    Z12, Z17, Z16
+	VPMINUQ    Z12, Z17, K2, Z16
+	VPERMQ     $0x4e, Z9, Z12
+	VPMAXUQ    Z12, Z9, Z17
+	VPMINUQ    Z12, Z9, K2, Z17
+	VPERMQ     $0x4e, Z13, Z9
+	VPMAXUQ    Z9, Z13, Z12
+	VPMINUQ    Z9, Z13, K2, Z12
+	VPERMQ     $0x4e, Z10, Z9
+	VPMAXUQ    Z9, Z10, Z13
+	VPMINUQ    Z9, Z10, K2, Z13
+	VPERMQ     $0x4e, Z11, Z9
+	VPMAXUQ    Z9, Z11, Z10
+	VPMINUQ    Z9, Z11, K2, Z10
+	VPSHUFD    $0x4e, Z14, Z9
+	VPMAXUQ    Z9, Z14, Z11
+	VPMINUQ    Z9, Z14, K1, Z11
+	VPSHUFD    $0x4e, Z15, Z9
+	VPMAXUQ    Z9, Z15, Z14
+	VPMINUQ    Z9, Z15, K1, Z14
+	VPSHUFD    $0x4e, Z18, Z9
+	VPMAXUQ    Z9, Z18, Z15
+	VPMINUQ    Z9, Z18, K1, Z15
+	VPSHUFD    $0x4e, Z16, Z9
+	VPMAXUQ    Z9, Z16, Z18
+	VPMINUQ    Z9, Z16, K1, Z18
+	VPSHUFD    $0x4e, Z17, Z9
+	VPMAXUQ    Z9, Z17, Z16
+	VPMINUQ    Z9, Z17, K1, Z16
+	VPSHUFD    $0x4e, Z12, Z9
+	VPMAXUQ    Z9, Z12, Z17
+	VPMINUQ    Z9, Z12, K1, Z17
+	VPSHUFD    $0x4e, Z13, Z9
+	VPMAXUQ    Z9, Z13, Z12
+	VPMINUQ    Z9, Z13, K1, Z12
+	VPSHUFD    $0x4e, Z10, Z9
+	VPMAXUQ    Z9, Z10, Z13
+	VPMINUQ    Z9, Z10, K1, Z13
+	VPMINUQ    Z11, Z16, Z9
+	VPMAXUQ    Z11, Z16, Z10
+	VPMINUQ    Z14, Z17, Z11
+	VPMAXUQ    Z14, Z17, Z14
+	VPMINUQ    Z15, Z12, Z16
+	VPMAXUQ    Z15, Z12, Z12
+	VPMINUQ    Z18, Z13, Z15
+	VPMAXUQ    Z18, Z13, Z13
+	VPMINUQ    Z9, Z16, Z17
+	VPMAXUQ    Z9, Z16, Z9
+	VPMINUQ    Z11, Z15, Z16
+	VPMAXUQ    Z11, Z15, Z11
+	VPMINUQ    Z10, Z12, Z15
+	VPMAXUQ    Z10, Z12, Z10
+	VPMINUQ    Z14, Z13, Z12
+	VPMAXUQ    Z14, Z13, Z13
+	VPMINUQ    Z17, Z16, Z14
+	VPMAXUQ    Z17, Z16, Z16
+	VPMINUQ    Z9, Z11, Z17
+	VPMAXUQ    Z9, Z11, Z9
+	VPMINUQ    Z15, Z12, Z11
+	VPMAXUQ    Z15, Z12, Z12
+	VPMINUQ    Z10, Z13, Z15
+	VPMAXUQ    Z10, Z13, Z10
+	VPMAXUQ    Z2, Z14, Z14
+	VPMAXUQ    Z7, Z16, Z16
+	VPMAXUQ    Z4, Z17, Z17
+	VPMAXUQ    Z3, Z9, Z9
+	VPMAXUQ    Z1, Z11, Z11
+	VPMAXUQ    Z8, Z12, Z12
+	VPMAXUQ    Z5, Z15, Z15
+	VPMAXUQ    Z6, Z10, Z10
+	VSHUFI64X2 $0x4e, Z14, Z14, Z1
+	VPMINUQ    Z1, Z14, Z2
+	VPMAXUQ    Z1, Z14, K3, Z2
+	VSHUFI64X2 $0x4e, Z16, Z16, Z1
+	VPMINUQ    Z1, Z16, Z3
+	VPMAXUQ    Z1, Z16, K3, Z3
+	VSHUFI64X2 $0x4e, Z17, Z17, Z1
+	VPMINUQ    Z1, Z17, Z4
+	VPMAXUQ    Z1, Z17, K3, Z4
+	VSHUFI64X2 $0x4e, Z9, Z9, Z1
+	VPMINUQ    Z1, Z9, Z5
+	VPMAXUQ    Z1, Z9, K3, Z5
+	VSHUFI64X2 $0x4e, Z11, Z11, Z1
+	VPMINUQ    Z1, Z11, Z6
+	VPMAXUQ    Z1, Z11, K3, Z6
+	VSHUFI64X2 $0x4e, Z12, Z12, Z1
+	VPMINUQ    Z1, Z12, Z7
+	VPMAXUQ    Z1, Z12, K3, Z7
+	VSHUFI64X2 $0x4e, Z15, Z15, Z1
+	VPMINUQ    Z1, Z15, Z8
+	VPMAXUQ    Z1, Z15, K3, Z8
+	VSHUFI64X2 $0x4e, Z10, Z10, Z1
+	VPMINUQ    Z1, Z10, Z9
+	VPMAXUQ    Z1, Z10, K3, Z9
+	VPERMQ     $0x4e, Z2, Z1
+	VPMINUQ    Z1, Z2, Z10
+	VPMAXUQ    Z1, Z2, K2, Z10
+	VPERMQ     $0x4e, Z3, Z1
+	VPMINUQ    Z1, Z3, Z2
+	VPMAXUQ    Z1, Z3, K2, Z2
+	VPERMQ     $0x4e, Z4, Z1
+	VPMINUQ    Z1, Z4, Z3
+	VPMAXUQ    Z1, Z4, K2, Z3
+	VPERMQ     $0x4e, Z5, Z1
+	VPMINUQ    Z1, Z5, Z4
+	VPMAXUQ    Z1, Z5, K2, Z4
+	VPERMQ     $0x4e, Z6, Z1
+	VPMINUQ    Z1, Z6, Z5
+	VPMAXUQ    Z1, Z6, K2, Z5
+	VPERMQ     $0x4e, Z7, Z1
+	VPMINUQ    Z1, Z7, Z6
+	VPMAXUQ    Z1, Z7, K2, Z6
+	VPERMQ     $0x4e, Z8, Z1
+	VPMINUQ    Z1, Z8, Z7
+	VPMAXUQ    Z1, Z8, K2, Z7
+	VPERMQ     $0x4e, Z9, Z1
+	VPMINUQ    Z1, Z9, Z8
+	VPMAXUQ    Z1, Z9, K2, Z8
+	VPSHUFD    $0x4e, Z10, Z1
+	VPMINUQ    Z1, Z10, Z9
+	VPMAXUQ    Z1, Z10, K1, Z9
+	VPSHUFD    $0x4e, Z2, Z1
+	VPMINUQ    Z1, Z2, Z10
+	VPMAXUQ    Z1, Z2, K1, Z10
+	VPSHUFD    $0x4e, Z3, Z1
+	VPMINUQ    Z1, Z3, Z2
+	VPMAXUQ    Z1, Z3, K1, Z2
+	VPSHUFD    $0x4e, Z4, Z1
+	VPMINUQ    Z1, Z4, Z3
+	VPMAXUQ    Z1, Z4, K1, Z3
+	VPSHUFD    $0x4e, Z5, Z1
+	VPMINUQ    Z1, Z5, Z4
+	VPMAXUQ    Z1, Z5, K1, Z4
+	VPSHUFD    $0x4e, Z6, Z1
+	VPMINUQ    Z1, Z6, Z5
+	VPMAXUQ    Z1, Z6, K1, Z5
+	VPSHUFD    $0x4e, Z7, Z1
+	VPMINUQ    Z1, Z7, Z6
+	VPMAXUQ    Z1, Z7, K1, Z6
+	VPSHUFD    $0x4e, Z8, Z1
+	VPMINUQ    Z1, Z8, Z7
+	VPMAXUQ    Z1, Z8, K1, Z7
+	VPMINUQ    Z4, Z9, Z1
+	VPMAXUQ    Z4, Z9, Z4
+	VPMINUQ    Z5, Z10, Z8
+	VPMAXUQ    Z5, Z10, Z5
+	VPMINUQ    Z6, Z2, Z9
 	VPMAXUQ    Z6, Z2, Z2
-	VMOVDQA64  Z8, Z6
-	VPMINUQ    Z7, Z3, Z8
+	VPMINUQ    Z7, Z3, Z6
 	VPMAXUQ    Z7, Z3, Z3
-	VMOVDQA64  Z8, Z7
-	VPMINUQ    Z2, Z0, Z8
-	VPMAXUQ    Z2, Z0, Z0
-	VMOVDQA64  Z8, Z2
-	VPMINUQ    Z3, Z1, Z8
-	VPMAXUQ    Z3, Z1, Z1
-	VMOVDQA64  Z8, Z3
-	VPMINUQ    Z6, Z4, Z8
-	VPMAXUQ    Z6, Z4, Z4
-	VMOVDQA64  Z8, Z6
-	VPMINUQ    Z7, Z5, Z8
-	VPMAXUQ    Z7, Z5, Z5
-	VMOVDQA64  Z8, Z7
-	VPMINUQ    Z1, Z0, Z8
-	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z8, Z1
+	VPMINUQ    Z2, Z4, Z7
+	VPMAXUQ    Z2, Z4, Z2
+	VPMINUQ    Z3, Z5, Z4
+	VPMAXUQ    Z3, Z5, Z3
+	VPMINUQ    Z9, Z1, Z5
+	VPMAXUQ    Z9, Z1, Z1
+	VPMINUQ    Z6, Z8, Z9
+	VPMAXUQ    Z6, Z8, Z6
 	VPMINUQ    Z3, Z2, Z8
 	VPMAXUQ    Z3, Z2, Z2
-	VMOVDQA64  Z8, Z3
-	VPMINUQ    Z5, Z4, Z8
-	VPMAXUQ    Z5, Z4, Z4
-	VMOVDQA64  Z8, Z5
-	VPMINUQ    Z7, Z6, Z8
-	VPMAXUQ    Z7, Z6, Z6
+	VPMINUQ    Z4, Z7, Z3
+	VPMAXUQ    Z4, Z7, Z4
+	VPMINUQ    Z6, Z1, Z10
+	VPMAXUQ    Z6, Z1, Z1
+	VPMINUQ    Z9, Z5, Z6
+	VPMAXUQ    Z9, Z5, Z5
+	VMOVDQA64  Z2, Z2
 	VMOVDQA64  Z8, Z7
-	VSHUFI64X2 $0x4e, Z0, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K3, Z9
-	VMOVDQA64  Z9, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K3, Z9
-	VMOVDQA64  Z9, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K3, Z9
-	VMOVDQA64  Z9, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K3, Z9
-	VMOVDQA64  Z9, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K3, Z9
-	VMOVDQA64  Z9, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K3, Z9
-	VMOVDQA64  Z9, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K3, Z9
-	VMOVDQA64  Z9, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K3, Z9
-	VMOVDQA64  Z9, Z7
-	VPERMQ     $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K2, Z9
-	VMOVDQA64  Z9, Z0
-	VPERMQ     $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K2, Z9
-	VMOVDQA64  Z9, Z1
-	VPERMQ     $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K2, Z9
-	VMOVDQA64  Z9, Z2
-	VPERMQ     $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K2, Z9
-	VMOVDQA64  Z9, Z3
-	VPERMQ     $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K2, Z9
-	VMOVDQA64  Z9, Z4
-	VPERMQ     $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K2, Z9
-	VMOVDQA64  Z9, Z5
-	VPERMQ     $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K2, Z9
-	VMOVDQA64  Z9, Z6
-	VPERMQ     $0x4e, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K2, Z9
-	VMOVDQA64  Z9, Z7
-	VPSHUFD    $0x4e, Z0, Z8
-	VPMINUQ    Z0, Z8, Z9
-	VPMAXUQ    Z0, Z8, K1, Z9
-	VMOVDQA64  Z9, Z0
-	VPSHUFD    $0x4e, Z1, Z8
-	VPMINUQ    Z1, Z8, Z9
-	VPMAXUQ    Z1, Z8, K1, Z9
-	VMOVDQA64  Z9, Z1
-	VPSHUFD    $0x4e, Z2, Z8
-	VPMINUQ    Z2, Z8, Z9
-	VPMAXUQ    Z2, Z8, K1, Z9
-	VMOVDQA64  Z9, Z2
-	VPSHUFD    $0x4e, Z3, Z8
-	VPMINUQ    Z3, Z8, Z9
-	VPMAXUQ    Z3, Z8, K1, Z9
-	VMOVDQA64  Z9, Z3
-	VPSHUFD    $0x4e, Z4, Z8
-	VPMINUQ    Z4, Z8, Z9
-	VPMAXUQ    Z4, Z8, K1, Z9
-	VMOVDQA64  Z9, Z4
-	VPSHUFD    $0x4e, Z5, Z8
-	VPMINUQ    Z5, Z8, Z9
-	VPMAXUQ    Z5, Z8, K1, Z9
-	VMOVDQA64  Z9, Z5
-	VPSHUFD    $0x4e, Z6, Z8
-	VPMINUQ    Z6, Z8, Z9
-	VPMAXUQ    Z6, Z8, K1, Z9
-	VMOVDQA64  Z9, Z6
-	VPSHUFD    $0x4e, Z7, Z8
-	VPMINUQ    Z7, Z8, Z9
-	VPMAXUQ    Z7, Z8, K1, Z9
-	VMOVDQA64  Z9, Z7
+	VMOVDQA64  Z4, Z4
+	VMOVDQA64  Z3, Z3
+	VMOVDQA64  Z1, Z1
+	VMOVDQA64  Z10, Z8
+	VMOVDQA64  Z5, Z5
+	VMOVDQA64  Z6, Z6
 	JMP        blocks
 
 done:
-	VMOVDQU64 Z0, (AX)
-	VMOVDQU64 Z1, 64(AX)
-	VMOVDQU64 Z2, 128(AX)
-	VMOVDQU64 Z3, 192(AX)
-	VMOVDQU64 Z4, 256(AX)
-	VMOVDQU64 Z5, 320(AX)
-	VMOVDQU64 Z6, 384(AX)
-	VMOVDQU64 Z7, 448(AX)
+	VPUNPCKLQDQ Z7, Z2, Z0
+	VPUNPCKHQDQ Z7, Z2, Z2
+	VPUNPCKLQDQ Z3, Z4, Z7
+	VPUNPCKHQDQ Z3, Z4, Z3
+	VPUNPCKLQDQ Z8, Z1, Z4
+	VPUNPCKHQDQ Z8, Z1, Z1
+	VPUNPCKLQDQ Z6, Z5, Z8
+	VPUNPCKHQDQ Z6, Z5, Z5
+	VSHUFI64X2  $0x88, Z7, Z0, Z6
+	VSHUFI64X2  $0xdd, Z7, Z0, Z7
+	VSHUFI64X2  $0x88, Z3, Z2, Z0
+	VSHUFI64X2  $0xdd, Z3, Z2, Z2
+	VSHUFI64X2  $0x88, Z8, Z4, Z3
+	VSHUFI64X2  $0xdd, Z8, Z4, Z8
+	VSHUFI64X2  $0x88, Z5, Z1, Z4
+	VSHUFI64X2  $0xdd, Z5, Z1, Z1
+	VSHUFI64X2  $0x88, Z3, Z6, Z5
+	VSHUFI64X2  $0xdd, Z3, Z6, Z6
+	VSHUFI64X2  $0x88, Z4, Z0, Z3
+	VSHUFI64X2  $0xdd, Z4, Z0, Z4
+	VSHUFI64X2  $0x88, Z8, Z7, Z0
+	VSHUFI64X2  $0xdd, Z8, Z7, Z8
+	VSHUFI64X2  $0x88, Z1, Z2, Z7
+	VSHUFI64X2  $0xdd, Z1, Z2, Z1
+	VMOVDQU64   Z5, (AX)
+	VMOVDQU64   Z3, 64(AX)
+	VMOVDQU64   Z0, 128(AX)
+	VMOVDQU64   Z7, 192(AX)
+	VMOVDQU64   Z6, 256(AX)
+	VMOVDQU64   Z4, 320(AX)
+	VMOVDQU64   Z8, 384(AX)
+	VMOVDQU64   Z1, 448(AX)
 	VZEROUPPER
 	RET
+
+DATA reverseLanes<>+0(SB)/4, $0x00000007
+DATA reverseLanes<>+4(SB)/4, $0x00000000
+DATA reverseLanes<>+8(SB)/4, $0x00000006
+DATA reverseLanes<>+12(SB)/4, $0x00000000
+DATA reverseLanes<>+16(SB)/4, $0x00000005
+DATA reverseLanes<>+20(SB)/4, $0x00000000
+DATA reverseLanes<>+24(SB)/4, $0x00000004
+DATA reverseLanes<>+28(SB)/4, $0x00000000
+DATA reverseLanes<>+32(SB)/4, $0x00000003
+DATA reverseLanes<>+36(SB)/4, $0x00000000
+DATA reverseLanes<>+40(SB)/4, $0x00000002
+DATA reverseLanes<>+44(SB)/4, $0x00000000
+DATA reverseLanes<>+48(SB)/4, $0x00000001
+DATA reverseLanes<>+52(SB)/4, $0x00000000
+DATA reverseLanes<>+56(SB)/4, $0x00000000
+DATA reverseLanes<>+60(SB)/4, $0x00000000
+GLOBL reverseLanes<>(SB), RODATA|NOPTR, $64
 
 // func sort128(packed *uint64, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·sort128(SB), NOSPLIT, $0-16
-	MOVQ  packed+0(FP), AX
-	MOVQ  blocks+8(FP), CX
-	MOVL  $0x00000055, DX
-	KMOVB DX, K1
-	MOVL  $0x00000033, DX
-	KMOVB DX, K2
-	MOVL  $0x0000000f, DX
-	KMOVB DX, K3
-	MOVL  $0x00000099, DX
-	KMOVB DX, K4
-	MOVL  $0x000000a5, DX
-	KMOVB DX, K5
-	MOVL  $0x000000c3, DX
-	KMOVB DX, K6
+	MOVL      $0x00000055, AX
+	KMOVB     AX, K1
+	MOVL      $0x00000033, AX
+	KMOVB     AX, K2
+	MOVL      $0x0000000f, AX
+	KMOVB     AX, K3
+	VMOVDQU64 reverseLanes<>+0(SB), Z0
+	MOVQ      packed+0(FP), AX
+	MOVQ      blocks+8(FP), CX
 
 blocks:
-	VMOVDQU64  (AX), Z0
-	VMOVDQU64  64(AX), Z1
-	VMOVDQU64  128(AX), Z2
-	VMOVDQU64  192(AX), Z3
-	VMOVDQU64  256(AX), Z4
-	VMOVDQU64  320(AX), Z5
-	VMOVDQU64  384(AX), Z6
-	VMOVDQU64  448(AX), Z7
-	VMOVDQU64  512(AX), Z8
-	VMOVDQU64  576(AX), Z9
-	VMOVDQU64  640(AX), Z10
-	VMOVDQU64  704(AX), Z11
-	VMOVDQU64  768(AX), Z12
-	VMOVDQU64  832(AX), Z13
-	VMOVDQU64  896(AX), Z14
-	VMOVDQU64  960(AX), Z15
-	VPSHUFD    $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K4, Z17
-	VMOVDQA64  Z17, Z0
-	VPSHUFD    $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K4, Z17
-	VMOVDQA64  Z17, Z1
-	VPSHUFD    $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K4, Z17
-	VMOVDQA64  Z17, Z2
-	VPSHUFD    $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K4, Z17
-	VMOVDQA64  Z17, Z3
-	VPSHUFD    $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K4, Z17
-	VMOVDQA64  Z17, Z4
-	VPSHUFD    $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K4, Z17
-	VMOVDQA64  Z17, Z5
-	VPSHUFD    $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K4, Z17
-	VMOVDQA64  Z17, Z6
-	VPSHUFD    $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K4, Z17
-	VMOVDQA64  Z17, Z7
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K4, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K4, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K4, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K4, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K4, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K4, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K4, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K4, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K6, Z17
-	VMOVDQA64  Z17, Z0
-	VPERMQ     $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K6, Z17
-	VMOVDQA64  Z17, Z1
-	VPERMQ     $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K6, Z17
-	VMOVDQA64  Z17, Z2
-	VPERMQ     $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K6, Z17
-	VMOVDQA64  Z17, Z3
-	VPERMQ     $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K6, Z17
-	VMOVDQA64  Z17, Z4
-	VPERMQ     $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K6, Z17
-	VMOVDQA64  Z17, Z5
-	VPERMQ     $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K6, Z17
-	VMOVDQA64  Z17, Z6
-	VPERMQ     $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K6, Z17
-	VMOVDQA64  Z17, Z7
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K6, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K6, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K6, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K6, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K6, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K6, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K6, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K6, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K5, Z17
-	VMOVDQA64  Z17, Z0
-	VPSHUFD    $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K5, Z17
-	VMOVDQA64  Z17, Z1
-	VPSHUFD    $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K5, Z17
-	VMOVDQA64  Z17, Z2
-	VPSHUFD    $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K5, Z17
-	VMOVDQA64  Z17, Z3
-	VPSHUFD    $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K5, Z17
-	VMOVDQA64  Z17, Z4
-	VPSHUFD    $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K5, Z17
-	VMOVDQA64  Z17, Z5
-	VPSHUFD    $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K5, Z17
-	VMOVDQA64  Z17, Z6
-	VPSHUFD    $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K5, Z17
-	VMOVDQA64  Z17, Z7
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K5, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K5, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K5, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K5, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K5, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K5, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K5, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K5, Z17
-	VMOVDQA64  Z17, Z15
-	VSHUFI64X2 $0x4e, Z0, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K3, Z17
-	VMOVDQA64  Z17, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z16
-	VPMAXUQ    Z1, Z16, Z17
-	VPMINUQ    Z1, Z16, K3, Z17
-	VMOVDQA64  Z17, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K3, Z17
-	VMOVDQA64  Z17, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z16
-	VPMAXUQ    Z3, Z16, Z17
-	VPMINUQ    Z3, Z16, K3, Z17
-	VMOVDQA64  Z17, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K3, Z17
-	VMOVDQA64  Z17, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z16
-	VPMAXUQ    Z5, Z16, Z17
-	VPMINUQ    Z5, Z16, K3, Z17
-	VMOVDQA64  Z17, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K3, Z17
-	VMOVDQA64  Z17, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K3, Z17
-	VMOVDQA64  Z17, Z7
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K2, Z17
-	VMOVDQA64  Z17, Z0
-	VPERMQ     $0x4e, Z1, Z16
-	VPMAXUQ    Z1, Z16, Z17
-	VPMINUQ    Z1, Z16, K2, Z17
-	VMOVDQA64  Z17, Z1
-	VPERMQ     $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K2, Z17
-	VMOVDQA64  Z17, Z2
-	VPERMQ     $0x4e, Z3, Z16
-	VPMAXUQ    Z3, Z16, Z17
-	VPMINUQ    Z3, Z16, K2, Z17
-	VMOVDQA64  Z17, Z3
-	VPERMQ     $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K2, Z17
-	VMOVDQA64  Z17, Z4
-	VPERMQ     $0x4e, Z5, Z16
-	VPMAXUQ    Z5, Z16, Z17
-	VPMINUQ    Z5, Z16, K2, Z17
-	VMOVDQA64  Z17, Z5
-	VPERMQ     $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K2, Z17
-	VMOVDQA64  Z17, Z6
-	VPERMQ     $0x4e, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K2, Z17
-	VMOVDQA64  Z17, Z7
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K1, Z17
-	VMOVDQA64  Z17, Z0
-	VPSHUFD    $0x4e, Z1, Z16
-	VPMAXUQ    Z1, Z16, Z17
-	VPMINUQ    Z1, Z16, K1, Z17
-	VMOVDQA64  Z17, Z1
-	VPSHUFD    $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K1, Z17
-	VMOVDQA64  Z17, Z2
-	VPSHUFD    $0x4e, Z3, Z16
-	VPMAXUQ    Z3, Z16, Z17
-	VPMINUQ    Z3, Z16, K1, Z17
-	VMOVDQA64  Z17, Z3
-	VPSHUFD    $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K1, Z17
-	VMOVDQA64  Z17, Z4
-	VPSHUFD    $0x4e, Z5, Z16
-	VPMAXUQ    Z5, Z16, Z17
-	VPMINUQ    Z5, Z16, K1, Z17
-	VMOVDQA64  Z17, Z5
-	VPSHUFD    $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K1, Z17
-	VMOVDQA64  Z17, Z6
-	VPSHUFD    $0x4e, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K1, Z17
-	VMOVDQA64  Z17, Z7
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VPMINUQ    Z1, Z0, Z16
-	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z16, Z1
-	VPMINUQ    Z2, Z3, Z16
-	VPMAXUQ    Z2, Z3, Z3
-	VMOVDQA64  Z16, Z2
-	VPMINUQ    Z5, Z4, Z16
-	VPMAXUQ    Z5, Z4, Z4
-	VMOVDQA64  Z16, Z5
-	VPMINUQ    Z6, Z7, Z16
-	VPMAXUQ    Z6, Z7, Z7
-	VMOVDQA64  Z16, Z6
-	VPMINUQ    Z9, Z8, Z16
-	VPMAXUQ    Z9, Z8, Z8
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z10, Z11, Z16
-	VPMAXUQ    Z10, Z11, Z11
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z13, Z12, Z16
-	VPMAXUQ    Z13, Z12, Z12
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z14, Z15, Z16
-	VPMAXUQ    Z14, Z15, Z15
-	VMOVDQA64  Z16, Z14
-	VSHUFI64X2 $0x4e, Z0, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K3, Z17
-	VMOVDQA64  Z17, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K3, Z17
-	VMOVDQA64  Z17, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z16
-	VPMAXUQ    Z2, Z16, Z17
-	VPMINUQ    Z2, Z16, K3, Z17
-	VMOVDQA64  Z17, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z16
-	VPMAXUQ    Z3, Z16, Z17
-	VPMINUQ    Z3, Z16, K3, Z17
-	VMOVDQA64  Z17, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K3, Z17
-	VMOVDQA64  Z17, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K3, Z17
-	VMOVDQA64  Z17, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z16
-	VPMAXUQ    Z6, Z16, Z17
-	VPMINUQ    Z6, Z16, K3, Z17
-	VMOVDQA64  Z17, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K3, Z17
-	VMOVDQA64  Z17, Z7
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K2, Z17
-	VMOVDQA64  Z17, Z0
-	VPERMQ     $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K2, Z17
-	VMOVDQA64  Z17, Z1
-	VPERMQ     $0x4e, Z2, Z16
-	VPMAXUQ    Z2, Z16, Z17
-	VPMINUQ    Z2, Z16, K2, Z17
-	VMOVDQA64  Z17, Z2
-	VPERMQ     $0x4e, Z3, Z16
-	VPMAXUQ    Z3, Z16, Z17
-	VPMINUQ    Z3, Z16, K2, Z17
-	VMOVDQA64  Z17, Z3
-	VPERMQ     $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K2, Z17
-	VMOVDQA64  Z17, Z4
-	VPERMQ     $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K2, Z17
-	VMOVDQA64  Z17, Z5
-	VPERMQ     $0x4e, Z6, Z16
-	VPMAXUQ    Z6, Z16, Z17
-	VPMINUQ    Z6, Z16, K2, Z17
-	VMOVDQA64  Z17, Z6
-	VPERMQ     $0x4e, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K2, Z17
-	VMOVDQA64  Z17, Z7
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K1, Z17
-	VMOVDQA64  Z17, Z0
-	VPSHUFD    $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K1, Z17
-	VMOVDQA64  Z17, Z1
-	VPSHUFD    $0x4e, Z2, Z16
-	VPMAXUQ    Z2, Z16, Z17
-	VPMINUQ    Z2, Z16, K1, Z17
-	VMOVDQA64  Z17, Z2
-	VPSHUFD    $0x4e, Z3, Z16
-	VPMAXUQ    Z3, Z16, Z17
-	VPMINUQ    Z3, Z16, K1, Z17
-	VMOVDQA64  Z17, Z3
-	VPSHUFD    $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K1, Z17
-	VMOVDQA64  Z17, Z4
-	VPSHUFD    $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K1, Z17
-	VMOVDQA64  Z17, Z5
-	VPSHUFD    $0x4e, Z6, Z16
-	VPMAXUQ    Z6, Z16, Z17
-	VPMINUQ    Z6, Z16, K1, Z17
-	VMOVDQA64  Z17, Z6
-	VPSHUFD    $0x4e, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K1, Z17
-	VMOVDQA64  Z17, Z7
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VPMINUQ    Z2, Z0, Z16
-	VPMAXUQ    Z2, Z0, Z0
-	VMOVDQA64  Z16, Z2
-	VPMINUQ    Z3, Z1, Z16
-	VPMAXUQ    Z3, Z1, Z1
-	VMOVDQA64  Z16, Z3
-	VPMINUQ    Z4, Z6, Z16
-	VPMAXUQ    Z4, Z6, Z6
-	VMOVDQA64  Z16, Z4
-	VPMINUQ    Z5, Z7, Z16
-	VPMAXUQ    Z5, Z7, Z7
-	VMOVDQA64  Z16, Z5
-	VPMINUQ    Z10, Z8, Z16
-	VPMAXUQ    Z10, Z8, Z8
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z11, Z9, Z16
-	VPMAXUQ    Z11, Z9, Z9
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z12, Z14, Z16
-	VPMAXUQ    Z12, Z14, Z14
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z13, Z15, Z16
-	VPMAXUQ    Z13, Z15, Z15
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z1, Z0, Z16
-	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z16, Z1
-	VPMINUQ    Z3, Z2, Z16
-	VPMAXUQ    Z3, Z2, Z2
-	VMOVDQA64  Z16, Z3
-	VPMINUQ    Z4, Z5, Z16
-	VPMAXUQ    Z4, Z5, Z5
-	VMOVDQA64  Z16, Z4
-	VPMINUQ    Z6, Z7, Z16
-	VPMAXUQ    Z6, Z7, Z7
-	VMOVDQA64  Z16, Z6
-	VPMINUQ    Z9, Z8, Z16
-	VPMAXUQ    Z9, Z8, Z8
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z11, Z10, Z16
-	VPMAXUQ    Z11, Z10, Z10
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z12, Z13, Z16
-	VPMAXUQ    Z12, Z13, Z13
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z14, Z15, Z16
-	VPMAXUQ    Z14, Z15, Z15
-	VMOVDQA64  Z16, Z14
-	VSHUFI64X2 $0x4e, Z0, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K3, Z17
-	VMOVDQA64  Z17, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K3, Z17
-	VMOVDQA64  Z17, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K3, Z17
-	VMOVDQA64  Z17, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K3, Z17
-	VMOVDQA64  Z17, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z16
-	VPMAXUQ    Z4, Z16, Z17
-	VPMINUQ    Z4, Z16, K3, Z17
-	VMOVDQA64  Z17, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z16
-	VPMAXUQ    Z5, Z16, Z17
-	VPMINUQ    Z5, Z16, K3, Z17
-	VMOVDQA64  Z17, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z16
-	VPMAXUQ    Z6, Z16, Z17
-	VPMINUQ    Z6, Z16, K3, Z17
-	VMOVDQA64  Z17, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K3, Z17
-	VMOVDQA64  Z17, Z7
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K2, Z17
-	VMOVDQA64  Z17, Z0
-	VPERMQ     $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K2, Z17
-	VMOVDQA64  Z17, Z1
-	VPERMQ     $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K2, Z17
-	VMOVDQA64  Z17, Z2
-	VPERMQ     $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K2, Z17
-	VMOVDQA64  Z17, Z3
-	VPERMQ     $0x4e, Z4, Z16
-	VPMAXUQ    Z4, Z16, Z17
-	VPMINUQ    Z4, Z16, K2, Z17
-	VMOVDQA64  Z17, Z4
-	VPERMQ     $0x4e, Z5, Z16
-	VPMAXUQ    Z5, Z16, Z17
-	VPMINUQ    Z5, Z16, K2, Z17
-	VMOVDQA64  Z17, Z5
-	VPERMQ     $0x4e, Z6, Z16
-	VPMAXUQ    Z6, Z16, Z17
-	VPMINUQ    Z6, Z16, K2, Z17
-	VMOVDQA64  Z17, Z6
-	VPERMQ     $0x4e, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K2, Z17
-	VMOVDQA64  Z17, Z7
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K1, Z17
-	VMOVDQA64  Z17, Z0
-	VPSHUFD    $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K1, Z17
-	VMOVDQA64  Z17, Z1
-	VPSHUFD    $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K1, Z17
-	VMOVDQA64  Z17, Z2
-	VPSHUFD    $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K1, Z17
-	VMOVDQA64  Z17, Z3
-	VPSHUFD    $0x4e, Z4, Z16
-	VPMAXUQ    Z4, Z16, Z17
-	VPMINUQ    Z4, Z16, K1, Z17
-	VMOVDQA64  Z17, Z4
-	VPSHUFD    $0x4e, Z5, Z16
-	VPMAXUQ    Z5, Z16, Z17
-	VPMINUQ    Z5, Z16, K1, Z17
-	VMOVDQA64  Z17, Z5
-	VPSHUFD    $0x4e, Z6, Z16
-	VPMAXUQ    Z6, Z16, Z17
-	VPMINUQ    Z6, Z16, K1, Z17
-	VMOVDQA64  Z17, Z6
-	VPSHUFD    $0x4e, Z7, Z16
-	VPMAXUQ    Z7, Z16, Z17
-	VPMINUQ    Z7, Z16, K1, Z17
-	VMOVDQA64  Z17, Z7
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VPMINUQ    Z4, Z0, Z16
-	VPMAXUQ    Z4, Z0, Z0
-	VMOVDQA64  Z16, Z4
-	VPMINUQ    Z5, Z1, Z16
-	VPMAXUQ    Z5, Z1, Z1
-	VMOVDQA64  Z16, Z5
-	VPMINUQ    Z6, Z2, Z16
-	VPMAXUQ    Z6, Z2, Z2
-	VMOVDQA64  Z16, Z6
-	VPMINUQ    Z7, Z3, Z16
-	VPMAXUQ    Z7, Z3, Z3
-	VMOVDQA64  Z16, Z7
-	VPMINUQ    Z8, Z12, Z16
-	VPMAXUQ    Z8, Z12, Z12
-	VMOVDQA64  Z16, Z8
-	VPMINUQ    Z9, Z13, Z16
-	VPMAXUQ    Z9, Z13, Z13
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z10, Z14, Z16
-	VPMAXUQ    Z10, Z14, Z14
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z11, Z15, Z16
-	VPMAXUQ    Z11, Z15, Z15
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z2, Z0, Z16
-	VPMAXUQ    Z2, Z0, Z0
-	VMOVDQA64  Z16, Z2
-	VPMINUQ    Z3, Z1, Z16
-	VPMAXUQ    Z3, Z1, Z1
-	VMOVDQA64  Z16, Z3
-	VPMINUQ    Z6, Z4, Z16
-	VPMAXUQ    Z6, Z4, Z4
-	VMOVDQA64  Z16, Z6
-	VPMINUQ    Z7, Z5, Z16
-	VPMAXUQ    Z7, Z5, Z5
-	VMOVDQA64  Z16, Z7
-	VPMINUQ    Z8, Z10, Z16
-	VPMAXUQ    Z8, Z10, Z10
-	VMOVDQA64  Z16, Z8
-	VPMINUQ    Z9, Z11, Z16
-	VPMAXUQ    Z9, Z11, Z11
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z12, Z14, Z16
-	VPMAXUQ    Z12, Z14, Z14
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z13, Z15, Z16
-	VPMAXUQ    Z13, Z15, Z15
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z1, Z0, Z16
-	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z16, Z1
-	VPMINUQ    Z3, Z2, Z16
-	VPMAXUQ    Z3, Z2, Z2
-	VMOVDQA64  Z16, Z3
-	VPMINUQ    Z5, Z4, Z16
-	VPMAXUQ    Z5, Z4, Z4
-	VMOVDQA64  Z16, Z5
-	VPMINUQ    Z7, Z6, Z16
-	VPMAXUQ    Z7, Z6, Z6
-	VMOVDQA64  Z16, Z7
-	VPMINUQ    Z8, Z9, Z16
-	VPMAXUQ    Z8, Z9, Z9
-	VMOVDQA64  Z16, Z8
-	VPMINUQ    Z10, Z11, Z16
-	VPMAXUQ    Z10, Z11, Z11
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z12, Z13, Z16
-	VPMAXUQ    Z12, Z13, Z13
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z14, Z15, Z16
-	VPMAXUQ    Z14, Z15, Z15
-	VMOVDQA64  Z16, Z14
-	VSHUFI64X2 $0x4e, Z0, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K3, Z17
-	VMOVDQA64  Z17, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K3, Z17
-	VMOVDQA64  Z17, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K3, Z17
-	VMOVDQA64  Z17, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K3, Z17
-	VMOVDQA64  Z17, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K3, Z17
-	VMOVDQA64  Z17, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K3, Z17
-	VMOVDQA64  Z17, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K3, Z17
-	VMOVDQA64  Z17, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K3, Z17
-	VMOVDQA64  Z17, Z7
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMAXUQ    Z8, Z16, Z17
-	VPMINUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K2, Z17
-	VMOVDQA64  Z17, Z0
-	VPERMQ     $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K2, Z17
-	VMOVDQA64  Z17, Z1
-	VPERMQ     $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K2, Z17
-	VMOVDQA64  Z17, Z2
-	VPERMQ     $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K2, Z17
-	VMOVDQA64  Z17, Z3
-	VPERMQ     $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K2, Z17
-	VMOVDQA64  Z17, Z4
-	VPERMQ     $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K2, Z17
-	VMOVDQA64  Z17, Z5
-	VPERMQ     $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K2, Z17
-	VMOVDQA64  Z17, Z6
-	VPERMQ     $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K2, Z17
-	VMOVDQA64  Z17, Z7
-	VPERMQ     $0x4e, Z8, Z16
-	VPMAXUQ    Z8, Z16, Z17
-	VPMINUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K1, Z17
-	VMOVDQA64  Z17, Z0
-	VPSHUFD    $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K1, Z17
-	VMOVDQA64  Z17, Z1
-	VPSHUFD    $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K1, Z17
-	VMOVDQA64  Z17, Z2
-	VPSHUFD    $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K1, Z17
-	VMOVDQA64  Z17, Z3
-	VPSHUFD    $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K1, Z17
-	VMOVDQA64  Z17, Z4
-	VPSHUFD    $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K1, Z17
-	VMOVDQA64  Z17, Z5
-	VPSHUFD    $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K1, Z17
-	VMOVDQA64  Z17, Z6
-	VPSHUFD    $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K1, Z17
-	VMOVDQA64  Z17, Z7
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMAXUQ    Z8, Z16, Z17
-	VPMINUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMAXUQ    Z9, Z16, Z17
-	VPMINUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMAXUQ    Z10, Z16, Z17
-	VPMINUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMAXUQ    Z11, Z16, Z17
-	VPMINUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMAXUQ    Z12, Z16, Z17
-	VPMINUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMAXUQ    Z13, Z16, Z17
-	VPMINUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMAXUQ    Z14, Z16, Z17
-	VPMINUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMAXUQ    Z15, Z16, Z17
-	VPMINUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VPMINUQ    Z8, Z0, Z16
-	VPMAXUQ    Z8, Z0, Z0
-	VMOVDQA64  Z16, Z8
-	VPMINUQ    Z9, Z1, Z16
-	VPMAXUQ    Z9, Z1, Z1
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z10, Z2, Z16
-	VPMAXUQ    Z10, Z2, Z2
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z11, Z3, Z16
-	VPMAXUQ    Z11, Z3, Z3
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z12, Z4, Z16
-	VPMAXUQ    Z12, Z4, Z4
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z13, Z5, Z16
-	VPMAXUQ    Z13, Z5, Z5
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z14, Z6, Z16
-	VPMAXUQ    Z14, Z6, Z6
-	VMOVDQA64  Z16, Z14
-	VPMINUQ    Z15, Z7, Z16
-	VPMAXUQ    Z15, Z7, Z7
-	VMOVDQA64  Z16, Z15
-	VPMINUQ    Z4, Z0, Z16
-	VPMAXUQ    Z4, Z0, Z0
-	VMOVDQA64  Z16, Z4
-	VPMINUQ    Z5, Z1, Z16
-	VPMAXUQ    Z5, Z1, Z1
-	VMOVDQA64  Z16, Z5
-	VPMINUQ    Z6, Z2, Z16
-	VPMAXUQ    Z6, Z2, Z2
-	VMOVDQA64  Z16, Z6
-	VPMINUQ    Z7, Z3, Z16
-	VPMAXUQ    Z7, Z3, Z3
-	VMOVDQA64  Z16, Z7
-	VPMINUQ    Z12, Z8, Z16
-	VPMAXUQ    Z12, Z8, Z8
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z13, Z9, Z16
-	VPMAXUQ    Z13, Z9, Z9
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z14, Z10, Z16
-	VPMAXUQ    Z14, Z10, Z10
-	VMOVDQA64  Z16, Z14
-	VPMINUQ    Z15, Z11, Z16
-	VPMAXUQ    Z15, Z11, Z11
-	VMOVDQA64  Z16, Z15
-	VPMINUQ    Z2, Z0, Z16
-	VPMAXUQ    Z2, Z0, Z0
-	VMOVDQA64  Z16, Z2
-	VPMINUQ    Z3, Z1, Z16
-	VPMAXUQ    Z3, Z1, Z1
-	VMOVDQA64  Z16, Z3
-	VPMINUQ    Z6, Z4, Z16
-	VPMAXUQ    Z6, Z4, Z4
-	VMOVDQA64  Z16, Z6
-	VPMINUQ    Z7, Z5, Z16
-	VPMAXUQ    Z7, Z5, Z5
-	VMOVDQA64  Z16, Z7
-	VPMINUQ    Z10, Z8, Z16
-	VPMAXUQ    Z10, Z8, Z8
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z11, Z9, Z16
-	VPMAXUQ    Z11, Z9, Z9
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z14, Z12, Z16
-	VPMAXUQ    Z14, Z12, Z12
-	VMOVDQA64  Z16, Z14
-	VPMINUQ    Z15, Z13, Z16
-	VPMAXUQ    Z15, Z13, Z13
-	VMOVDQA64  Z16, Z15
-	VPMINUQ    Z1, Z0, Z16
-	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z16, Z1
-	VPMINUQ    Z3, Z2, Z16
-	VPMAXUQ    Z3, Z2, Z2
-	VMOVDQA64  Z16, Z3
-	VPMINUQ    Z5, Z4, Z16
-	VPMAXUQ    Z5, Z4, Z4
-	VMOVDQA64  Z16, Z5
-	VPMINUQ    Z7, Z6, Z16
-	VPMAXUQ    Z7, Z6, Z6
-	VMOVDQA64  Z16, Z7
-	VPMINUQ    Z9, Z8, Z16
-	VPMAXUQ    Z9, Z8, Z8
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z11, Z10, Z16
-	VPMAXUQ    Z11, Z10, Z10
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z13, Z12, Z16
-	VPMAXUQ    Z13, Z12, Z12
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z15, Z14, Z16
-	VPMAXUQ    Z15, Z14, Z14
-	VMOVDQA64  Z16, Z15
-	VSHUFI64X2 $0x4e, Z0, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K3, Z17
-	VMOVDQA64  Z17, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K3, Z17
-	VMOVDQA64  Z17, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K3, Z17
-	VMOVDQA64  Z17, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K3, Z17
-	VMOVDQA64  Z17, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K3, Z17
-	VMOVDQA64  Z17, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K3, Z17
-	VMOVDQA64  Z17, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K3, Z17
-	VMOVDQA64  Z17, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K3, Z17
-	VMOVDQA64  Z17, Z7
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K2, Z17
-	VMOVDQA64  Z17, Z0
-	VPERMQ     $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K2, Z17
-	VMOVDQA64  Z17, Z1
-	VPERMQ     $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K2, Z17
-	VMOVDQA64  Z17, Z2
-	VPERMQ     $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K2, Z17
-	VMOVDQA64  Z17, Z3
-	VPERMQ     $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K2, Z17
-	VMOVDQA64  Z17, Z4
-	VPERMQ     $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K2, Z17
-	VMOVDQA64  Z17, Z5
-	VPERMQ     $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K2, Z17
-	VMOVDQA64  Z17, Z6
-	VPERMQ     $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K2, Z17
-	VMOVDQA64  Z17, Z7
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K1, Z17
-	VMOVDQA64  Z17, Z0
-	VPSHUFD    $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K1, Z17
-	VMOVDQA64  Z17, Z1
-	VPSHUFD    $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K1, Z17
-	VMOVDQA64  Z17, Z2
-	VPSHUFD    $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K1, Z17
-	VMOVDQA64  Z17, Z3
-	VPSHUFD    $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K1, Z17
-	VMOVDQA64  Z17, Z4
-	VPSHUFD    $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K1, Z17
-	VMOVDQA64  Z17, Z5
-	VPSHUFD    $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K1, Z17
-	VMOVDQA64  Z17, Z6
-	VPSHUFD    $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K1, Z17
-	VMOVDQA64  Z17, Z7
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VMOVDQU64  Z0, (AX)
-	VMOVDQU64  Z1, 64(AX)
-	VMOVDQU64  Z2, 128(AX)
-	VMOVDQU64  Z3, 192(AX)
-	VMOVDQU64  Z4, 256(AX)
-	VMOVDQU64  Z5, 320(AX)
-	VMOVDQU64  Z6, 384(AX)
-	VMOVDQU64  Z7, 448(AX)
-	VMOVDQU64  Z8, 512(AX)
-	VMOVDQU64  Z9, 576(AX)
-	VMOVDQU64  Z10, 640(AX)
-	VMOVDQU64  Z11, 704(AX)
-	VMOVDQU64  Z12, 768(AX)
-	VMOVDQU64  Z13, 832(AX)
-	VMOVDQU64  Z14, 896(AX)
-	VMOVDQU64  Z15, 960(AX)
-	ADDQ       $0x00000400, AX
-	DECQ       CX
-	JNZ        blocks
+	VMOVDQU64   (AX), Z1
+	VMOVDQU64   64(AX), Z2
+	VMOVDQU64   128(AX), Z3
+	VMOVDQU64   192(AX), Z4
+	VMOVDQU64   256(AX), Z5
+	VMOVDQU64   320(AX), Z6
+	VMOVDQU64   384(AX), Z7
+	VMOVDQU64   448(AX), Z8
+	VMOVDQU64   512(AX), Z9
+	VMOVDQU64   576(AX), Z10
+	VMOVDQU64   640(AX), Z11
+	VMOVDQU64   704(AX), Z12
+	VMOVDQU64   768(AX), Z13
+	VMOVDQU64   832(AX), Z14
+	VMOVDQU64   896(AX), Z15
+	VMOVDQU64   960(AX), Z16
+	VPMINUQ     Z2, Z1, Z17
+	VPMAXUQ     Z2, Z1, Z1
+	VPMINUQ     Z4, Z3, Z2
+	VPMAXUQ     Z4, Z3, Z3
+	VPMINUQ     Z6, Z5, Z4
+	VPMAXUQ     Z6, Z5, Z5
+	VPMINUQ     Z8, Z7, Z6
+	VPMAXUQ     Z8, Z7, Z7
+	VPMINUQ     Z10, Z9, Z8
+	VPMAXUQ     Z10, Z9, Z9
+	VPMINUQ     Z12, Z11, Z10
+	VPMAXUQ     Z12, Z11, Z11
+	VPMINUQ     Z14, Z13, Z12
+	VPMAXUQ     Z14, Z13, Z13
+	VPMINUQ     Z16, Z15, Z14
+	VPMAXUQ     Z16, Z15, Z15
+	VPMINUQ     Z2, Z1, Z16
+	VPMAXUQ     Z2, Z1, Z1
+	VPMINUQ     Z3, Z17, Z2
+	VPMAXUQ     Z3, Z17, Z3
+	VPMINUQ     Z6, Z5, Z17
+	VPMAXUQ     Z6, Z5, Z5
+	VPMINUQ     Z7, Z4, Z6
+	VPMAXUQ     Z7, Z4, Z4
+	VPMINUQ     Z10, Z9, Z7
+	VPMAXUQ     Z10, Z9, Z9
+	VPMINUQ     Z11, Z8, Z10
+	VPMAXUQ     Z11, Z8, Z8
+	VPMINUQ     Z14, Z13, Z11
+	VPMAXUQ     Z14, Z13, Z13
+	VPMINUQ     Z15, Z12, Z14
+	VPMAXUQ     Z15, Z12, Z12
+	VPMINUQ     Z3, Z1, Z15
+	VPMAXUQ     Z3, Z1, Z1
+	VPMINUQ     Z16, Z2, Z3
+	VPMAXUQ     Z16, Z2, Z2
+	VPMINUQ     Z4, Z5, Z16
+	VPMAXUQ     Z4, Z5, Z4
+	VPMINUQ     Z17, Z6, Z5
+	VPMAXUQ     Z17, Z6, Z6
+	VPMINUQ     Z8, Z9, Z17
+	VPMAXUQ     Z8, Z9, Z8
+	VPMINUQ     Z7, Z10, Z9
+	VPMAXUQ     Z7, Z10, Z7
+	VPMINUQ     Z12, Z13, Z10
+	VPMAXUQ     Z12, Z13, Z12
+	VPMINUQ     Z11, Z14, Z13
+	VPMAXUQ     Z11, Z14, Z11
+	VPMINUQ     Z5, Z1, Z14
+	VPMAXUQ     Z5, Z1, Z1
+	VPMINUQ     Z6, Z15, Z5
+	VPMAXUQ     Z6, Z15, Z6
+	VPMINUQ     Z16, Z2, Z15
+	VPMAXUQ     Z16, Z2, Z2
+	VPMINUQ     Z4, Z3, Z16
+	VPMAXUQ     Z4, Z3, Z3
+	VPMINUQ     Z13, Z8, Z4
+	VPMAXUQ     Z13, Z8, Z8
+	VPMINUQ     Z11, Z17, Z13
+	VPMAXUQ     Z11, Z17, Z11
+	VPMINUQ     Z10, Z7, Z17
+	VPMAXUQ     Z10, Z7, Z7
+	VPMINUQ     Z12, Z9, Z10
+	VPMAXUQ     Z12, Z9, Z9
+	VPMINUQ     Z2, Z1, Z12
+	VPMAXUQ     Z2, Z1, Z1
+	VPMINUQ     Z3, Z6, Z2
+	VPMAXUQ     Z3, Z6, Z3
+	VPMINUQ     Z5, Z16, Z6
+	VPMAXUQ     Z5, Z16, Z5
+	VPMINUQ     Z14, Z15, Z16
+	VPMAXUQ     Z14, Z15, Z14
+	VPMINUQ     Z7, Z8, Z15
+	VPMAXUQ     Z7, Z8, Z7
+	VPMINUQ     Z9, Z11, Z8
+	VPMAXUQ     Z9, Z11, Z9
+	VPMINUQ     Z13, Z10, Z11
+	VPMAXUQ     Z13, Z10, Z10
+	VPMINUQ     Z4, Z17, Z13
+	VPMAXUQ     Z4, Z17, Z4
+	VPMINUQ     Z3, Z1, Z17
+	VPMAXUQ     Z3, Z1, Z1
+	VPMINUQ     Z2, Z12, Z3
+	VPMAXUQ     Z2, Z12, Z2
+	VPMINUQ     Z14, Z5, Z12
+	VPMAXUQ     Z14, Z5, Z5
+	VPMINUQ     Z16, Z6, Z14
+	VPMAXUQ     Z16, Z6, Z6
+	VPMINUQ     Z9, Z7, Z16
+	VPMAXUQ     Z9, Z7, Z7
+	VPMINUQ     Z8, Z15, Z9
+	VPMAXUQ     Z8, Z15, Z8
+	VPMINUQ     Z4, Z10, Z15
+	VPMAXUQ     Z4, Z10, Z4
+	VPMINUQ     Z13, Z11, Z10
+	VPMAXUQ     Z13, Z11, Z11
+	VPMINUQ     Z10, Z1, Z13
+	VPMAXUQ     Z10, Z1, Z1
+	VPMINUQ     Z11, Z17, Z10
+	VPMAXUQ     Z11, Z17, Z11
+	VPMINUQ     Z15, Z2, Z17
+	VPMAXUQ     Z15, Z2, Z2
+	VPMINUQ     Z4, Z3, Z15
+	VPMAXUQ     Z4, Z3, Z3
+	VPMINUQ     Z9, Z5, Z4
+	VPMAXUQ     Z9, Z5, Z5
+	VPMINUQ     Z8, Z12, Z9
+	VPMAXUQ     Z8, Z12, Z8
+	VPMINUQ     Z16, Z6, Z12
+	VPMAXUQ     Z16, Z6, Z6
+	VPMINUQ     Z7, Z14, Z16
+	VPMAXUQ     Z7, Z14, Z7
+	VPMINUQ     Z5, Z1, Z14
+	VPMAXUQ     Z5, Z1, Z1
+	VPMINUQ     Z8, Z11, Z5
+	VPMAXUQ     Z8, Z11, Z8
+	VPMINUQ     Z6, Z2, Z11
+	VPMAXUQ     Z6, Z2, Z2
+	VPMINUQ     Z7, Z3, Z6
+	VPMAXUQ     Z7, Z3, Z3
+	VPMINUQ     Z15, Z16, Z7
+	VPMAXUQ     Z15, Z16, Z15
+	VPMINUQ     Z17, Z12, Z16
+	VPMAXUQ     Z17, Z12, Z12
+	VPMINUQ     Z10, Z9, Z17
+	VPMAXUQ     Z10, Z9, Z9
+	VPMINUQ     Z13, Z4, Z10
+	VPMAXUQ     Z13, Z4, Z4
+	VPMINUQ     Z2, Z1, Z13
+	VPMAXUQ     Z2, Z1, Z1
+	VPMINUQ     Z3, Z8, Z2
+	VPMAXUQ     Z3, Z8, Z3
+	VPMINUQ     Z11, Z14, Z8
+	VPMAXUQ     Z11, Z14, Z11
+	VPMINUQ     Z6, Z5, Z14
+	VPMAXUQ     Z6, Z5, Z5
+	VPMINUQ     Z9, Z15, Z6
+	VPMAXUQ     Z9, Z15, Z9
+	VPMINUQ     Z4, Z12, Z15
+	VPMAXUQ     Z4, Z12, Z4
+	VPMINUQ     Z17, Z7, Z12
+	VPMAXUQ     Z17, Z7, Z7
+	VPMINUQ     Z10, Z16, Z17
+	VPMAXUQ     Z10, Z16, Z10
+	VPMINUQ     Z3, Z1, Z16
+	VPMAXUQ     Z3, Z1, Z1
+	VPMINUQ     Z2, Z13, Z3
+	VPMAXUQ     Z2, Z13, Z2
+	VPMINUQ     Z5, Z11, Z13
+	VPMAXUQ     Z5, Z11, Z5
+	VPMINUQ     Z14, Z8, Z11
+	VPMAXUQ     Z14, Z8, Z8
+	VPMINUQ     Z4, Z9, Z14
+	VPMAXUQ     Z4, Z9, Z4
+	VPMINUQ     Z15, Z6, Z9
+	VPMAXUQ     Z15, Z6, Z6
+	VPMINUQ     Z10, Z7, Z15
+	VPMAXUQ     Z10, Z7, Z7
+	VPMINUQ     Z17, Z12, Z10
+	VPMAXUQ     Z17, Z12, Z12
+	VPSHUFD     $0x4e, Z10, Z17
+	VPSHUFD     $0x4e, Z1, Z18
+	VPMINUQ     Z17, Z1, Z19
+	VPMAXUQ     Z17, Z1, K1, Z19
+	VPMINUQ     Z18, Z10, Z1
+	VPMAXUQ     Z18, Z10, K1, Z1
+	VPSHUFD     $0x4e, Z12, Z10
+	VPSHUFD     $0x4e, Z16, Z17
+	VPMINUQ     Z10, Z16, Z18
+	VPMAXUQ     Z10, Z16, K1, Z18
+	VPMINUQ     Z17, Z12, Z10
+	VPMAXUQ     Z17, Z12, K1, Z10
+	VPSHUFD     $0x4e, Z15, Z12
+	VPSHUFD     $0x4e, Z2, Z16
+	VPMINUQ     Z12, Z2, Z17
+	VPMAXUQ     Z12, Z2, K1, Z17
+	VPMINUQ     Z16, Z15, Z2
+	VPMAXUQ     Z16, Z15, K1, Z2
+	VPSHUFD     $0x4e, Z7, Z12
+	VPSHUFD     $0x4e, Z3, Z15
+	VPMINUQ     Z12, Z3, Z16
+	VPMAXUQ     Z12, Z3, K1, Z16
+	VPMINUQ     Z15, Z7, Z3
+	VPMAXUQ     Z15, Z7, K1, Z3
+	VPSHUFD     $0x4e, Z9, Z7
+	VPSHUFD     $0x4e, Z5, Z12
+	VPMINUQ     Z7, Z5, Z15
+	VPMAXUQ     Z7, Z5, K1, Z15
+	VPMINUQ     Z12, Z9, Z5
+	VPMAXUQ     Z12, Z9, K1, Z5
+	VPSHUFD     $0x4e, Z6, Z7
+	VPSHUFD     $0x4e, Z13, Z9
+	VPMINUQ     Z7, Z13, Z12
+	VPMAXUQ     Z7, Z13, K1, Z12
+	VPMINUQ     Z9, Z6, Z7
+	VPMAXUQ     Z9, Z6, K1, Z7
+	VPSHUFD     $0x4e, Z14, Z6
+	VPSHUFD     $0x4e, Z8, Z9
+	VPMINUQ     Z6, Z8, Z13
+	VPMAXUQ     Z6, Z8, K1, Z13
+	VPMINUQ     Z9, Z14, Z6
+	VPMAXUQ     Z9, Z14, K1, Z6
+	VPSHUFD     $0x4e, Z4, Z8
+	VPSHUFD     $0x4e, Z11, Z9
+	VPMINUQ     Z8, Z11, Z14
+	VPMAXUQ     Z8, Z11, K1, Z14
+	VPMINUQ     Z9, Z4, Z8
+	VPMAXUQ     Z9, Z4, K1, Z8
+	VPMINUQ     Z8, Z19, Z4
+	VPMAXUQ     Z8, Z19, Z8
+	VPMINUQ     Z6, Z18, Z9
+	VPMAXUQ     Z6, Z18, Z6
+	VPMINUQ     Z7, Z17, Z11
+	VPMAXUQ     Z7, Z17, Z7
+	VPMINUQ     Z5, Z16, Z17
+	VPMAXUQ     Z5, Z16, Z5
+	VPMINUQ     Z3, Z15, Z16
+	VPMAXUQ     Z3, Z15, Z3
+	VPMINUQ     Z2, Z12, Z15
+	VPMAXUQ     Z2, Z12, Z2
+	VPMINUQ     Z10, Z13, Z12
+	VPMAXUQ     Z10, Z13, Z10
+	VPMINUQ     Z1, Z14, Z13
+	VPMAXUQ     Z1, Z14, Z1
+	VPMINUQ     Z3, Z8, Z14
+	VPMAXUQ     Z3, Z8, Z3
+	VPMINUQ     Z2, Z6, Z8
+	VPMAXUQ     Z2, Z6, Z2
+	VPMINUQ     Z10, Z7, Z6
+	VPMAXUQ     Z10, Z7, Z7
+	VPMINUQ     Z1, Z5, Z10
+	VPMAXUQ     Z1, Z5, Z1
+	VPMINUQ     Z16, Z4, Z5
+	VPMAXUQ     Z16, Z4, Z4
+	VPMINUQ     Z15, Z9, Z16
+	VPMAXUQ     Z15, Z9, Z9
+	VPMINUQ     Z12, Z11, Z15
+	VPMAXUQ     Z12, Z11, Z11
+	VPMINUQ     Z13, Z17, Z12
+	VPMAXUQ     Z13, Z17, Z13
+	VPMINUQ     Z7, Z3, Z17
+	VPMAXUQ     Z7, Z3, Z3
+	VPMINUQ     Z1, Z2, Z7
+	VPMAXUQ     Z1, Z2, Z1
+	VPMINUQ     Z6, Z14, Z2
+	VPMAXUQ     Z6, Z14, Z6
+	VPMINUQ     Z10, Z8, Z14
+	VPMAXUQ     Z10, Z8, Z8
+	VPMINUQ     Z11, Z4, Z10
+	VPMAXUQ     Z11, Z4, Z4
+	VPMINUQ     Z13, Z9, Z11
+	VPMAXUQ     Z13, Z9, Z9
+	VPMINUQ     Z15, Z5, Z13
+	VPMAXUQ     Z15, Z5, Z5
+	VPMINUQ     Z12, Z16, Z15
+	VPMAXUQ     Z12, Z16, Z12
+	VPMINUQ     Z1, Z3, Z16
+	VPMAXUQ     Z1, Z3, Z1
+	VPMINUQ     Z7, Z17, Z3
+	VPMAXUQ     Z7, Z17, Z7
+	VPMINUQ     Z8, Z6, Z17
+	VPMAXUQ     Z8, Z6, Z6
+	VPMINUQ     Z14, Z2, Z8
+	VPMAXUQ     Z14, Z2, Z2
+	VPMINUQ     Z9, Z4, Z14
+	VPMAXUQ     Z9, Z4, Z4
+	VPMINUQ     Z11, Z10, Z9
+	VPMAXUQ     Z11, Z10, Z10
+	VPMINUQ     Z12, Z5, Z11
+	VPMAXUQ     Z12, Z5, Z5
+	VPMINUQ     Z15, Z13, Z12
+	VPMAXUQ     Z15, Z13, Z13
+	VPERMQ      $0x1b, Z12, Z15
+	VPERMQ      $0x1b, Z1, Z18
+	VPMINUQ     Z15, Z1, Z19
+	VPMAXUQ     Z15, Z1, K2, Z19
+	VPMINUQ     Z18, Z12, Z1
+	VPMAXUQ     Z18, Z12, K2, Z1
+	VPERMQ      $0x1b, Z13, Z12
+	VPERMQ      $0x1b, Z16, Z15
+	VPMINUQ     Z12, Z16, Z18
+	VPMAXUQ     Z12, Z16, K2, Z18
+	VPMINUQ     Z15, Z13, Z12
+	VPMAXUQ     Z15, Z13, K2, Z12
+	VPERMQ      $0x1b, Z11, Z13
+	VPERMQ      $0x1b, Z7, Z15
+	VPMINUQ     Z13, Z7, Z16
+	VPMAXUQ     Z13, Z7, K2, Z16
+	VPMINUQ     Z15, Z11, Z7
+	VPMAXUQ     Z15, Z11, K2, Z7
+	VPERMQ      $0x1b, Z5, Z11
+	VPERMQ      $0x1b, Z3, Z13
+	VPMINUQ     Z11, Z3, Z15
+	VPMAXUQ     Z11, Z3, K2, Z15
+	VPMINUQ     Z13, Z5, Z3
+	VPMAXUQ     Z13, Z5, K2, Z3
+	VPERMQ      $0x1b, Z9, Z5
+	VPERMQ      $0x1b, Z6, Z11
+	VPMINUQ     Z5, Z6, Z13
+	VPMAXUQ     Z5, Z6, K2, Z13
+	VPMINUQ     Z11, Z9, Z5
+	VPMAXUQ     Z11, Z9, K2, Z5
+	VPERMQ      $0x1b, Z10, Z6
+	VPERMQ      $0x1b, Z17, Z9
+	VPMINUQ     Z6, Z17, Z11
+	VPMAXUQ     Z6, Z17, K2, Z11
+	VPMINUQ     Z9, Z10, Z6
+	VPMAXUQ     Z9, Z10, K2, Z6
+	VPERMQ      $0x1b, Z14, Z9
+	VPERMQ      $0x1b, Z2, Z10
+	VPMINUQ     Z9, Z2, Z17
+	VPMAXUQ     Z9, Z2, K2, Z17
+	VPMINUQ     Z10, Z14, Z2
+	VPMAXUQ     Z10, Z14, K2, Z2
+	VPERMQ      $0x1b, Z4, Z9
+	VPERMQ      $0x1b, Z8, Z10
+	VPMINUQ     Z9, Z8, Z14
+	VPMAXUQ     Z9, Z8, K2, Z14
+	VPMINUQ     Z10, Z4, Z8
+	VPMAXUQ     Z10, Z4, K2, Z8
+	VPSHUFD     $0x4e, Z19, Z4
+	VPMINUQ     Z4, Z19, Z9
+	VPMAXUQ     Z4, Z19, K1, Z9
+	VPSHUFD     $0x4e, Z18, Z4
+	VPMINUQ     Z4, Z18, Z10
+	VPMAXUQ     Z4, Z18, K1, Z10
+	VPSHUFD     $0x4e, Z16, Z4
+	VPMINUQ     Z4, Z16, Z18
+	VPMAXUQ     Z4, Z16, K1, Z18
+	VPSHUFD     $0x4e, Z15, Z4
+	VPMINUQ     Z4, Z15, Z16
+	VPMAXUQ     Z4, Z15, K1, Z16
+	VPSHUFD     $0x4e, Z13, Z4
+	VPMINUQ     Z4, Z13, Z15
+	VPMAXUQ     Z4, Z13, K1, Z15
+	VPSHUFD     $0x4e, Z11, Z4
+	VPMINUQ     Z4, Z11, Z13
+	VPMAXUQ     Z4, Z11, K1, Z13
+	VPSHUFD     $0x4e, Z17, Z4
+	VPMINUQ     Z4, Z17, Z11
+	VPMAXUQ     Z4, Z17, K1, Z11
+	VPSHUFD     $0x4e, Z14, Z4
+	VPMINUQ     Z4, Z14, Z17
+	VPMAXUQ     Z4, Z14, K1, Z17
+	VPSHUFD     $0x4e, Z8, Z4
+	VPMINUQ     Z4, Z8, Z14
+	VPMAXUQ     Z4, Z8, K1, Z14
+	VPSHUFD     $0x4e, Z2, Z4
+	VPMINUQ     Z4, Z2, Z8
+	VPMAXUQ     Z4, Z2, K1, Z8
+	VPSHUFD     $0x4e, Z6, Z2
+	VPMINUQ     Z2, Z6, Z4
+	VPMAXUQ     Z2, Z6, K1, Z4
+	VPSHUFD     $0x4e, Z5, Z2
+	VPMINUQ     Z2, Z5, Z6
+	VPMAXUQ     Z2, Z5, K1, Z6
+	VPSHUFD     $0x4e, Z3, Z2
+	VPMINUQ     Z2, Z3, Z5
+	VPMAXUQ     Z2, Z3, K1, Z5
+	VPSHUFD     $0x4e, Z7, Z2
+	VPMINUQ     Z2, Z7, Z3
+	VPMAXUQ     Z2, Z7, K1, Z3
+	VPSHUFD     $0x4e, Z12, Z2
+	VPMINUQ     Z2, Z12, Z7
+	VPMAXUQ     Z2, Z12, K1, Z7
+	VPSHUFD     $0x4e, Z1, Z2
+	VPMINUQ     Z2, Z1, Z12
+	VPMAXUQ     Z2, Z1, K1, Z12
+	VPMINUQ     Z14, Z9, Z1
+	VPMAXUQ     Z14, Z9, Z2
+	VPMINUQ     Z8, Z10, Z9
+	VPMAXUQ     Z8, Z10, Z8
+	VPMINUQ     Z4, Z18, Z10
+	VPMAXUQ     Z4, Z18, Z4
+	VPMINUQ     Z6, Z16, Z14
+	VPMAXUQ     Z6, Z16, Z6
+	VPMINUQ     Z5, Z15, Z16
+	VPMAXUQ     Z5, Z15, Z5
+	VPMINUQ     Z3, Z13, Z15
+	VPMAXUQ     Z3, Z13, Z3
+	VPMINUQ     Z7, Z11, Z13
+	VPMAXUQ     Z7, Z11, Z7
+	VPMINUQ     Z12, Z17, Z11
+	VPMAXUQ     Z12, Z17, Z12
+	VPMINUQ     Z5, Z2, Z17
+	VPMAXUQ     Z5, Z2, Z2
+	VPMINUQ     Z3, Z8, Z5
+	VPMAXUQ     Z3, Z8, Z3
+	VPMINUQ     Z7, Z4, Z8
+	VPMAXUQ     Z7, Z4, Z4
+	VPMINUQ     Z12, Z6, Z7
+	VPMAXUQ     Z12, Z6, Z6
+	VPMINUQ     Z16, Z1, Z12
+	VPMAXUQ     Z16, Z1, Z1
+	VPMINUQ     Z15, Z9, Z16
+	VPMAXUQ     Z15, Z9, Z9
+	VPMINUQ     Z13, Z10, Z15
+	VPMAXUQ     Z13, Z10, Z10
+	VPMINUQ     Z11, Z14, Z13
+	VPMAXUQ     Z11, Z14, Z11
+	VPMINUQ     Z4, Z2, Z14
+	VPMAXUQ     Z4, Z2, Z2
+	VPMINUQ     Z6, Z3, Z4
+	VPMAXUQ     Z6, Z3, Z3
+	VPMINUQ     Z8, Z17, Z6
+	VPMAXUQ     Z8, Z17, Z8
+	VPMINUQ     Z7, Z5, Z17
+	VPMAXUQ     Z7, Z5, Z5
+	VPMINUQ     Z10, Z1, Z7
+	VPMAXUQ     Z10, Z1, Z1
+	VPMINUQ     Z11, Z9, Z10
+	VPMAXUQ     Z11, Z9, Z9
+	VPMINUQ     Z15, Z12, Z11
+	VPMAXUQ     Z15, Z12, Z12
+	VPMINUQ     Z13, Z16, Z15
+	VPMAXUQ     Z13, Z16, Z13
+	VPMINUQ     Z3, Z2, Z16
+	VPMAXUQ     Z3, Z2, Z2
+	VPMINUQ     Z4, Z14, Z3
+	VPMAXUQ     Z4, Z14, Z4
+	VPMINUQ     Z5, Z8, Z14
+	VPMAXUQ     Z5, Z8, Z5
+	VPMINUQ     Z17, Z6, Z8
+	VPMAXUQ     Z17, Z6, Z6
+	VPMINUQ     Z9, Z1, Z17
+	VPMAXUQ     Z9, Z1, Z1
+	VPMINUQ     Z10, Z7, Z9
+	VPMAXUQ     Z10, Z7, Z7
+	VPMINUQ     Z13, Z12, Z10
+	VPMAXUQ     Z13, Z12, Z12
+	VPMINUQ     Z15, Z11, Z13
+	VPMAXUQ     Z15, Z11, Z11
+	VPERMQ      Z13, Z0, Z15
+	VPERMQ      Z2, Z0, Z18
+	VPMINUQ     Z15, Z2, Z19
+	VPMAXUQ     Z15, Z2, K3, Z19
+	VPMINUQ     Z18, Z13, Z2
+	VPMAXUQ     Z18, Z13, K3, Z2
+	VPERMQ      Z11, Z0, Z13
+	VPERMQ      Z16, Z0, Z15
+	VPMINUQ     Z13, Z16, Z18
+	VPMAXUQ     Z13, Z16, K3, Z18
+	VPMINUQ     Z15, Z11, Z13
+	VPMAXUQ     Z15, Z11, K3, Z13
+	VPERMQ      Z10, Z0, Z11
+	VPERMQ      Z4, Z0, Z15
+	VPMINUQ     Z11, Z4, Z16
+	VPMAXUQ     Z11, Z4, K3, Z16
+	VPMINUQ     Z15, Z10, Z4
+	VPMAXUQ     Z15, Z10, K3, Z4
+	VPERMQ      Z12, Z0, Z10
+	VPERMQ      Z3, Z0, Z11
+	VPMINUQ     Z10, Z3, Z15
+	VPMAXUQ     Z10, Z3, K3, Z15
+	VPMINUQ     Z11, Z12, Z3
+	VPMAXUQ     Z11, Z12, K3, Z3
+	VPERMQ      Z9, Z0, Z10
+	VPERMQ      Z5, Z0, Z11
+	VPMINUQ     Z10, Z5, Z12
+	VPMAXUQ     Z10, Z5, K3, Z12
+	VPMINUQ     Z11, Z9, Z5
+	VPMAXUQ     Z11, Z9, K3, Z5
+	VPERMQ      Z7, Z0, Z9
+	VPERMQ      Z14, Z0, Z10
+	VPMINUQ     Z9, Z14, Z11
+	VPMAXUQ     Z9, Z14, K3, Z11
+	VPMINUQ     Z10, Z7, Z9
+	VPMAXUQ     Z10, Z7, K3, Z9
+	VPERMQ      Z17, Z0, Z7
+	VPERMQ      Z6, Z0, Z10
+	VPMINUQ     Z7, Z6, Z14
+	VPMAXUQ     Z7, Z6, K3, Z14
+	VPMINUQ     Z10, Z17, Z6
+	VPMAXUQ     Z10, Z17, K3, Z6
+	VPERMQ      Z1, Z0, Z7
+	VPERMQ      Z8, Z0, Z10
+	VPMINUQ     Z7, Z8, Z17
+	VPMAXUQ     Z7, Z8, K3, Z17
+	VPMINUQ     Z10, Z1, Z7
+	VPMAXUQ     Z10, Z1, K3, Z7
+	VPERMQ      $0x4e, Z19, Z1
+	VPMINUQ     Z1, Z19, Z8
+	VPMAXUQ     Z1, Z19, K2, Z8
+	VPERMQ      $0x4e, Z18, Z1
+	VPMINUQ     Z1, Z18, Z10
+	VPMAXUQ     Z1, Z18, K2, Z10
+	VPERMQ      $0x4e, Z16, Z1
+	VPMINUQ     Z1, Z16, Z18
+	VPMAXUQ     Z1, Z16, K2, Z18
+	VPERMQ      $0x4e, Z15, Z1
+	VPMINUQ     Z1, Z15, Z16
+	VPMAXUQ     Z1, Z15, K2, Z16
+	VPERMQ      $0x4e, Z12, Z1
+	VPMINUQ     Z1, Z12, Z15
+	VPMAXUQ     Z1, Z12, K2, Z15
+	VPERMQ      $0x4e, Z11, Z1
+	VPMINUQ     Z1, Z11, Z12
+	VPMAXUQ     Z1, Z11, K2, Z12
+	VPERMQ      $0x4e, Z14, Z1
+	VPMINUQ     Z1, Z14, Z11
+	VPMAXUQ     Z1, Z14, K2, Z11
+	VPERMQ      $0x4e, Z17, Z1
+	VPMINUQ     Z1, Z17, Z14
+	VPMAXUQ     Z1, Z17, K2, Z14
+	VPERMQ      $0x4e, Z7, Z1
+	VPMINUQ     Z1, Z7, Z17
+	VPMAXUQ     Z1, Z7, K2, Z17
+	VPERMQ      $0x4e, Z6, Z1
+	VPMINUQ     Z1, Z6, Z7
+	VPMAXUQ     Z1, Z6, K2, Z7
+	VPERMQ      $0x4e, Z9, Z1
+	VPMINUQ     Z1, Z9, Z6
+	VPMAXUQ     Z1, Z9, K2, Z6
+	VPERMQ      $0x4e, Z5, Z1
+	VPMINUQ     Z1, Z5, Z9
+	VPMAXUQ     Z1, Z5, K2, Z9
+	VPERMQ      $0x4e, Z3, Z1
+	VPMINUQ     Z1, Z3, Z5
+	VPMAXUQ     Z1, Z3, K2, Z5
+	VPERMQ      $0x4e, Z4, Z1
+	VPMINUQ     Z1, Z4, Z3
+	VPMAXUQ     Z1, Z4, K2, Z3
+	VPERMQ      $0x4e, Z13, Z1
+	VPMINUQ     Z1, Z13, Z4
+	VPMAXUQ     Z1, Z13, K2, Z4
+	VPERMQ      $0x4e, Z2, Z1
+	VPMINUQ     Z1, Z2, Z13
+	VPMAXUQ     Z1, Z2, K2, Z13
+	VPSHUFD     $0x4e, Z8, Z1
+	VPMINUQ     Z1, Z8, Z2
+	VPMAXUQ     Z1, Z8, K1, Z2
+	VPSHUFD     $0x4e, Z10, Z1
+	VPMINUQ     Z1, Z10, Z8
+	VPMAXUQ     Z1, Z10, K1, Z8
+	VPSHUFD     $0x4e, Z18, Z1
+	VPMINUQ     Z1, Z18, Z10
+	VPMAXUQ     Z1, Z18, K1, Z10
+	VPSHUFD     $0x4e, Z16, Z1
+	VPMINUQ     Z1, Z16, Z18
+	VPMAXUQ     Z1, Z16, K1, Z18
+	VPSHUFD     $0x4e, Z15, Z1
+	VPMINUQ     Z1, Z15, Z16
+	VPMAXUQ     Z1, Z15, K1, Z16
+	VPSHUFD     $0x4e, Z12, Z1
+	VPMINUQ     Z1, Z12, Z15
+	VPMAXUQ     Z1, Z12, K1, Z15
+	VPSHUFD     $0x4e, Z11, Z1
+	VPMINUQ     Z1, Z11, Z12
+	VPMAXUQ     Z1, Z11, K1, Z12
+	VPSHUFD     $0x4e, Z14, Z1
+	VPMINUQ     Z1, Z14, Z11
+	VPMAXUQ     Z1, Z14, K1, Z11
+	VPSHUFD     $0x4e, Z17, Z1
+	VPMINUQ     Z1, Z17, Z14
+	VPMAXUQ     Z1, Z17, K1, Z14
+	VPSHUFD     $0x4e, Z7, Z1
+	VPMINUQ     Z1, Z7, Z17
+	VPMAXUQ     Z1, Z7, K1, Z17
+	VPSHUFD     $0x4e, Z6, Z1
+	VPMINUQ     Z1, Z6, Z7
+	VPMAXUQ     Z1, Z6, K1, Z7
+	VPSHUFD     $0x4e, Z9, Z1
+	VPMINUQ     Z1, Z9, Z6
+	VPMAXUQ     Z1, Z9, K1, Z6
+	VPSHUFD     $0x4e, Z5, Z1
+	VPMINUQ     Z1, Z5, Z9
+	VPMAXUQ     Z1, Z5, K1, Z9
+	VPSHUFD     $0x4e, Z3, Z1
+	VPMINUQ     Z1, Z3, Z5
+	VPMAXUQ     Z1, Z3, K1, Z5
+	VPSHUFD     $0x4e, Z4, Z1
+	VPMINUQ     Z1, Z4, Z3
+	VPMAXUQ     Z1, Z4, K1, Z3
+	VPSHUFD     $0x4e, Z13, Z1
+	VPMINUQ     Z1, Z13, Z4
+	VPMAXUQ     Z1, Z13, K1, Z4
+	VPMINUQ     Z14, Z2, Z1
+	VPMAXUQ     Z14, Z2, Z2
+	VPMINUQ     Z17, Z8, Z13
+	VPMAXUQ     Z17, Z8, Z8
+	VPMINUQ     Z7, Z10, Z14
+	VPMAXUQ     Z7, Z10, Z7
+	VPMINUQ     Z6, Z18, Z10
+	VPMAXUQ     Z6, Z18, Z6
+	VPMINUQ     Z9, Z16, Z17
+	VPMAXUQ     Z9, Z16, Z9
+	VPMINUQ     Z5, Z15, Z16
+	VPMAXUQ     Z5, Z15, Z5
+	VPMINUQ     Z3, Z12, Z15
+	VPMAXUQ     Z3, Z12, Z3
+	VPMINUQ     Z4, Z11, Z12
+	VPMAXUQ     Z4, Z11, Z4
+	VPMINUQ     Z9, Z2, Z11
+	VPMAXUQ     Z9, Z2, Z2
+	VPMINUQ     Z5, Z8, Z9
+	VPMAXUQ     Z5, Z8, Z5
+	VPMINUQ     Z3, Z7, Z8
+	VPMAXUQ     Z3, Z7, Z3
+	VPMINUQ     Z4, Z6, Z7
+	VPMAXUQ     Z4, Z6, Z4
+	VPMINUQ     Z17, Z1, Z6
+	VPMAXUQ     Z17, Z1, Z1
+	VPMINUQ     Z16, Z13, Z17
+	VPMAXUQ     Z16, Z13, Z13
+	VPMINUQ     Z15, Z14, Z16
+	VPMAXUQ     Z15, Z14, Z14
+	VPMINUQ     Z12, Z10, Z15
+	VPMAXUQ     Z12, Z10, Z10
+	VPMINUQ     Z3, Z2, Z12
+	VPMAXUQ     Z3, Z2, Z2
+	VPMINUQ     Z4, Z5, Z3
+	VPMAXUQ     Z4, Z5, Z4
+	VPMINUQ     Z8, Z11, Z5
+	VPMAXUQ     Z8, Z11, Z8
+	VPMINUQ     Z7, Z9, Z11
+	VPMAXUQ     Z7, Z9, Z7
+	VPMINUQ     Z14, Z1, Z9
+	VPMAXUQ     Z14, Z1, Z1
+	VPMINUQ     Z10, Z13, Z14
+	VPMAXUQ     Z10, Z13, Z10
+	VPMINUQ     Z16, Z6, Z13
+	VPMAXUQ     Z16, Z6, Z6
+	VPMINUQ     Z15, Z17, Z16
+	VPMAXUQ     Z15, Z17, Z15
+	VPMINUQ     Z4, Z2, Z17
+	VPMAXUQ     Z4, Z2, Z2
+	VPMINUQ     Z3, Z12, Z4
+	VPMAXUQ     Z3, Z12, Z3
+	VPMINUQ     Z7, Z8, Z12
+	VPMAXUQ     Z7, Z8, Z7
+	VPMINUQ     Z11, Z5, Z8
+	VPMAXUQ     Z11, Z5, Z5
+	VPMINUQ     Z10, Z1, Z11
+	VPMAXUQ     Z10, Z1, Z1
+	VPMINUQ     Z14, Z9, Z10
+	VPMAXUQ     Z14, Z9, Z9
+	VPMINUQ     Z15, Z6, Z14
+	VPMAXUQ     Z15, Z6, Z6
+	VPMINUQ     Z16, Z13, Z15
+	VPMAXUQ     Z16, Z13, Z13
+	VPUNPCKLQDQ Z17, Z2, Z16
+	VPUNPCKHQDQ Z17, Z2, Z2
+	VPUNPCKLQDQ Z4, Z3, Z17
+	VPUNPCKHQDQ Z4, Z3, Z3
+	VPUNPCKLQDQ Z12, Z7, Z4
+	VPUNPCKHQDQ Z12, Z7, Z7
+	VPUNPCKLQDQ Z8, Z5, Z12
+	VPUNPCKHQDQ Z8, Z5, Z5
+	VSHUFI64X2  $0x88, Z17, Z16, Z8
+	VSHUFI64X2  $0xdd, Z17, Z16, Z17
+	VSHUFI64X2  $0x88, Z3, Z2, Z16
+	VSHUFI64X2  $0xdd, Z3, Z2, Z2
+	VSHUFI64X2  $0x88, Z12, Z4, Z3
+	VSHUFI64X2  $0xdd, Z12, Z4, Z12
+	VSHUFI64X2  $0x88, Z5, Z7, Z4
+	VSHUFI64X2  $0xdd, Z5, Z7, Z5
+	VSHUFI64X2  $0x88, Z3, Z8, Z7
+	VSHUFI64X2  $0xdd, Z3, Z8, Z8
+	VSHUFI64X2  $0x88, Z4, Z16, Z3
+	VSHUFI64X2  $0xdd, Z4, Z16, Z16
+	VSHUFI64X2  $0x88, Z12, Z17, Z4
+	VSHUFI64X2  $0xdd, Z12, Z17, Z17
+	VSHUFI64X2  $0x88, Z5, Z2, Z12
+	VSHUFI64X2  $0xdd, Z5, Z2, Z2
+	VPUNPCKLQDQ Z11, Z1, Z5
+	VPUNPCKHQDQ Z11, Z1, Z1
+	VPUNPCKLQDQ Z10, Z9, Z11
+	VPUNPCKHQDQ Z10, Z9, Z9
+	VPUNPCKLQDQ Z14, Z6, Z10
+	VPUNPCKHQDQ Z14, Z6, Z6
+	VPUNPCKLQDQ Z15, Z13, Z14
+	VPUNPCKHQDQ Z15, Z13, Z13
+	VSHUFI64X2  $0x88, Z11, Z5, Z15
+	VSHUFI64X2  $0xdd, Z11, Z5, Z11
+	VSHUFI64X2  $0x88, Z9, Z1, Z5
+	VSHUFI64X2  $0xdd, Z9, Z1, Z1
+	VSHUFI64X2  $0x88, Z14, Z10, Z9
+	VSHUFI64X2  $0xdd, Z14, Z10, Z14
+	VSHUFI64X2  $0x88, Z13, Z6, Z10
+	VSHUFI64X2  $0xdd, Z13, Z6, Z6
+	VSHUFI64X2  $0x88, Z9, Z15, Z13
+	VSHUFI64X2  $0xdd, Z9, Z15, Z15
+	VSHUFI64X2  $0x88, Z10, Z5, Z9
+	VSHUFI64X2  $0xdd, Z10, Z5, Z10
+	VSHUFI64X2  $0x88, Z14, Z11, Z5
+	VSHUFI64X2  $0xdd, Z14, Z11, Z14
+	VSHUFI64X2  $0x88, Z6, Z1, Z11
+	VSHUFI64X2  $0xdd, Z6, Z1, Z1
+	VMOVDQU64   Z7, (AX)
+	VMOVDQU64   Z13, 64(AX)
+	VMOVDQU64   Z3, 128(AX)
+	VMOVDQU64   Z9, 192(AX)
+	VMOVDQU64   Z4, 256(AX)
+	VMOVDQU64   Z5, 320(AX)
+	VMOVDQU64   Z12, 384(AX)
+	VMOVDQU64   Z11, 448(AX)
+	VMOVDQU64   Z8, 512(AX)
+	VMOVDQU64   Z15, 576(AX)
+	VMOVDQU64   Z16, 640(AX)
+	VMOVDQU64   Z10, 704(AX)
+	VMOVDQU64   Z17, 768(AX)
+	VMOVDQU64   Z14, 832(AX)
+	VMOVDQU64   Z2, 896(AX)
+	VMOVDQU64   Z1, 960(AX)
+	ADDQ        $0x00000400, AX
+	DECQ        CX
+	JNZ         blocks
 	VZEROUPPER
 	RET
 
 // func merge128(packed *uint64, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·merge128(SB), NOSPLIT, $0-16
-	MOVQ  packed+0(FP), AX
-	MOVQ  blocks+8(FP), CX
-	MOVL  $0x00000055, DX
-	KMOVB DX, K1
-	MOVL  $0x00000033, DX
-	KMOVB DX, K2
-	MOVL  $0x0000000f, DX
-	KMOVB DX, K3
-	MOVL  $0x00000099, DX
-	KMOVB DX, K4
-	MOVL  $0x000000a5, DX
-	KMOVB DX, K5
-	MOVL  $0x000000c3, DX
-	KMOVB DX, K6
+	MOVL      $0x00000055, AX
+	KMOVB     AX, K1
+	MOVL      $0x00000033, AX
+	KMOVB     AX, K2
+	MOVL      $0x0000000f, AX
+	KMOVB     AX, K3
+	VMOVDQU64 reverseLanes<>+0(SB), Z0
+	MOVQ      packed+0(FP), AX
+	MOVQ      blocks+8(FP), CX
 
 blocks:
 	VMOVDQU64  (AX), Z0
@@ -3616,308 +2461,228 @@ blocks:
 	VMOVDQU64  960(AX), Z15
 	VPMINUQ    Z8, Z0, Z16
 	VPMAXUQ    Z8, Z0, Z0
-	VMOVDQA64  Z16, Z8
-	VPMINUQ    Z9, Z1, Z16
+	VPMINUQ    Z9, Z1, Z8
 	VPMAXUQ    Z9, Z1, Z1
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z10, Z2, Z16
+	VPMINUQ    Z10, Z2, Z9
 	VPMAXUQ    Z10, Z2, Z2
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z11, Z3, Z16
+	VPMINUQ    Z11, Z3, Z10
 	VPMAXUQ    Z11, Z3, Z3
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z12, Z4, Z16
+	VPMINUQ    Z12, Z4, Z11
 	VPMAXUQ    Z12, Z4, Z4
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z13, Z5, Z16
+	VPMINUQ    Z13, Z5, Z12
 	VPMAXUQ    Z13, Z5, Z5
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z14, Z6, Z16
+	VPMINUQ    Z14, Z6, Z13
 	VPMAXUQ    Z14, Z6, Z6
-	VMOVDQA64  Z16, Z14
-	VPMINUQ    Z15, Z7, Z16
+	VPMINUQ    Z15, Z7, Z14
 	VPMAXUQ    Z15, Z7, Z7
-	VMOVDQA64  Z16, Z15
-	VPMINUQ    Z4, Z0, Z16
+	VPMINUQ    Z4, Z0, Z15
 	VPMAXUQ    Z4, Z0, Z0
-	VMOVDQA64  Z16, Z4
-	VPMINUQ    Z5, Z1, Z16
+	VPMINUQ    Z5, Z1, Z4
 	VPMAXUQ    Z5, Z1, Z1
-	VMOVDQA64  Z16, Z5
-	VPMINUQ    Z6, Z2, Z16
+	VPMINUQ    Z6, Z2, Z5
 	VPMAXUQ    Z6, Z2, Z2
-	VMOVDQA64  Z16, Z6
-	VPMINUQ    Z7, Z3, Z16
+	VPMINUQ    Z7, Z3, Z6
 	VPMAXUQ    Z7, Z3, Z3
-	VMOVDQA64  Z16, Z7
+	VPMINUQ    Z11, Z16, Z7
+	VPMAXUQ    Z11, Z16, Z11
 	VPMINUQ    Z12, Z8, Z16
 	VPMAXUQ    Z12, Z8, Z8
-	VMOVDQA64  Z16, Z12
-	VPMINUQ    Z13, Z9, Z16
+	VPMINUQ    Z13, Z9, Z12
 	VPMAXUQ    Z13, Z9, Z9
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z14, Z10, Z16
+	VPMINUQ    Z14, Z10, Z13
 	VPMAXUQ    Z14, Z10, Z10
-	VMOVDQA64  Z16, Z14
-	VPMINUQ    Z15, Z11, Z16
-	VPMAXUQ    Z15, Z11, Z11
-	VMOVDQA64  Z16, Z15
-	VPMINUQ    Z2, Z0, Z16
+	VPMINUQ    Z2, Z0, Z14
 	VPMAXUQ    Z2, Z0, Z0
-	VMOVDQA64  Z16, Z2
-	VPMINUQ    Z3, Z1, Z16
+	VPMINUQ    Z3, Z1, Z2
 	VPMAXUQ    Z3, Z1, Z1
-	VMOVDQA64  Z16, Z3
-	VPMINUQ    Z6, Z4, Z16
+	VPMINUQ    Z5, Z15, Z3
+	VPMAXUQ    Z5, Z15, Z5
+	VPMINUQ    Z6, Z4, Z15
 	VPMAXUQ    Z6, Z4, Z4
-	VMOVDQA64  Z16, Z6
-	VPMINUQ    Z7, Z5, Z16
-	VPMAXUQ    Z7, Z5, Z5
-	VMOVDQA64  Z16, Z7
-	VPMINUQ    Z10, Z8, Z16
+	VPMINUQ    Z9, Z11, Z6
+	VPMAXUQ    Z9, Z11, Z9
+	VPMINUQ    Z10, Z8, Z11
 	VPMAXUQ    Z10, Z8, Z8
-	VMOVDQA64  Z16, Z10
-	VPMINUQ    Z11, Z9, Z16
-	VPMAXUQ    Z11, Z9, Z9
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z14, Z12, Z16
-	VPMAXUQ    Z14, Z12, Z12
-	VMOVDQA64  Z16, Z14
-	VPMINUQ    Z15, Z13, Z16
-	VPMAXUQ    Z15, Z13, Z13
-	VMOVDQA64  Z16, Z15
+	VPMINUQ    Z12, Z7, Z10
+	VPMAXUQ    Z12, Z7, Z7
+	VPMINUQ    Z13, Z16, Z12
+	VPMAXUQ    Z13, Z16, Z13
 	VPMINUQ    Z1, Z0, Z16
 	VPMAXUQ    Z1, Z0, Z0
-	VMOVDQA64  Z16, Z1
-	VPMINUQ    Z3, Z2, Z16
-	VPMAXUQ    Z3, Z2, Z2
-	VMOVDQA64  Z16, Z3
-	VPMINUQ    Z5, Z4, Z16
-	VPMAXUQ    Z5, Z4, Z4
-	VMOVDQA64  Z16, Z5
-	VPMINUQ    Z7, Z6, Z16
-	VPMAXUQ    Z7, Z6, Z6
-	VMOVDQA64  Z16, Z7
-	VPMINUQ    Z9, Z8, Z16
-	VPMAXUQ    Z9, Z8, Z8
-	VMOVDQA64  Z16, Z9
-	VPMINUQ    Z11, Z10, Z16
-	VPMAXUQ    Z11, Z10, Z10
-	VMOVDQA64  Z16, Z11
-	VPMINUQ    Z13, Z12, Z16
-	VPMAXUQ    Z13, Z12, Z12
-	VMOVDQA64  Z16, Z13
-	VPMINUQ    Z15, Z14, Z16
-	VPMAXUQ    Z15, Z14, Z14
-	VMOVDQA64  Z16, Z15
-	VSHUFI64X2 $0x4e, Z0, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K3, Z17
-	VMOVDQA64  Z17, Z0
-	VSHUFI64X2 $0x4e, Z1, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K3, Z17
-	VMOVDQA64  Z17, Z1
-	VSHUFI64X2 $0x4e, Z2, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K3, Z17
-	VMOVDQA64  Z17, Z2
-	VSHUFI64X2 $0x4e, Z3, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K3, Z17
-	VMOVDQA64  Z17, Z3
-	VSHUFI64X2 $0x4e, Z4, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K3, Z17
-	VMOVDQA64  Z17, Z4
-	VSHUFI64X2 $0x4e, Z5, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K3, Z17
-	VMOVDQA64  Z17, Z5
-	VSHUFI64X2 $0x4e, Z6, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K3, Z17
-	VMOVDQA64  Z17, Z6
-	VSHUFI64X2 $0x4e, Z7, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K3, Z17
-	VMOVDQA64  Z17, Z7
-	VSHUFI64X2 $0x4e, Z8, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K3, Z17
-	VMOVDQA64  Z17, Z8
-	VSHUFI64X2 $0x4e, Z9, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K3, Z17
-	VMOVDQA64  Z17, Z9
-	VSHUFI64X2 $0x4e, Z10, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K3, Z17
-	VMOVDQA64  Z17, Z10
-	VSHUFI64X2 $0x4e, Z11, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K3, Z17
-	VMOVDQA64  Z17, Z11
-	VSHUFI64X2 $0x4e, Z12, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K3, Z17
-	VMOVDQA64  Z17, Z12
-	VSHUFI64X2 $0x4e, Z13, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K3, Z17
-	VMOVDQA64  Z17, Z13
-	VSHUFI64X2 $0x4e, Z14, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K3, Z17
-	VMOVDQA64  Z17, Z14
-	VSHUFI64X2 $0x4e, Z15, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K3, Z17
-	VMOVDQA64  Z17, Z15
-	VPERMQ     $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K2, Z17
-	VMOVDQA64  Z17, Z0
-	VPERMQ     $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K2, Z17
-	VMOVDQA64  Z17, Z1
-	VPERMQ     $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K2, Z17
-	VMOVDQA64  Z17, Z2
-	VPERMQ     $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K2, Z17
-	VMOVDQA64  Z17, Z3
-	VPERMQ     $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K2, Z17
-	VMOVDQA64  Z17, Z4
-	VPERMQ     $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K2, Z17
-	VMOVDQA64  Z17, Z5
-	VPERMQ     $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K2, Z17
-	VMOVDQA64  Z17, Z6
-	VPERMQ     $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K2, Z17
-	VMOVDQA64  Z17, Z7
-	VPERMQ     $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K2, Z17
-	VMOVDQA64  Z17, Z8
-	VPERMQ     $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K2, Z17
-	VMOVDQA64  Z17, Z9
-	VPERMQ     $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K2, Z17
-	VMOVDQA64  Z17, Z10
-	VPERMQ     $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K2, Z17
-	VMOVDQA64  Z17, Z11
-	VPERMQ     $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K2, Z17
-	VMOVDQA64  Z17, Z12
-	VPERMQ     $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K2, Z17
-	VMOVDQA64  Z17, Z13
-	VPERMQ     $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K2, Z17
-	VMOVDQA64  Z17, Z14
-	VPERMQ     $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K2, Z17
-	VMOVDQA64  Z17, Z15
-	VPSHUFD    $0x4e, Z0, Z16
-	VPMINUQ    Z0, Z16, Z17
-	VPMAXUQ    Z0, Z16, K1, Z17
-	VMOVDQA64  Z17, Z0
-	VPSHUFD    $0x4e, Z1, Z16
-	VPMINUQ    Z1, Z16, Z17
-	VPMAXUQ    Z1, Z16, K1, Z17
-	VMOVDQA64  Z17, Z1
-	VPSHUFD    $0x4e, Z2, Z16
-	VPMINUQ    Z2, Z16, Z17
-	VPMAXUQ    Z2, Z16, K1, Z17
-	VMOVDQA64  Z17, Z2
-	VPSHUFD    $0x4e, Z3, Z16
-	VPMINUQ    Z3, Z16, Z17
-	VPMAXUQ    Z3, Z16, K1, Z17
-	VMOVDQA64  Z17, Z3
-	VPSHUFD    $0x4e, Z4, Z16
-	VPMINUQ    Z4, Z16, Z17
-	VPMAXUQ    Z4, Z16, K1, Z17
-	VMOVDQA64  Z17, Z4
-	VPSHUFD    $0x4e, Z5, Z16
-	VPMINUQ    Z5, Z16, Z17
-	VPMAXUQ    Z5, Z16, K1, Z17
-	VMOVDQA64  Z17, Z5
-	VPSHUFD    $0x4e, Z6, Z16
-	VPMINUQ    Z6, Z16, Z17
-	VPMAXUQ    Z6, Z16, K1, Z17
-	VMOVDQA64  Z17, Z6
-	VPSHUFD    $0x4e, Z7, Z16
-	VPMINUQ    Z7, Z16, Z17
-	VPMAXUQ    Z7, Z16, K1, Z17
-	VMOVDQA64  Z17, Z7
-	VPSHUFD    $0x4e, Z8, Z16
-	VPMINUQ    Z8, Z16, Z17
-	VPMAXUQ    Z8, Z16, K1, Z17
-	VMOVDQA64  Z17, Z8
-	VPSHUFD    $0x4e, Z9, Z16
-	VPMINUQ    Z9, Z16, Z17
-	VPMAXUQ    Z9, Z16, K1, Z17
-	VMOVDQA64  Z17, Z9
-	VPSHUFD    $0x4e, Z10, Z16
-	VPMINUQ    Z10, Z16, Z17
-	VPMAXUQ    Z10, Z16, K1, Z17
-	VMOVDQA64  Z17, Z10
-	VPSHUFD    $0x4e, Z11, Z16
-	VPMINUQ    Z11, Z16, Z17
-	VPMAXUQ    Z11, Z16, K1, Z17
-	VMOVDQA64  Z17, Z11
-	VPSHUFD    $0x4e, Z12, Z16
-	VPMINUQ    Z12, Z16, Z17
-	VPMAXUQ    Z12, Z16, K1, Z17
-	VMOVDQA64  Z17, Z12
-	VPSHUFD    $0x4e, Z13, Z16
-	VPMINUQ    Z13, Z16, Z17
-	VPMAXUQ    Z13, Z16, K1, Z17
-	VMOVDQA64  Z17, Z13
-	VPSHUFD    $0x4e, Z14, Z16
-	VPMINUQ    Z14, Z16, Z17
-	VPMAXUQ    Z14, Z16, K1, Z17
-	VMOVDQA64  Z17, Z14
-	VPSHUFD    $0x4e, Z15, Z16
-	VPMINUQ    Z15, Z16, Z17
-	VPMAXUQ    Z15, Z16, K1, Z17
-	VMOVDQA64  Z17, Z15
-	VMOVDQU64  Z0, (AX)
-	VMOVDQU64  Z1, 64(AX)
-	VMOVDQU64  Z2, 128(AX)
-	VMOVDQU64  Z3, 192(AX)
-	VMOVDQU64  Z4, 256(AX)
-	VMOVDQU64  Z5, 320(AX)
-	VMOVDQU64  Z6, 384(AX)
-	VMOVDQU64  Z7, 448(AX)
-	VMOVDQU64  Z8, 512(AX)
-	VMOVDQU64  Z9, 576(AX)
-	VMOVDQU64  Z10, 640(AX)
-	VMOVDQU64  Z11, 704(AX)
-	VMOVDQU64  Z12, 768(AX)
-	VMOVDQU64  Z13, 832(AX)
-	VMOVDQU64  Z14, 896(AX)
-	VMOVDQU64  Z15, 960(AX)
+	VPMINUQ    Z2, Z14, Z1
+	VPMAXUQ    Z2, Z14, Z2
+	VPMINUQ    Z4, Z5, Z14
+	VPMAXUQ    Z4, Z5, Z4
+	VPMINUQ    Z15, Z3, Z5
+	VPMAXUQ    Z15, Z3, Z3
+	VPMINUQ    Z8, Z9, Z15
+	VPMAXUQ    Z8, Z9, Z8
+	VPMINUQ    Z11, Z6, Z9
+	VPMAXUQ    Z11, Z6, Z6
+	VPMINUQ    Z13, Z7, Z11
+	VPMAXUQ    Z13, Z7, Z7
+	VPMINUQ    Z12, Z10, Z13
+	VPMAXUQ    Z12, Z10, Z10
+	VSHUFI64X2 $0x4e, Z0, Z0, Z12
+	VPMINUQ    Z12, Z0, Z17
+	VPMAXUQ    Z12, Z0, K3, Z17
+	VSHUFI64X2 $0x4e, Z16, Z16, Z0
+	VPMINUQ    Z0, Z16, Z12
+	VPMAXUQ    Z0, Z16, K3, Z12
+	VSHUFI64X2 $0x4e, Z2, Z2, Z0
+	VPMINUQ    Z0, Z2, Z16
+	VPMAXUQ    Z0, Z2, K3, Z16
+	VSHUFI64X2 $0x4e, Z1, Z1, Z0
+	VPMINUQ    Z0, Z1, Z2
+	VPMAXUQ    Z0, Z1, K3, Z2
+	VSHUFI64X2 $0x4e, Z4, Z4, Z0
+	VPMINUQ    Z0, Z4, Z1
+	VPMAXUQ    Z0, Z4, K3, Z1
+	VSHUFI64X2 $0x4e, Z14, Z14, Z0
+	VPMINUQ    Z0, Z14, Z4
+	VPMAXUQ    Z0, Z14, K3, Z4
+	VSHUFI64X2 $0x4e, Z3, Z3, Z0
+	VPMINUQ    Z0, Z3, Z14
+	VPMAXUQ    Z0, Z3, K3, Z14
+	VSHUFI64X2 $0x4e, Z5, Z5, Z0
+	VPMINUQ    Z0, Z5, Z3
+	VPMAXUQ    Z0, Z5, K3, Z3
+	VSHUFI64X2 $0x4e, Z8, Z8, Z0
+	VPMINUQ    Z0, Z8, Z5
+	VPMAXUQ    Z0, Z8, K3, Z5
+	VSHUFI64X2 $0x4e, Z15, Z15, Z0
+	VPMINUQ    Z0, Z15, Z8
+	VPMAXUQ    Z0, Z15, K3, Z8
+	VSHUFI64X2 $0x4e, Z6, Z6, Z0
+	VPMINUQ    Z0, Z6, Z15
+	VPMAXUQ    Z0, Z6, K3, Z15
+	VSHUFI64X2 $0x4e, Z9, Z9, Z0
+	VPMINUQ    Z0, Z9, Z6
+	VPMAXUQ    Z0, Z9, K3, Z6
+	VSHUFI64X2 $0x4e, Z7, Z7, Z0
+	VPMINUQ    Z0, Z7, Z9
+	VPMAXUQ    Z0, Z7, K3, Z9
+	VSHUFI64X2 $0x4e, Z11, Z11, Z0
+	VPMINUQ    Z0, Z11, Z7
+	VPMAXUQ    Z0, Z11, K3, Z7
+	VSHUFI64X2 $0x4e, Z10, Z10, Z0
+	VPMINUQ    Z0, Z10, Z11
+	VPMAXUQ    Z0, Z10, K3, Z11
+	VSHUFI64X2 $0x4e, Z13, Z13, Z0
+	VPMINUQ    Z0, Z13, Z10
+	VPMAXUQ    Z0, Z13, K3, Z10
+	VPERMQ     $0x4e, Z17, Z0
+	VPMINUQ    Z0, Z17, Z13
+	VPMAXUQ    Z0, Z17, K2, Z13
+	VPERMQ     $0x4e, Z12, Z0
+	VPMINUQ    Z0, Z12, Z17
+	VPMAXUQ    Z0, Z12, K2, Z17
+	VPERMQ     $0x4e, Z16, Z0
+	VPMINUQ    Z0, Z16, Z12
+	VPMAXUQ    Z0, Z16, K2, Z12
+	VPERMQ     $0x4e, Z2, Z0
+	VPMINUQ    Z0, Z2, Z16
+	VPMAXUQ    Z0, Z2, K2, Z16
+	VPERMQ     $0x4e, Z1, Z0
+	VPMINUQ    Z0, Z1, Z2
+	VPMAXUQ    Z0, Z1, K2, Z2
+	VPERMQ     $0x4e, Z4, Z0
+	VPMINUQ    Z0, Z4, Z1
+	VPMAXUQ    Z0, Z4, K2, Z1
+	VPERMQ     $0x4e, Z14, Z0
+	VPMINUQ    Z0, Z14, Z4
+	VPMAXUQ    Z0, Z14, K2, Z4
+	VPERMQ     $0x4e, Z3, Z0
+	VPMINUQ    Z0, Z3, Z14
+	VPMAXUQ    Z0, Z3, K2, Z14
+	VPERMQ     $0x4e, Z5, Z0
+	VPMINUQ    Z0, Z5, Z3
+	VPMAXUQ    Z0, Z5, K2, Z3
+	VPERMQ     $0x4e, Z8, Z0
+	VPMINUQ    Z0, Z8, Z5
+	VPMAXUQ    Z0, Z8, K2, Z5
+	VPERMQ     $0x4e, Z15, Z0
+	VPMINUQ    Z0, Z15, Z8
+	VPMAXUQ    Z0, Z15, K2, Z8
+	VPERMQ     $0x4e, Z6, Z0
+	VPMINUQ    Z0, Z6, Z15
+	VPMAXUQ    Z0, Z6, K2, Z15
+	VPERMQ     $0x4e, Z9, Z0
+	VPMINUQ    Z0, Z9, Z6
+	VPMAXUQ    Z0, Z9, K2, Z6
+	VPERMQ     $0x4e, Z7, Z0
+	VPMINUQ    Z0, Z7, Z9
+	VPMAXUQ    Z0, Z7, K2, Z9
+	VPERMQ     $0x4e, Z11, Z0
+	VPMINUQ    Z0, Z11, Z7
+	VPMAXUQ    Z0, Z11, K2, Z7
+	VPERMQ     $0x4e, Z10, Z0
+	VPMINUQ    Z0, Z10, Z11
+	VPMAXUQ    Z0, Z10, K2, Z11
+	VPSHUFD    $0x4e, Z13, Z0
+	VPMINUQ    Z0, Z13, Z10
+	VPMAXUQ    Z0, Z13, K1, Z10
+	VPSHUFD    $0x4e, Z17, Z0
+	VPMINUQ    Z0, Z17, Z13
+	VPMAXUQ    Z0, Z17, K1, Z13
+	VPSHUFD    $0x4e, Z12, Z0
+	VPMINUQ    Z0, Z12, Z17
+	VPMAXUQ    Z0, Z12, K1, Z17
+	VPSHUFD    $0x4e, Z16, Z0
+	VPMINUQ    Z0, Z16, Z12
+	VPMAXUQ    Z0, Z16, K1, Z12
+	VPSHUFD    $0x4e, Z2, Z0
+	VPMINUQ    Z0, Z2, Z16
+	VPMAXUQ    Z0, Z2, K1, Z16
+	VPSHUFD    $0x4e, Z1, Z0
+	VPMINUQ    Z0, Z1, Z2
+	VPMAXUQ    Z0, Z1, K1, Z2
+	VPSHUFD    $0x4e, Z4, Z0
+	VPMINUQ    Z0, Z4, Z1
+	VPMAXUQ    Z0, Z4, K1, Z1
+	VPSHUFD    $0x4e, Z14, Z0
+	VPMINUQ    Z0, Z14, Z4
+	VPMAXUQ    Z0, Z14, K1, Z4
+	VPSHUFD    $0x4e, Z3, Z0
+	VPMINUQ    Z0, Z3, Z14
+	VPMAXUQ    Z0, Z3, K1, Z14
+	VPSHUFD    $0x4e, Z5, Z0
+	VPMINUQ    Z0, Z5, Z3
+	VPMAXUQ    Z0, Z5, K1, Z3
+	VPSHUFD    $0x4e, Z8, Z0
+	VPMINUQ    Z0, Z8, Z5
+	VPMAXUQ    Z0, Z8, K1, Z5
+	VPSHUFD    $0x4e, Z15, Z0
+	VPMINUQ    Z0, Z15, Z8
+	VPMAXUQ    Z0, Z15, K1, Z8
+	VPSHUFD    $0x4e, Z6, Z0
+	VPMINUQ    Z0, Z6, Z15
+	VPMAXUQ    Z0, Z6, K1, Z15
+	VPSHUFD    $0x4e, Z9, Z0
+	VPMINUQ    Z0, Z9, Z6
+	VPMAXUQ    Z0, Z9, K1, Z6
+	VPSHUFD    $0x4e, Z7, Z0
+	VPMINUQ    Z0, Z7, Z9
+	VPMAXUQ    Z0, Z7, K1, Z9
+	VPSHUFD    $0x4e, Z11, Z0
+	VPMINUQ    Z0, Z11, Z7
+	VPMAXUQ    Z0, Z11, K1, Z7
+	VMOVDQU64  Z10, (AX)
+	VMOVDQU64  Z13, 64(AX)
+	VMOVDQU64  Z17, 128(AX)
+	VMOVDQU64  Z12, 192(AX)
+	VMOVDQU64  Z16, 256(AX)
+	VMOVDQU64  Z2, 320(AX)
+	VMOVDQU64  Z1, 384(AX)
+	VMOVDQU64  Z4, 448(AX)
+	VMOVDQU64  Z14, 512(AX)
+	VMOVDQU64  Z3, 576(AX)
+	VMOVDQU64  Z5, 640(AX)
+	VMOVDQU64  Z8, 704(AX)
+	VMOVDQU64  Z15, 768(AX)
+	VMOVDQU64  Z6, 832(AX)
+	VMOVDQU64  Z9, 896(AX)
+	VMOVDQU64  Z7, 960(AX)
 	ADDQ       $0x00000400, AX
 	DECQ       CX
 	JNZ        blocks
@@ -3931,7 +2696,7 @@ TEXT ·flip(SB), NOSPLIT, $0-24
 	ADDQ      $0x08, AX
 	MOVQ      b+8(FP), CX
 	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverseLanesA<>+0(SB), Z0
+	VMOVDQU64 reverseLanes<>+0(SB), Z0
 
 loop:
 	VMOVDQU64 -64(AX), Z1
@@ -3969,16 +2734,6 @@ loop:
 	VZEROUPPER
 	RET
 
-DATA reverseLanesA<>+0(SB)/8, $0x0000000000000007
-DATA reverseLanesA<>+8(SB)/8, $0x0000000000000006
-DATA reverseLanesA<>+16(SB)/8, $0x0000000000000005
-DATA reverseLanesA<>+24(SB)/8, $0x0000000000000004
-DATA reverseLanesA<>+32(SB)/8, $0x0000000000000003
-DATA reverseLanesA<>+40(SB)/8, $0x0000000000000002
-DATA reverseLanesA<>+48(SB)/8, $0x0000000000000001
-DATA reverseLanesA<>+56(SB)/8, $0x0000000000000000
-GLOBL reverseLanesA<>(SB), RODATA|NOPTR, $64
-
 // func fold(aLast *uint64, b *uint64, n int)
 // Requires: AVX, AVX512F
 TEXT ·fold(SB), NOSPLIT, $0-24
@@ -3986,7 +2741,7 @@ TEXT ·fold(SB), NOSPLIT, $0-24
 	ADDQ      $0x08, AX
 	MOVQ      b+8(FP), CX
 	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverseLanesB<>+0(SB), Z0
+	VMOVDQU64 reverseLanes<>+0(SB), Z0
 
 loop:
 	VMOVDQU64 -64(AX), Z1
@@ -4011,16 +2766,6 @@ loop:
 	JG        loop
 	VZEROUPPER
 	RET
-
-DATA reverseLanesB<>+0(SB)/8, $0x0000000000000007
-DATA reverseLanesB<>+8(SB)/8, $0x0000000000000006
-DATA reverseLanesB<>+16(SB)/8, $0x0000000000000005
-DATA reverseLanesB<>+24(SB)/8, $0x0000000000000004
-DATA reverseLanesB<>+32(SB)/8, $0x0000000000000003
-DATA reverseLanesB<>+40(SB)/8, $0x0000000000000002
-DATA reverseLanesB<>+48(SB)/8, $0x0000000000000001
-DATA reverseLanesB<>+56(SB)/8, $0x0000000000000000
-GLOBL reverseLanesB<>(SB), RODATA|NOPTR, $64
 
 // func exchange(a *uint64, b *uint64, n int)
 // Requires: AVX, AVX512F

@@ -14,12 +14,12 @@ func Filter32(bitmap []uint64, row []uint32, above uint32, invert uint64)
 //go:noescape
 func Filter16(bitmap []uint64, row []uint16, xor uint16, above uint16, invert uint64) (largest uint16)
 
-// Expand32 is pure.Expand. The bitmap has at most 256 words.
+// Expand32 is pure.Expand. The bitmap has at most 1024 words.
 //
 //go:noescape
 func Expand32(packed []uint64, bitmap []uint64, row []uint32, base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)
 
-// Expand16 is pure.Expand. The bitmap has at most 256 words.
+// Expand16 is pure.Expand. The bitmap has at most 1024 words.
 //
 //go:noescape
 func Expand16(packed []uint64, bitmap []uint64, row []uint16, base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)

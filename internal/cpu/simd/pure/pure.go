@@ -51,7 +51,7 @@ func Rank(groups []int32, rank int) int32 {
 	for _, g := range groups {
 		low, high = min(low, int64(g)), max(high, int64(g))
 	}
-	enough := rank + rank/8
+	enough := rank + rank/32
 	for low < high { // at least rank groups reach low, fewer reach high+1
 		middle := (low + high + 1) >> 1
 		reach := 0
@@ -116,13 +116,17 @@ func Filter16(bitmap []uint64, row []uint16, xor, above uint16, invert uint64) (
 	return largest
 }
 
+// ExpandRoom is the room in packed without which Expand reads no further word: a
+// whole word, and what the other tiers write past the last result.
+const ExpandRoom = 64 + 16
+
 // Expand packs the key and the index, base + i, of every row[i] whose bit in
-// the bitmap is set, in order. It stops before a word for which fewer than 64
-// places are left in packed, and returns how many it wrote and how many words
-// of the bitmap it has read.
+// the bitmap is set, in order. It stops before a word for which fewer than
+// ExpandRoom places are left in packed, and returns how many it wrote and how
+// many words of the bitmap it has read.
 func Expand[E Bits](packed []uint64, bitmap []uint64, row []E, base uint32, order key.Order) (written, words int) {
 	for w, word := range bitmap {
-		if len(packed)-written < 64 {
+		if len(packed)-written < ExpandRoom {
 			return written, w
 		}
 		for ; word != 0; word &= word - 1 {
