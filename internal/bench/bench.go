@@ -127,6 +127,11 @@ func (c Case) inputs() int {
 	return max(2, min(4, cacheBytes/(4*c.Batch*c.Vocab)))
 }
 
+// inputBytes is enough memory for the inputs and their values as float32.
+func (c Case) inputBytes() int {
+	return c.inputs() * (c.Batch*c.Vocab*(c.DType.Bytes()+4) + 2*(4*c.BaseOffset+cacheLine))
+}
+
 // Runner measures cases.
 type Runner struct {
 	Iters  int           // timed samples of each contestant, at most; see race
@@ -170,7 +175,12 @@ func (r *Runner) Measure(ctx context.Context, c Case) (Result, error) {
 }
 
 func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, error) {
-	batches, wide := makeInputs[T](r, c)
+	memory, err := newMemory(c.inputBytes())
+	if err != nil {
+		return Result{}, err
+	}
+	defer memory.release()
+	batches, wide := makeInputs[T](r, c, memory)
 	ours, reference, err := makeWork(r, c, batches)
 	if err != nil {
 		return Result{}, err
@@ -244,14 +254,17 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 
 // makeInputs returns the batches that a case rotates over, and their values as
 // float32 for the read floor.
-func makeInputs[T topk.Float](r *Runner, c Case) (batches [][]T, wide [][]float32) {
+func makeInputs[T topk.Float](r *Runner, c Case, m *memory) (batches [][]T, wide [][]float32) {
 	seed := fnv.New64a()
 	fmt.Fprint(seed, c.Source, c.Batch, c.Vocab, c.TopK, c.DType)
 	n := c.inputs()
 	for input := range n {
 		rng := rand.New(rand.NewPCG(r.Seed, seed.Sum64()+uint64(input)))
-		logits := aligned[T](c.Batch*c.Vocab, c.BaseOffset)
-		values := aligned[float32](c.Batch*c.Vocab, c.BaseOffset)
+		logits := aligned[T](m, c.Batch*c.Vocab, c.BaseOffset)
+		values, same := any(logits).([]float32) // then the floor is that of reading these very bytes
+		if !same {
+			values = aligned[float32](m, c.Batch*c.Vocab, c.BaseOffset)
+		}
 		for row := range c.Batch {
 			v := values[row*c.Vocab : (row+1)*c.Vocab]
 			if c.Source == Real {

@@ -60,17 +60,3 @@ func widen[T topk.Float](x T) float32 {
 func bitsOf[E simd.Bits, T topk.Float](logits []T) []E {
 	return unsafe.Slice((*E)(unsafe.Pointer(unsafe.SliceData(logits))), len(logits))
 }
-
-// aligned allocates n elements of which the first lies start elements past the
-// beginning of a cache line.
-func aligned[T topk.Float](n, start int) []T {
-	const line = 64
-	var zero T
-	size := int(unsafe.Sizeof(zero))
-	room := make([]T, n+start+line/size)
-	skip := 0
-	for uintptr(unsafe.Pointer(&room[skip]))%line != 0 {
-		skip++
-	}
-	return room[skip+start:][:n:n]
-}
