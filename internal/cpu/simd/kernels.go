@@ -1,6 +1,7 @@
 package simd
 
 import (
+	"math"
 	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
@@ -122,4 +123,19 @@ func Sort(tier Tier, packed []uint64, k int) {
 	} else {
 		pure.Sort(packed, k)
 	}
+}
+
+// Max returns the bits of the row's largest element, the 16-bit ones compared as
+// signed integers: the least that reading a row can cost. NaN is passed over or
+// compared by its bits.
+func Max[E Bits](tier Tier, row []E) uint32 {
+	switch {
+	case tier == AVX512 && is16[E]():
+		return uint32(avx512.Max16(bits16(row)))
+	case tier == AVX512:
+		return avx512.Max32(bits32(row))
+	case is16[E]():
+		return uint32(uint16(pure.Max16(bits16(row))))
+	}
+	return math.Float32bits(pure.Max32(bits32(row)))
 }

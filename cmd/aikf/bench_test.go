@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ai-kernel-factory/aikf/internal/bench"
+)
+
+// benchRun runs aikf bench and returns what it writes and its exit code.
+func benchRun(t *testing.T, args ...string) (out, errs string, code int) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	c := console{in: strings.NewReader(""), out: &stdout, err: &stderr}
+	code = run(t.Context(), append([]string{"bench", "--iters", "2"}, args...), c)
+	return stdout.String(), stderr.String(), code
+}
+
+func TestBenchIsTheProductOfItsLists(t *testing.T) {
+	out, errs, code := benchRun(t, "--batch", "1,2", "--vocab", "300,1000", "--top-k", "5,300", "--dtype", "float32,float16", "--format", "json")
+	if code != exitDone || errs != "" {
+		t.Fatalf("exit code %d, %s", code, errs)
+	}
+	record, err := bench.DecodeRecord(strings.NewReader(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(record.Results) != 16 {
+		t.Errorf("%d results", len(record.Results))
+	}
+	if want := "aikf bench --iters 2 --batch 1,2 --vocab 300,1000 --top-k 5,300 --dtype float32,float16 --format json"; record.Command != want {
+		t.Errorf("command %q", record.Command)
+	}
+	for _, r := range record.Results {
+		if r.Source != bench.Random || r.Work != bench.TopK || r.Threads != 1 || r.Device != "cpu" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+func TestBenchDefaultCases(t *testing.T) {
+	runner := &bench.Runner{Real: bench.RealLogits()}
+	cases, err := benchFlags{work: bench.TopK}.cases(runner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shapes [][3]int
+	for _, c := range cases {
+		shapes = append(shapes, [3]int{c.Batch, c.Vocab, c.TopK})
+		if c.DType != bench.BFloat16 {
+			t.Errorf("%v", c)
+		}
+	}
+	want := [][3]int{
+		{1, 50304, 50}, {1, 50304, 100}, {1, 50304, 200}, {4, 50304, 50}, {16, 50304, 50}, {32, 50304, 50}, {32, 50304, 200},
+		{1, 50304, 50},
+	}
+	if !slices.Equal(shapes, want) {
+		t.Errorf("%v, want %v", shapes, want)
+	}
+	if last := cases[len(cases)-1]; last.Source != bench.Real || cases[0].Source != bench.Random {
+		t.Errorf("the last row is of %s logits", last.Source)
+	}
+}
+
+func TestBenchWorkTierThreads(t *testing.T) {
+	out, errs, code := benchRun(t, "--vocab", "500", "--work", "topk,stream,merge", "--tier", "pure", "--rows", "adversarial,random", "--format", "csv")
+	if code != exitDone {
+		t.Fatalf("exit code %d, %s", code, errs)
+	}
+	lines, err := csv.NewReader(strings.NewReader(out)).ReadAll()
+	if want := 1 + 3*(len(bench.AdversarialSources())+1); err != nil || len(lines) != want {
+		t.Errorf("%d lines, want %d (%v)", len(lines), want, err)
+	}
+	out, errs, code = benchRun(t, "--vocab", "500", "--batch", "3", "--threads", "1,2")
+	if code != exitDone || !strings.Contains(out, "threads  batch") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+}
+
+// TestBenchLogits reads a file; the tensor may be named.
+func TestBenchLogits(t *testing.T) {
+	file := filepath.Join("..", "..", "internal", "bench", "testdata", "real_logits_8x50304_bf16.safetensors")
+	for _, spec := range []string{file, file + ":logits"} {
+		out, errs, code := benchRun(t, "--logits", spec, "--top-k", "7", "--dtype", "bfloat16,float32", "--format", "json")
+		if code != exitDone {
+			t.Fatalf("exit code %d, %s", code, errs)
+		}
+		record, err := bench.DecodeRecord(strings.NewReader(out))
+		if err != nil || len(record.Results) != 2 {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if r := record.Results[0]; r.Source != bench.Real || r.Vocab != 50304 || r.TopK != 7 || r.DType != bench.BFloat16 {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+func TestBenchBadUsage(t *testing.T) {
+	t.Setenv("AIKF_PYTHON", "")
+	for want, args := range map[string][]string{
+		"unexpected word":               {"quickly"},
+		"--device":                      {"--device", "cuda:0"},
+		"\"tpu\"":                       {"--device", "tpu"},
+		"--format":                      {"--format", "pdf"},
+		"iters = 0":                     {"--iters", "0"},
+		"batch = 0":                     {"--batch", "0"},
+		"-batch":                        {"--batch", "one"},
+		"top-k = 101 is outside":        {"--vocab", "100", "--top-k", "101"},
+		"int8":                          {"--dtype", "int8"},
+		"work \"luck\"":                 {"--work", "luck"},
+		"work is empty":                 {"--work", ","},
+		"rows \"even\"":                 {"--rows", "even"},
+		"rows is empty":                 {"--rows", ","},
+		"no tier \"abacus\"":            {"--tier", "abacus"},
+		"against \"excel\"":             {"--against", "excel"},
+		"real logits have vocab":        {"--rows", "real", "--vocab", "100"},
+		"exceeds":                       {"--batch", "2000000"},
+		"work \"merge\" runs on one":    {"--work", "merge", "--threads", "2"},
+		"nowhere.npy":                   {"--logits", "nowhere.npy"},
+		"leave out --top-k":             {"--acceptance", "--top-k", "5"},
+		"leave out --tier":              {"--acceptance", "--tier", "pure"},
+		"flag provided but not defined": {"--speed", "11"},
+	} {
+		out, errs, code := benchRun(t, args...)
+		if code != exitUsage || !strings.Contains(errs, want) || out != "" {
+			t.Errorf("%v: exit code %d, wrote %q and %q, want %q", args, code, out, errs, want)
+		}
+	}
+	t.Setenv("AIKF_PYTHON", "no-such-python")
+	if _, errs, code := benchRun(t, "--against", "numpy"); code != exitUsage || !strings.Contains(errs, "AIKF_PYTHON=no-such-python") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+	t.Setenv("AIKF_TARGET_STAGE2_CANDIDATES", "many")
+	if _, errs, code := benchRun(t); code != exitUsage || !strings.Contains(errs, "AIKF_TARGET_STAGE2_CANDIDATES") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+}
+
+// TestBenchGoesOnWithoutAPeer: a Python that has nothing is said, and no error.
+func TestBenchGoesOnWithoutAPeer(t *testing.T) {
+	t.Setenv("AIKF_PYTHON", "go") // a program that is there, and no Python
+	out, errs, code := benchRun(t, "--vocab", "300", "--against", "torch,numpy")
+	if code != exitDone || !strings.Contains(errs, "torch not found") || !strings.Contains(errs, "numpy not found") || !strings.Contains(out, "note: numpy not found") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+}
+
+func TestBenchTargetCandidates(t *testing.T) {
+	t.Setenv("AIKF_TARGET_STAGE2_CANDIDATES", "900")
+	out, errs, code := benchRun(t, "--vocab", "3000", "--format", "json")
+	record, err := bench.DecodeRecord(strings.NewReader(out))
+	if code != exitDone || err != nil || record.TargetCandidates != 900 {
+		t.Errorf("exit code %d, %v, target %d, %s", code, err, record.TargetCandidates, errs)
+	}
+}
+
+func TestBenchProgressIsForTerminals(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	c := console{in: strings.NewReader(""), out: &stdout, err: &stderr, progress: true}
+	if code := run(t.Context(), []string{"bench", "--iters", "2", "--vocab", "300"}, c); code != exitDone {
+		t.Fatalf("exit code %d", code)
+	}
+	if !strings.Contains(stderr.String(), "1 of 1: topk 1 x 300") || !strings.HasSuffix(stderr.String(), "\r\x1b[K") {
+		t.Errorf("progress %q", &stderr)
+	}
+}
+
+func TestBenchInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stdout, stderr bytes.Buffer
+	if code := run(ctx, []string{"bench"}, console{out: &stdout, err: &stderr}); code != exitInterrupted || stdout.Len() > 0 {
+		t.Errorf("exit code %d, wrote %q", code, &stdout)
+	}
+}
+
+func TestBenchHelp(t *testing.T) {
+	out, errs, code := benchRun(t, "--help")
+	if code != exitDone || errs != "" || !strings.Contains(out, "AIKF_PYTHON") || !strings.Contains(out, "-acceptance") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+}
+
+func TestMissed(t *testing.T) {
+	err := missed([]bench.Verdict{{Work: "fast", Verdict: bench.Met}, {Work: "slow", Verdict: bench.Missed}, {Work: "gone", Verdict: bench.NotMeasured}})
+	if code := exitCode(err, console{err: new(bytes.Buffer)}); code != exitWrong || !strings.Contains(err.Error(), "1 of 3 bars missed: slow") {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	if err := missed([]bench.Verdict{{Verdict: bench.MustOnly}, {Verdict: bench.NotMeasured}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBenchErrorCodes(t *testing.T) {
+	c := console{err: new(bytes.Buffer)}
+	if code := exitCode(benchError(t.Context(), bench.ErrWrong), c); code != exitWrong {
+		t.Errorf("a wrong result: exit code %d", code)
+	}
+	if code := exitCode(benchError(t.Context(), context.DeadlineExceeded), c); code != exitInternal {
+		t.Errorf("another error: exit code %d", code)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	if got, want := commandLine([]string{"--logits", "my file", "it's", ""}), `aikf bench --logits 'my file' 'it'\''s' ''`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}

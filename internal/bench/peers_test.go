@@ -1,0 +1,184 @@
+package bench
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ai-kernel-factory/aikf/topk"
+)
+
+// fakePeer is the other software in tests: the test program itself, started in
+// the place of a Python. It answers like peers.py, and as manner says.
+func fakePeer(manner string) {
+	if manner == "absent" {
+		fmt.Fprintln(os.Stderr, "No module named "+os.Args[2])
+		os.Exit(3)
+	}
+	fmt.Println(`{"version": "9.8.7"}`)
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		if manner == "dies" {
+			os.Exit(1)
+		}
+		var request struct {
+			Logits, Values, Indices string
+			Inputs, Batch, Vocab    int
+			TopK                    int `json:"top_k"`
+			DType                   DType
+		}
+		if err := json.Unmarshal(lines.Bytes(), &request); err != nil {
+			panic(err)
+		}
+		raw, err := os.ReadFile(request.Logits)
+		if err != nil {
+			panic(err)
+		}
+		row := make([]topk.BFloat16, request.Vocab)
+		var values []float32
+		var indices []int32
+		for len(raw) > 0 {
+			if _, err := binary.Decode(raw, binary.LittleEndian, row); err != nil {
+				panic(err)
+			}
+			raw = raw[2*len(row):]
+			for _, index := range bySort(row, request.TopK) {
+				values, indices = append(values, widen(row[index])), append(indices, index)
+			}
+		}
+		switch manner {
+		case "values":
+			values[len(values)-1]++
+		case "ties":
+			indices[len(indices)-1]++
+		case "short":
+			values = values[1:]
+		case "fails":
+			fmt.Println(`{"error": "out of luck"}`)
+			continue
+		}
+		for file, entries := range map[string]any{request.Values: values, request.Indices: indices} {
+			answer, err := binary.Append(nil, binary.LittleEndian, entries)
+			if err == nil {
+				err = os.WriteFile(file, answer, 0o600)
+			}
+			if err != nil {
+				panic(err)
+			}
+		}
+		fmt.Println(`{"us": 30.25, "us_p10": 30, "us_p90": 31, "samples": 12, "method": "magic", "dtype": "bfloat16"}`)
+	}
+	os.Exit(0)
+}
+
+func TestPeer(t *testing.T) {
+	c := Case{Work: TopK, Source: Random, Batch: 2, Vocab: 500, TopK: 20, DType: BFloat16}
+	for _, test := range []struct {
+		manner          string
+		values, indices bool
+		err             string
+	}{
+		{"right", true, true, ""},
+		{"values", false, true, ""},
+		{"ties", true, false, ""},
+		{"short", false, false, "bytes of answers"},
+		{"fails", false, false, "out of luck"},
+		{"dies", false, false, "EOF"},
+	} {
+		t.Run(test.manner, func(t *testing.T) {
+			t.Setenv("AIKF_TEST_PEER", test.manner)
+			peer, err := StartPeer(t.Context(), "torch", []string{filepath.Join(t.TempDir(), "nothing"), os.Args[0]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer peer.Close()
+			r := quick()
+			r.Peers = []*Peer{peer}
+			result, err := r.Measure(t.Context(), c)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("error = %v, want %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := PeerResult{
+				Version: "9.8.7", Method: "magic", DType: BFloat16, US: 30.25, USP10: 30, USP90: 31, Samples: 12,
+				ValuesEqual: test.values, IndicesEqual: test.indices,
+			}
+			if got := result.Peers["torch"]; got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if err := peer.Close(); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(peer.directory); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("its files are left: %v", err)
+			}
+		})
+	}
+}
+
+func TestPeerNotFound(t *testing.T) {
+	t.Setenv("AIKF_TEST_PEER", "absent")
+	_, err := StartPeer(t.Context(), "numpy", []string{os.Args[0]})
+	if !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "No module named numpy") {
+		t.Errorf("error = %v", err)
+	}
+	if _, err = StartPeer(t.Context(), "numpy", nil); !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "no python3") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+// TestPeerScript runs the bundled script on what there is.
+func TestPeerScript(t *testing.T) {
+	for _, name := range PeerNames() {
+		t.Run(name, func(t *testing.T) {
+			peer, err := StartPeer(t.Context(), name, Pythons())
+			if errors.Is(err, ErrNoPeer) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer peer.Close()
+			for _, dtype := range []DType{Float32, Float16, BFloat16} {
+				r := &Runner{Iters: 2, Budget: time.Second, Seed: 1, Peers: []*Peer{peer}}
+				result, err := r.Measure(t.Context(), Case{Work: TopK, Source: "descending", Batch: 2, Vocab: 3000, TopK: 20, DType: dtype})
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := result.Peers[name]
+				if field, value := result.invalid(); field != "" || got.Samples != 2 || got.Method == "" || !got.ValuesEqual {
+					t.Errorf("%s: %+v (%s %v)", dtype, got, field, value)
+				}
+				if dtype == Float32 && !got.IndicesEqual { // no ties
+					t.Errorf("indices differ without a tie")
+				}
+			}
+		})
+	}
+}
+
+func TestPythons(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	name := filepath.Join(second, "python3")
+	if err := os.WriteFile(name, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", strings.Join([]string{first, second, second}, string(os.PathListSeparator)))
+	t.Setenv("PATHEXT", "")
+	pythons := Pythons()
+	if n := len(slices.DeleteFunc(slices.Clone(pythons), func(p string) bool { return p != name })); n != 1 {
+		t.Errorf("%v holds %s %d times", pythons, name, n)
+	}
+}

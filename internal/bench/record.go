@@ -1,0 +1,244 @@
+package bench
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+)
+
+// Schema is the version of the record format that this package writes and
+// reads.
+const Schema = 1
+
+// ErrRecord: a record that cannot be trusted.
+var ErrRecord = errors.New("invalid record")
+
+// Record is one run of the benchmark.
+type Record struct {
+	Schema     int       `json:"schema"`
+	Machine    Machine   `json:"machine"`
+	Command    string    `json:"command"`
+	Commit     string    `json:"commit"` // of the project; "-dirty" is appended if files were changed, "unknown" if nothing tells
+	Date       time.Time `json:"date"`
+	Seed       uint64    `json:"seed"` // of the random rows
+	Results    []Result  `json:"results"`
+	Acceptance []Verdict `json:"acceptance,omitempty"`
+	// TargetCandidates is the override of the launch plan's target; 0: none.
+	TargetCandidates int      `json:"target_candidates,omitempty"`
+	Notes            []string `json:"notes,omitempty"` // what could not be measured, and why
+}
+
+// Result is the measurement of one case. Times are microseconds of one call
+// over the whole batch: the median, and the 10th and 90th percentile, of
+// Samples samples. The ratios are those of the medians.
+type Result struct {
+	Device     string `json:"device"`
+	Tier       string `json:"tier"`
+	Work       string `json:"work"`
+	Source     string `json:"source"`
+	Batch      int    `json:"batch"`
+	Vocab      int    `json:"vocab"`
+	TopK       int    `json:"top_k"`
+	DType      DType  `json:"dtype"`
+	Threads    int    `json:"threads"`
+	BaseOffset int    `json:"base_offset,omitempty"` // elements from the start of a cache line to the first logit
+	Inputs     int    `json:"inputs"`                // different batches in rotation
+	Samples    int    `json:"samples"`
+
+	Reference      string  `json:"reference"`
+	ReferenceUS    float64 `json:"reference_us"`
+	ReferenceUSP10 float64 `json:"reference_us_p10"`
+	ReferenceUSP90 float64 `json:"reference_us_p90"`
+	OursUS         float64 `json:"ours_us"`
+	OursUSP10      float64 `json:"ours_us_p10"`
+	OursUSP90      float64 `json:"ours_us_p90"`
+	Speedup        float64 `json:"speedup"` // reference_us / ours_us
+
+	// FloorUS is one maximum pass of the best tier over the batch as float32
+	// values, whatever the dtype; DTypeFloorUS the same over the dtype's own.
+	FloorUS         float64 `json:"floor_us"`
+	FloorUSP10      float64 `json:"floor_us_p10"`
+	FloorUSP90      float64 `json:"floor_us_p90"`
+	DTypeFloorUS    float64 `json:"dtype_floor_us"`
+	DTypeFloorUSP10 float64 `json:"dtype_floor_us_p10"`
+	DTypeFloorUSP90 float64 `json:"dtype_floor_us_p90"`
+	FloorRatio      float64 `json:"floor_ratio"` // ours_us / floor_us
+
+	MaxAbsDiff   float64 `json:"max_abs_diff"`  // of ours to the first k of a stable sort
+	IndicesEqual bool    `json:"indices_equal"` // to those of a stable sort
+
+	AllocsPerCall  float64 `json:"allocs_per_call"`           // after the first call; work topk only
+	WorkspaceBytes int     `json:"workspace_bytes,omitempty"` // of a Selector; work topk only
+	Capacity       int     `json:"capacity,omitempty"`        // candidates for which it has room
+
+	Peers map[string]PeerResult `json:"peers,omitempty"`
+}
+
+// PeerResult is the measurement of other software on the same logits.
+type PeerResult struct {
+	Version string  `json:"version"`
+	Method  string  `json:"method"` // the calls that were timed
+	DType   DType   `json:"dtype"`  // as the peer had them
+	US      float64 `json:"us"`
+	USP10   float64 `json:"us_p10"`
+	USP90   float64 `json:"us_p90"`
+	Samples int     `json:"samples"`
+
+	ValuesEqual  bool `json:"values_equal"`  // to ours
+	IndicesEqual bool `json:"indices_equal"` // to ours; most software leaves ties unspecified
+}
+
+// setTimes fills in the times and their ratios.
+func (r *Result) setTimes(ours, reference, floor, dtypeFloor Times) {
+	for _, t := range []*Times{&ours, &reference, &floor, &dtypeFloor} {
+		t.Median, t.P10, t.P90 = significant(t.Median), significant(t.P10), significant(t.P90)
+	}
+	r.Samples = ours.Samples
+	r.OursUS, r.OursUSP10, r.OursUSP90 = ours.Median, ours.P10, ours.P90
+	r.ReferenceUS, r.ReferenceUSP10, r.ReferenceUSP90 = reference.Median, reference.P10, reference.P90
+	r.FloorUS, r.FloorUSP10, r.FloorUSP90 = floor.Median, floor.P10, floor.P90
+	r.DTypeFloorUS, r.DTypeFloorUSP10, r.DTypeFloorUSP90 = dtypeFloor.Median, dtypeFloor.P10, dtypeFloor.P90
+	r.Speedup = significant(reference.Median / ours.Median)
+	r.FloorRatio = significant(ours.Median / floor.Median)
+}
+
+// Spread returns half of what lies between the 10th and the 90th percentile of
+// our times, as a share of the median.
+func (r Result) Spread() float64 {
+	return (r.OursUSP90 - r.OursUSP10) / 2 / r.OursUS
+}
+
+// DecodeRecord reads one record and validates it. An error names the field and
+// wraps ErrRecord, unless reading failed.
+func DecodeRecord(from io.Reader) (Record, error) {
+	var r Record
+	decoder := json.NewDecoder(from)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&r); err != nil {
+		return Record{}, fmt.Errorf("bench: %w: %w", err, ErrRecord)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return Record{}, fmt.Errorf("bench: something follows the record: %w", ErrRecord)
+	}
+	if err := r.Validate(); err != nil {
+		return Record{}, err
+	}
+	return r, nil
+}
+
+// Encode writes the record as one JSON object.
+func (r Record) Encode(to io.Writer) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(to)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
+}
+
+// Validate reports the first field that is missing or contradicts another one.
+func (r Record) Validate() error {
+	invalid := func(field string, got any) error {
+		return fmt.Errorf("bench: %s = %v: %w", field, got, ErrRecord)
+	}
+	switch {
+	case r.Schema != Schema:
+		return fmt.Errorf("bench: schema = %d, this version reads %d: %w", r.Schema, Schema, ErrRecord)
+	case r.Machine.CPU == "":
+		return invalid("machine.cpu", `""`)
+	case r.Machine.Cores < 1:
+		return invalid("machine.cores", r.Machine.Cores)
+	case r.Machine.OS == "" || r.Machine.Arch == "":
+		return invalid("machine.os/arch", r.Machine.OS+"/"+r.Machine.Arch)
+	case len(r.Machine.Tiers) == 0:
+		return invalid("machine.tiers", "[]")
+	case r.Command == "":
+		return invalid("command", `""`)
+	case r.Commit == "":
+		return invalid("commit", `""`)
+	case r.Date.IsZero():
+		return invalid("date", r.Date)
+	case len(r.Results) == 0 && len(r.Acceptance) == 0:
+		return invalid("results", "[]")
+	}
+	for i, result := range r.Results {
+		if field, got := result.invalid(); field != "" {
+			return invalid(fmt.Sprintf("results[%d].%s", i, field), got)
+		}
+	}
+	for i, verdict := range r.Acceptance {
+		if field, got := verdict.invalid(); field != "" {
+			return invalid(fmt.Sprintf("acceptance[%d].%s", i, field), got)
+		}
+	}
+	return nil
+}
+
+// invalid returns the name and the value of the first field that cannot be.
+func (r Result) invalid() (field string, got any) {
+	switch {
+	case r.Device == "":
+		return "device", `""`
+	case r.Tier == "":
+		return "tier", `""`
+	case r.Reference == "":
+		return "reference", `""`
+	case r.Threads < 1:
+		return "threads", r.Threads
+	case r.BaseOffset < 0:
+		return "base_offset", r.BaseOffset
+	case r.Inputs < 1:
+		return "inputs", r.Inputs
+	case r.Samples < 1:
+		return "samples", r.Samples
+	case !(r.MaxAbsDiff >= 0):
+		return "max_abs_diff", r.MaxAbsDiff
+	}
+	shape := Case{Work: r.Work, Source: r.Source, Batch: r.Batch, Vocab: r.Vocab, TopK: r.TopK, DType: r.DType}
+	if err := shape.Validate(); err != nil {
+		return "shape", err
+	}
+	for _, t := range []struct {
+		name             string
+		median, p10, p90 float64
+	}{
+		{"ours_us", r.OursUS, r.OursUSP10, r.OursUSP90},
+		{"reference_us", r.ReferenceUS, r.ReferenceUSP10, r.ReferenceUSP90},
+		{"floor_us", r.FloorUS, r.FloorUSP10, r.FloorUSP90},
+		{"dtype_floor_us", r.DTypeFloorUS, r.DTypeFloorUSP10, r.DTypeFloorUSP90},
+	} {
+		if !spans(t.p10, t.median, t.p90) {
+			return t.name, fmt.Sprintf("%v (p10 %v, p90 %v)", t.median, t.p10, t.p90)
+		}
+	}
+	if !near(r.Speedup, r.ReferenceUS/r.OursUS) {
+		return "speedup", fmt.Sprintf("%v, but reference_us / ours_us = %v", r.Speedup, r.ReferenceUS/r.OursUS)
+	}
+	if !near(r.FloorRatio, r.OursUS/r.FloorUS) {
+		return "floor_ratio", fmt.Sprintf("%v, but ours_us / floor_us = %v", r.FloorRatio, r.OursUS/r.FloorUS)
+	}
+	for name, peer := range r.Peers {
+		switch {
+		case peer.Version == "":
+			return "peers." + name + ".version", `""`
+		case checkDType(peer.DType) != nil:
+			return "peers." + name + ".dtype", peer.DType
+		case !spans(peer.USP10, peer.US, peer.USP90):
+			return "peers." + name + ".us", peer.US
+		}
+	}
+	return "", nil
+}
+
+// spans reports whether the times are positive and in order.
+func spans(p10, median, p90 float64) bool {
+	return 0 < p10 && p10 <= median && median <= p90 && !math.IsInf(p90, 0)
+}
+
+// near allows for the rounding of what was written.
+func near(got, want float64) bool {
+	return math.Abs(got-want) <= 1e-3*math.Abs(want)
+}

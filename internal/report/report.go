@@ -1,0 +1,278 @@
+// Package report renders records of the benchmark for people and programs.
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/ai-kernel-factory/aikf/internal/bench"
+)
+
+// The formats.
+const (
+	Table    = "table"
+	Markdown = "md"
+	JSON     = "json"
+	CSV      = "csv"
+)
+
+// Formats lists them.
+func Formats() []string { return []string{Table, Markdown, JSON, CSV} }
+
+// Write renders the record.
+func Write(w io.Writer, format string, record bench.Record) error {
+	switch format {
+	case JSON:
+		return record.Encode(w)
+	case CSV:
+		return writeCSV(w, record)
+	case Markdown, Table:
+		_, err := io.WriteString(w, document(format, record))
+		return err
+	}
+	return fmt.Errorf("report: format %q is not one of %v", format, Formats())
+}
+
+// document is the text for people: grids with captions.
+func document(format string, record bench.Record) string {
+	var b strings.Builder
+	show := func(g grid) {
+		if format == Markdown {
+			g.markdown(&b)
+		} else {
+			g.text(&b)
+		}
+	}
+	for _, line := range caption(record) {
+		b.WriteString(line + "\n")
+		if format == Markdown {
+			b.WriteString("\n")
+		}
+	}
+	if format == Table {
+		b.WriteString("\n")
+	}
+	if len(record.Acceptance) > 0 {
+		show(acceptanceGrid(record.Acceptance))
+		fmt.Fprintf(&b, "\n%s\n", summary(record.Acceptance))
+		for _, v := range record.Acceptance {
+			if v.Verdict == bench.NotMeasured {
+				fmt.Fprintf(&b, "not measured: %s: %s\n", v.Work, v.Reason)
+			}
+		}
+	} else {
+		show(resultGrid(record.Results))
+	}
+	if peers := peerGrid(record.Results); len(peers.rows) > 0 {
+		fmt.Fprintf(&b, "\nOther software, on the same logits; answers are compared with ours, those of a stable sort.\n%s\n", methods(record.Results))
+		show(peers)
+	}
+	for _, note := range record.Notes {
+		fmt.Fprintf(&b, "\nnote: %s\n", note)
+	}
+	return b.String()
+}
+
+// caption says where the numbers come from and what they mean.
+func caption(r bench.Record) []string {
+	m := r.Machine
+	machine := fmt.Sprintf("%s, %d cores, %s/%s, %s, tiers %s", m.CPU, m.Cores, m.OS, m.Arch, m.Go, strings.Join(m.Tiers, " "))
+	if m.Virtual {
+		machine += ", virtual"
+	}
+	commit, dirty := strings.CutSuffix(r.Commit, "-dirty")
+	if len(commit) == 40 {
+		commit = commit[:12]
+	}
+	if dirty {
+		commit += "-dirty"
+	}
+	lines := []string{
+		machine,
+		fmt.Sprintf("%s; commit %s, %s", r.Command, commit, r.Date.UTC().Format("2006-01-02 15:04 MST")),
+	}
+	if len(r.Acceptance) > 0 {
+		return append(lines, "x floor: ours over a maximum pass of the same run over float32 rows; medians of interleaved samples")
+	}
+	var facts []string
+	for _, c := range resultColumns {
+		if c.constant != "" && !varies(c, r.Results) {
+			facts = append(facts, fmt.Sprintf(c.constant, c.cell(r.Results[0])))
+		}
+	}
+	var references []string
+	for _, result := range r.Results {
+		if fact := fmt.Sprintf("reference of %s: %s", result.Work, result.Reference); !slices.Contains(references, fact) {
+			references = append(references, fact)
+		}
+	}
+	return append(lines, strings.Join(append(facts, references...), "; "),
+		"us: median of a call over the batch, ± half of p10 to p90; floor: a maximum pass over float32 rows")
+}
+
+// column is a column of results. Those with a constant text are shown only if
+// their cells differ; otherwise the caption says what they all are.
+type column struct {
+	head     string // "\n" breaks the line in a text table
+	right    bool
+	constant string
+	cell     func(bench.Result) string
+}
+
+var resultColumns = []column{
+	{"work", false, "work %s", func(r bench.Result) string { return r.Work }},
+	{"rows", false, "%s rows", func(r bench.Result) string { return r.Source }},
+	{"tier", false, "tier %s", func(r bench.Result) string { return r.Tier }},
+	{"threads", true, "threads %s", func(r bench.Result) string { return fmt.Sprint(r.Threads) }},
+	{"batch", true, "", func(r bench.Result) string { return fmt.Sprint(r.Batch) }},
+	{"vocab", true, "", func(r bench.Result) string { return thousands(r.Vocab) }},
+	{"top-k", true, "", func(r bench.Result) string { return fmt.Sprint(r.TopK) }},
+	{"dtype", false, "", func(r bench.Result) string { return string(r.DType) }},
+	{"reference\n(us)", true, "", func(r bench.Result) string { return micros(r.ReferenceUS) }},
+	{"ours\n(us)", true, "", func(r bench.Result) string { return micros(r.OursUS) }},
+	{"±%", true, "", func(r bench.Result) string { return fmt.Sprintf("%.0f", 100*r.Spread()) }},
+	{"speed-\nup", true, "", func(r bench.Result) string { return ratio(r.Speedup) }},
+	{"floor\n(us)", true, "", func(r bench.Result) string { return micros(r.FloorUS) }},
+	{"ours /\nfloor", true, "", func(r bench.Result) string { return ratio(r.FloorRatio) }},
+	{"max\n|diff|", true, "", func(r bench.Result) string { return fmt.Sprintf("%g", r.MaxAbsDiff) }},
+	{"indices\nequal", true, "", func(r bench.Result) string { return yes(r.IndicesEqual) }},
+}
+
+func varies(c column, results []bench.Result) bool {
+	return slices.ContainsFunc(results, func(r bench.Result) bool { return c.cell(r) != c.cell(results[0]) })
+}
+
+func resultGrid(results []bench.Result) grid {
+	var g grid
+	for _, c := range resultColumns {
+		if c.constant == "" || varies(c, results) {
+			g.columns = append(g.columns, heading{c.head, c.right})
+		}
+	}
+	for _, r := range results {
+		var row []string
+		for _, c := range resultColumns {
+			if c.constant == "" || varies(c, results) {
+				row = append(row, c.cell(r))
+			}
+		}
+		g.rows = append(g.rows, row)
+	}
+	return g
+}
+
+func peerGrid(results []bench.Result) grid {
+	g := grid{columns: []heading{
+		{"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"software", false}, {"on", false},
+		{"it\n(us)", true}, {"ours\n(us)", true}, {"speed-\nup", true}, {"values\nequal", true}, {"indices\nequal", true},
+	}}
+	for _, r := range results {
+		for _, name := range peerNames([]bench.Result{r}) {
+			p := r.Peers[name]
+			g.rows = append(g.rows, []string{
+				fmt.Sprint(r.Batch), thousands(r.Vocab), fmt.Sprint(r.TopK), string(r.DType), name + " " + p.Version, string(p.DType),
+				micros(p.US), micros(r.OursUS), ratio(p.US / r.OursUS), yes(p.ValuesEqual), yes(p.IndicesEqual),
+			})
+		}
+	}
+	return g
+}
+
+// methods says what was timed of each peer.
+func methods(results []bench.Result) string {
+	var lines []string
+	for _, r := range results {
+		for _, name := range peerNames([]bench.Result{r}) {
+			if line := fmt.Sprintf("%s: %s.", name, r.Peers[name].Method); !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// peerNames lists the peers of the results, in alphabetical order.
+func peerNames(results []bench.Result) []string {
+	var names []string
+	for _, r := range results {
+		for name := range r.Peers {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func acceptanceGrid(verdicts []bench.Verdict) grid {
+	g := grid{columns: []heading{{"work", false}, {"must", true}, {"aim", true}, {"measured", true}, {"figure", false}, {"verdict", false}}}
+	for _, v := range verdicts {
+		measured, verdict := ratioDigits(v.Measured), v.Verdict
+		if v.Verdict == bench.NotMeasured {
+			measured = "-"
+		} else if v.Worst != "" {
+			verdict += " (worst: " + v.Worst + ")"
+		}
+		g.rows = append(g.rows, []string{v.Work, ratioDigits(v.Must), ratioDigits(v.Aim), measured, string(v.Figure), verdict})
+	}
+	return g
+}
+
+// summary counts the verdicts.
+func summary(verdicts []bench.Verdict) string {
+	counts := map[string]int{}
+	for _, v := range verdicts {
+		counts[v.Verdict]++
+	}
+	parts := []string{}
+	for _, verdict := range []string{bench.Met, bench.MustOnly, bench.Missed, bench.NotMeasured} {
+		if counts[verdict] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[verdict], verdict))
+		}
+	}
+	return fmt.Sprintf("%d bars: %s.", len(verdicts), strings.Join(parts, ", "))
+}
+
+// micros shows three or four digits.
+func micros(us float64) string {
+	switch {
+	case us < 1:
+		return fmt.Sprintf("%.3f", us)
+	case us < 100:
+		return fmt.Sprintf("%.2f", us)
+	}
+	return fmt.Sprintf("%.0f", us)
+}
+
+func ratio(x float64) string { return ratioDigits(x) + "x" }
+
+func ratioDigits(x float64) string {
+	switch {
+	case x == float64(int(x)):
+		return fmt.Sprintf("%.0f", x)
+	case x < 10:
+		return fmt.Sprintf("%.2f", x)
+	case x < 100:
+		return fmt.Sprintf("%.1f", x)
+	}
+	return fmt.Sprintf("%.0f", x)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "NO"
+}
+
+// thousands writes n with commas.
+func thousands(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,136 @@
+package report
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ai-kernel-factory/aikf/internal/bench"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func result(source string, batch, k int, dtype bench.DType, ours, reference float64) bench.Result {
+	floor := 1.25 * float64(batch)
+	return bench.Result{
+		Device: "cpu", Tier: "avx512", Work: bench.TopK, Source: source, Batch: batch, Vocab: 50304, TopK: k, DType: dtype, Threads: 1,
+		Inputs: 4, Samples: 200, Reference: bench.TypedHeap,
+		ReferenceUS: reference, ReferenceUSP10: reference * 0.9, ReferenceUSP90: reference * 1.2,
+		OursUS: ours, OursUSP10: ours * 0.98, OursUSP90: ours * 1.04, Speedup: reference / ours,
+		FloorUS: floor, FloorUSP10: floor, FloorUSP90: floor, FloorRatio: ours / floor,
+		DTypeFloorUS: 0.6, DTypeFloorUSP10: 0.5, DTypeFloorUSP90: 0.7, IndicesEqual: true, WorkspaceBytes: 9000,
+	}
+}
+
+// records are what the golden files show.
+func records() map[string]bench.Record {
+	base := bench.Record{
+		Schema:  bench.Schema,
+		Machine: bench.Machine{CPU: "Example 9000", Cores: 4, OS: "linux", Arch: "amd64", Go: "go1.26.0", Tiers: []string{"avx512", "avx2", "pure"}, Virtual: true},
+		Command: "aikf bench", Commit: "0123456789abcdef0123456789abcdef01234567-dirty", Date: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Seed: 1,
+	}
+	matrix := base
+	matrix.Results = []bench.Result{
+		result(bench.Random, 1, 50, bench.BFloat16, 1.59, 50.7),
+		result(bench.Random, 32, 200, bench.BFloat16, 83.4, 3456),
+		result(bench.Real, 1, 50, bench.BFloat16, 1.7, 31),
+	}
+	peers := base
+	peers.Command = "aikf bench --against torch,numpy --work topk,stream"
+	one := result(bench.Random, 1, 50, bench.BFloat16, 1.6, 50)
+	one.Peers = map[string]bench.PeerResult{
+		"torch": {Version: "1.13.0", Method: "torch.topk(x, k)", DType: bench.BFloat16, US: 54, USP10: 53, USP90: 56, Samples: 200, ValuesEqual: true},
+	}
+	stream := result(bench.Random, 1, 50, bench.BFloat16, 2, 1.6)
+	stream.Work, stream.Reference = bench.Stream, bench.Select
+	peers.Results = []bench.Result{one, stream}
+	peers.Notes = []string{"numpy not found (/usr/bin/python3: No module named 'numpy')"}
+	acceptance := base
+	acceptance.Command = "aikf bench --acceptance"
+	acceptance.Results = matrix.Results
+	acceptance.Acceptance = []bench.Verdict{
+		{Work: "float32, k = 50", Figure: bench.OverFloor, Must: 2, Aim: 1.6, Measured: 1.55, Verdict: bench.Met},
+		{Work: "float32, k = 200", Figure: bench.OverFloor, Must: 2.8, Aim: 2.2, Measured: 2.51, Verdict: bench.MustOnly},
+		{Work: "worst adversarial row", Figure: bench.OverFloor, Must: 10, Aim: 5, Measured: 12.3, Verdict: bench.Missed, Worst: "ascending, float32"},
+		{Work: "torch.topk", Figure: bench.TimesFaster, Must: 20, Aim: 20, Verdict: bench.NotMeasured, Reason: "needs --against torch, and a python3 that has it"},
+	}
+	return map[string]bench.Record{"matrix": matrix, "peers": peers, "acceptance": acceptance}
+}
+
+func TestGolden(t *testing.T) {
+	for name, record := range records() {
+		for _, format := range []string{Table, Markdown, CSV} {
+			var got bytes.Buffer
+			if err := Write(&got, format, record); err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", name+"."+format)
+			if *update {
+				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != strings.ReplaceAll(string(want), "\r\n", "\n") {
+				t.Errorf("%s: got\n%s\nwant\n%s", golden, &got, want)
+			}
+			if format != Table {
+				continue
+			}
+			for line := range strings.Lines(got.String()) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 {
+					t.Errorf("%s: a line of %d columns: %s", golden, n, line)
+				}
+			}
+		}
+	}
+}
+
+func TestJSONIsTheRecord(t *testing.T) {
+	for name, record := range records() {
+		var text bytes.Buffer
+		if err := Write(&text, JSON, record); err != nil {
+			t.Fatal(err)
+		}
+		decoded, err := bench.DecodeRecord(&text)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if len(decoded.Results) != len(record.Results) || len(decoded.Acceptance) != len(record.Acceptance) {
+			t.Errorf("%s: %+v", name, decoded)
+		}
+	}
+}
+
+func TestUnknownFormat(t *testing.T) {
+	var text bytes.Buffer
+	if err := Write(&text, "pdf", records()["matrix"]); err == nil || text.Len() > 0 {
+		t.Errorf("error %v, wrote %q", err, &text)
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 151936: "151,936", 1234567: "1,234,567"} {
+		if got := thousands(n); got != want {
+			t.Errorf("thousands(%d) = %q", n, got)
+		}
+	}
+	for us, want := range map[float64]string{0.1234: "0.123", 1.599: "1.60", 99.5: "99.50", 123.4: "123"} {
+		if got := micros(us); got != want {
+			t.Errorf("micros(%v) = %q", us, got)
+		}
+	}
+	for x, want := range map[float64]string{0: "0", 20: "20", 1.234: "1.23", 31.25: "31.2", 340.6: "341"} {
+		if got := ratioDigits(x); got != want {
+			t.Errorf("ratioDigits(%v) = %q", x, got)
+		}
+	}
+}
