@@ -130,9 +130,7 @@ func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 		n := len(r.packed)
 		written, words := simd.Expand(r.plan.Tier, r.packed[n:r.plan.Capacity], bitmap, block, base+uint32(read), r.order)
 		r.packed = r.packed[:n+written]
-		if r.KeepBits {
-			r.keep(elements, base, r.packed[n:])
-		}
+		r.keep(elements, base, r.packed[n:], least)
 		if words < len(bitmap) {
 			r.cut()
 			r.crowded = true
