@@ -83,159 +83,147 @@ func Rank(groups []int32, rank int) int32 {
 // The bitmap has a word for every 64 elements, the last one padded with zeros.
 //
 // Lines of 64 bytes are first looked at as a whole, in machine words; those in
-// which an element may pass are listed, and then compared element by element.
-// Neither takes a branch that could be mispredicted.
+// which an element may pass are listed, and then compared with care. Neither
+// takes a branch that could be mispredicted: that costs as much as two lines.
 func Filter[E Bits](bitmap []uint64, row []E, least uint32, order key.Order) {
 	clear(bitmap)
 	t := newThreshold[E](least, order)
-	for block := range slices.Chunk(row, listed*t.elements) {
+	for block := range slices.Chunk(row, listed*t.elements()) {
+		lines := linesOf(block)
 		var list [listed]uint16
-		whole := len(block) / t.elements
-		bytes := bytesOf(block[:whole*t.elements])
-		n := t.listLarge(&list, bytes)
-		if n > uint(whole)/4 {
-			n = t.listPassing(&list, bytes)
+		large := list[:t.look(&list, lines)]
+		for _, line := range large[:t.mark(bitmap, large, lines)] {
+			first := int(line) * t.elements()
+			setEach(bitmap, block, first, first+t.elements(), least, order)
 		}
-		for _, line := range list[:n] {
-			i := int(line) * t.elements
-			if t.hasNaN(bytes[StopBytes*int(line):]) {
-				setEach(bitmap, block, i, i+t.elements, least, order)
-			} else {
-				bitmap[i>>6] |= passing(block[i:i+t.elements], least, order.Flip) << (i & 63)
-			}
-		}
-		setEach(bitmap, block, whole*t.elements, len(block), least, order)
+		setEach(bitmap, block, len(lines)*t.elements(), len(block), least, order)
 		bitmap = bitmap[(len(block)+63)/64:]
 	}
 }
 
-// listed is how many lines are listed at a time: 4,096 of 64 bytes.
-const listed = 4096
-
-// setEach sets the bits of the elements from first to end that have at least the
-// key least.
+// setEach sets or clears the bits of the elements from first to end.
 func setEach[E Bits](bitmap []uint64, block []E, first, end int, least uint32, order key.Order) {
 	for i := first; i < end; i++ {
+		bitmap[i>>6] &^= 1 << (i & 63)
 		if order.Key(key.Widen(block[i])) >= least {
 			bitmap[i>>6] |= 1 << (i & 63)
 		}
 	}
 }
 
-// passing returns the bits of the elements of a line without NaN that have at
-// least the key least.
-func passing[E Bits](line []E, least uint32, flip uint32) (word uint64) {
-	if least == key.SignBit {
-		least-- // the key of -0, before it is made equal to +0
-	}
-	for _, x := range line { // the last one ends up in the top bit
-		y := key.Widen(x) ^ flip
-		over := int64(y^(uint32(int32(y)>>31)|key.SignBit)) - int64(least)
-		word = word>>1 | uint64(^over)&(1<<63)
-	}
-	return word >> (64 - len(line))
+// line is what Filter looks at as a whole. Its words may begin anywhere, and
+// hold their elements in the order of the machine.
+type line [StopBytes]byte
+
+// linesOf views elements as lines, but for what is left over at the end.
+func linesOf[E Bits](elements []E) []line {
+	var zero E
+	return unsafe.Slice((*line)(unsafe.Pointer(unsafe.SliceData(elements))), len(elements)*int(unsafe.Sizeof(zero))/StopBytes)
 }
+
+// word returns the word that begins at byte i.
+func (l *line) word(i uint) uint64 { return binary.NativeEndian.Uint64(l[i : i+8]) }
+
+// littleEndian says that the first element of a word is in its lowest bits.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// listed is how many lines are listed at a time.
+const listed = 4096
 
 // threshold holds numbers for the elements of a machine word, side by side.
 // Adding to a magnitude carries into the sign's place just when the magnitude is
 // large enough, and never further.
 type threshold struct {
-	elements int    // in a line
-	signs    uint64 // the sign bits
-	flip     uint64 // the signs if the smallest value is the best
-	nan      uint64 // carries out of a NaN's magnitude
-	carry    uint64 // carries out of a magnitude at the threshold or, if negative, past it
-	negative bool   // the threshold is zero or negative
+	width  int    // bits of an element
+	signs  uint64 // the sign bits
+	nan    uint64 // carries out of a NaN's magnitude
+	large  uint64 // carries out of every magnitude that may pass, whatever the sign
+	carry  uint64 // carries out of a magnitude at the threshold or, if negative, past it
+	toggle uint64 // makes the sign 1 where a carry counts
+	invert uint64 // all ones if it then counts against the element
+	gather uint64 // a factor that moves the sign bits to the top, side by side
 }
 
 func newThreshold[E Bits](least uint32, order key.Order) threshold {
 	var zero E
 	width := 8 * int(unsafe.Sizeof(zero))
-	shift := 32 - width
-	sign := uint64(key.SignBit) >> shift
-	spread := func(x uint64) uint64 {
-		for bits := width; bits < 64; bits *= 2 {
-			x |= x << bits
+	narrow := 32 - width
+	spread := func(x uint64, distance int) uint64 {
+		for ; distance < 64; distance *= 2 {
+			x |= x << distance
 		}
 		return x
 	}
+	sign, infinity := uint64(key.SignBit)>>narrow, uint64(order.Infinity)>>narrow
 	t := threshold{
-		elements: 8 * StopBytes / width,
-		signs:    spread(sign),
-		flip:     spread(uint64(order.Flip) >> shift),
-		nan:      spread(sign - 1 - uint64(order.Infinity)>>shift),
-		negative: least <= key.SignBit,
+		width:  width,
+		signs:  spread(sign, width),
+		nan:    spread(sign-1-infinity, width),
+		toggle: spread(uint64(^order.Flip&key.SignBit)>>narrow, width),
+		gather: spread(1, width-1),
 	}
-	switch {
-	case least > key.SignBit: // a magnitude passes from this one on
-		t.carry = spread(sign - min((uint64(least)-key.SignBit+1<<shift-1)>>shift, uint64(order.Infinity)>>shift+1))
-	case least == key.SignBit: // zero: -0 passes, too
-		t.carry = spread(sign - 1)
-	default: // a negative magnitude past this one does not pass
-		t.carry = spread(sign - 1 - uint64(^least&^key.SignBit)>>shift)
+	if least > key.SignBit { // a magnitude passes from this one on, rounded up
+		magnitude := (uint64(least) - key.SignBit + 1<<narrow - 1) >> narrow
+		t.carry = spread(sign-min(magnitude, infinity+1), width)
+		t.large = t.carry
+		return t
 	}
+	// A negative magnitude past this one does not pass; that of zero is -0's.
+	magnitude := uint64(^min(least, key.SignBit-1)&^key.SignBit) >> narrow
+	t.carry, t.large = spread(sign-1-magnitude, width), t.signs
+	t.toggle, t.invert = t.toggle^t.signs, ^uint64(0)
 	return t
 }
 
-// listLarge lists the lines in which a magnitude reaches the threshold's, or all
-// if it is negative. It leaves the signs aside; NaN has the largest magnitudes.
-func (t *threshold) listLarge(list *[listed]uint16, bytes []byte) (n uint) {
-	magnitudes, carry := ^t.signs, t.carry
-	if t.negative {
-		carry = t.signs
-	}
-	for at := 0; at+64 <= len(bytes); at += 64 {
-		b := bytes[at : at+64 : at+64]
-		large := (binary.NativeEndian.Uint64(b[0:8])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[8:16])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[16:24])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[24:32])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[32:40])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[40:48])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[48:56])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[56:64])&magnitudes + carry)
-		list[n%listed] = uint16(at / 64)
-		n += notZero(large &^ magnitudes)
-	}
-	return n
-}
+// elements returns how many there are in a line.
+func (t *threshold) elements() int { return 8 * StopBytes / t.width }
 
-// listPassing lists the lines in which an element may pass. NaN may.
-func (t *threshold) listPassing(list *[listed]uint16, bytes []byte) (n uint) {
-	for at := 0; at+64 <= len(bytes); at += 64 {
-		var pass uint64
-		for b := bytes[at : at+64]; len(b) >= 8; b = b[8:] {
-			word := binary.NativeEndian.Uint64(b) ^ t.flip
-			magnitudes := word &^ t.signs
-			if t.negative {
-				pass |= ^(word & (magnitudes + t.carry))
-			} else {
-				pass |= (magnitudes + t.carry) &^ word
-			}
-			pass |= magnitudes + t.nan
+// look lists the lines in which a magnitude is large, NaN being the largest, and
+// returns how many. It leaves the signs aside.
+func (t *threshold) look(list *[listed]uint16, lines []line) (n uint) {
+	signs, magnitudes, large := t.signs, ^t.signs, t.large
+	for i := range lines {
+		l := &lines[i]
+		carries := (l.word(0)&magnitudes + large) | (l.word(8)&magnitudes + large) |
+			(l.word(16)&magnitudes + large) | (l.word(24)&magnitudes + large) |
+			(l.word(32)&magnitudes + large) | (l.word(40)&magnitudes + large) |
+			(l.word(48)&magnitudes + large) | (l.word(56)&magnitudes + large)
+		list[n%listed] = uint16(i)
+		if carries&signs != 0 {
+			n++
 		}
-		list[n%listed] = uint16(at / 64)
-		n += notZero(pass & t.signs)
 	}
 	return n
 }
 
-// hasNaN reports whether the first line has a NaN.
-func (t *threshold) hasNaN(bytes []byte) bool {
-	var nan uint64
-	for b := bytes[:StopBytes]; len(b) >= 8; b = b[8:] {
-		nan |= binary.NativeEndian.Uint64(b)&^t.signs + t.nan
+// mark sets the bits of the listed lines, moves those with a NaN, whose bits are
+// wrong, to the front of the list, and returns how many these are.
+func (t *threshold) mark(bitmap []uint64, list []uint16, lines []line) (n uint) {
+	if !littleEndian {
+		return uint(len(list)) // the bits would be in the wrong order
 	}
-	return nan&t.signs != 0
-}
-
-// notZero is 1 if x is not 0.
-func notZero(x uint64) uint { return uint((x | -x) >> 63) }
-
-// bytesOf views elements as bytes.
-func bytesOf[E Bits](elements []E) []byte {
-	var zero E
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(elements))), len(elements)*int(unsafe.Sizeof(zero)))
+	signs, magnitudes, nan, carry, toggle, gather := t.signs, ^t.signs, t.nan, t.carry, t.toggle, t.gather
+	lanes := 64 / t.width
+	for _, at := range list {
+		l := &lines[at]
+		var passing, nans uint64
+		for i := uint(0); i < StopBytes; i += 8 {
+			word := l.word(i)
+			magnitude := word & magnitudes
+			nans |= magnitude + nan
+			// The bits of this word above those of the words before.
+			passing = passing>>lanes | (magnitude+carry)&(word^toggle)&signs*gather&^(1<<63>>(lanes-1)-1)
+		}
+		passing ^= t.invert
+		passing >>= 64 - 8*lanes
+		bit := int(at) * 8 * lanes
+		bitmap[bit>>6] |= passing << (bit & 63)
+		list[n] = at
+		if nans&signs != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // Filter32 is Filter for float32, with the numbers of [key.Order.Above32].
