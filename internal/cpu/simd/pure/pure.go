@@ -82,34 +82,43 @@ func Rank(groups []int32, rank int) int32 {
 // Filter sets bit i of the bitmap just when row[i] has at least the key least.
 // The bitmap has a word for every 64 elements, the last one padded with zeros.
 //
-// Lines of 64 bytes are first looked at as a whole, in machine words; those in
-// which an element may pass are listed, and then compared with care. Neither
-// takes a branch that could be mispredicted: that costs as much as two lines.
+// Lines of 64 bytes are first looked at as a whole, in machine words, for large
+// magnitudes. Where there are few, only these are compared; where there are
+// many, or the threshold is not positive, every element is. The look takes no
+// branch that could be mispredicted: that would cost as much as two lines.
 func Filter[E Bits](bitmap []uint64, row []E, least uint32, order key.Order) {
 	clear(bitmap)
-	t := newThreshold[E](least, order)
-	for block := range slices.Chunk(row, listed*t.elements()) {
+	m := newMagnitudes[E](least, order)
+	var list [listed]uint16
+	for block := range slices.Chunk(row, listed*m.elements()) {
 		lines := linesOf(block)
-		var list [listed]uint16
-		large := list[:t.look(&list, lines)]
-		for _, line := range large[:t.mark(bitmap, large, lines)] {
-			first := int(line) * t.elements()
-			setEach(bitmap, block, first, first+t.elements(), least, order)
+		large := list[:m.look(&list, lines)]
+		first := 0 // of those to be compared one by one
+		if len(large) <= len(lines)/2 {
+			for _, line := range large {
+				at := int(line) * m.elements()
+				for places := m.places(&lines[line]); places != 0; places &= places - 1 {
+					i := at + m.element(bits.TrailingZeros64(places))
+					var pass uint64
+					if order.Key(key.Widen(block[i])) >= least {
+						pass = 1
+					}
+					bitmap[i>>6] |= pass << (i & 63)
+				}
+			}
+			first = len(lines) * m.elements()
 		}
-		setEach(bitmap, block, len(lines)*t.elements(), len(block), least, order)
+		for i := first; i < len(block); i++ {
+			if order.Key(key.Widen(block[i])) >= least {
+				bitmap[i>>6] |= 1 << (i & 63)
+			}
+		}
 		bitmap = bitmap[(len(block)+63)/64:]
 	}
 }
 
-// setEach sets or clears the bits of the elements from first to end.
-func setEach[E Bits](bitmap []uint64, block []E, first, end int, least uint32, order key.Order) {
-	for i := first; i < end; i++ {
-		bitmap[i>>6] &^= 1 << (i & 63)
-		if order.Key(key.Widen(block[i])) >= least {
-			bitmap[i>>6] |= 1 << (i & 63)
-		}
-	}
-}
+// listed is how many lines are listed at a time.
+const listed = 1024
 
 // line is what Filter looks at as a whole. Its words may begin anywhere, and
 // hold their elements in the order of the machine.
@@ -124,71 +133,52 @@ func linesOf[E Bits](elements []E) []line {
 // word returns the word that begins at byte i.
 func (l *line) word(i uint) uint64 { return binary.NativeEndian.Uint64(l[i : i+8]) }
 
-// littleEndian says that the first element of a word is in its lowest bits.
-var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
-
-// listed is how many lines are listed at a time.
-const listed = 4096
-
-// threshold holds numbers for the elements of a machine word, side by side.
-// Adding to a magnitude carries into the sign's place just when the magnitude is
-// large enough, and never further.
-type threshold struct {
-	width  int    // bits of an element
-	signs  uint64 // the sign bits
-	nan    uint64 // carries out of a NaN's magnitude
-	large  uint64 // carries out of every magnitude that may pass, whatever the sign
-	carry  uint64 // carries out of a magnitude at the threshold or, if negative, past it
-	toggle uint64 // makes the sign 1 where a carry counts
-	invert uint64 // all ones if it then counts against the element
-	gather uint64 // a factor that moves the sign bits to the top, side by side
+// magnitudes tells the elements of a word whose magnitude, without the sign, is
+// large enough for a threshold.
+type magnitudes struct {
+	signs     uint64 // the sign bits
+	carry     uint64 // carries out of a large magnitude into the sign's place, and never further
+	logWidth  int    // of the bits of an element
+	firstLane int    // where a word has its first element
 }
 
-func newThreshold[E Bits](least uint32, order key.Order) threshold {
+// newMagnitudes returns the magnitudes that may have at least the key least:
+// those of NaN are the largest, and all are large unless it is a positive one.
+func newMagnitudes[E Bits](least uint32, order key.Order) magnitudes {
 	var zero E
 	width := 8 * int(unsafe.Sizeof(zero))
-	narrow := 32 - width
-	spread := func(x uint64, distance int) uint64 {
-		for ; distance < 64; distance *= 2 {
-			x |= x << distance
+	m := magnitudes{logWidth: bits.TrailingZeros(uint(width))}
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		m.firstLane = 64/width - 1
+	}
+	spread := func(x uint32) (word uint64) {
+		for at := 0; at < 64; at += width {
+			word |= uint64(x>>(32-width)) << at
 		}
-		return x
+		return word
 	}
-	sign, infinity := uint64(key.SignBit)>>narrow, uint64(order.Infinity)>>narrow
-	t := threshold{
-		width:  width,
-		signs:  spread(sign, width),
-		nan:    spread(sign-1-infinity, width),
-		toggle: spread(uint64(^order.Flip&key.SignBit)>>narrow, width),
-		gather: spread(1, width-1),
+	m.signs, m.carry = spread(key.SignBit), spread(key.SignBit)
+	if least > key.SignBit {
+		m.carry = spread(key.SignBit - min(least-key.SignBit, order.Infinity))
 	}
-	if least > key.SignBit { // a magnitude passes from this one on, rounded up
-		magnitude := (uint64(least) - key.SignBit + 1<<narrow - 1) >> narrow
-		t.carry = spread(sign-min(magnitude, infinity+1), width)
-		t.large = t.carry
-		return t
-	}
-	// A negative magnitude past this one does not pass; that of zero is -0's.
-	magnitude := uint64(^min(least, key.SignBit-1)&^key.SignBit) >> narrow
-	t.carry, t.large = spread(sign-1-magnitude, width), t.signs
-	t.toggle, t.invert = t.toggle^t.signs, ^uint64(0)
-	return t
+	return m
 }
 
 // elements returns how many there are in a line.
-func (t *threshold) elements() int { return 8 * StopBytes / t.width }
+func (m *magnitudes) elements() int { return 8 * StopBytes >> m.logWidth }
 
-// look lists the lines in which a magnitude is large, NaN being the largest, and
-// returns how many. It leaves the signs aside.
-func (t *threshold) look(list *[listed]uint16, lines []line) (n uint) {
-	signs, magnitudes, large := t.signs, ^t.signs, t.large
-	for i := range lines {
-		l := &lines[i]
-		carries := (l.word(0)&magnitudes + large) | (l.word(8)&magnitudes + large) |
-			(l.word(16)&magnitudes + large) | (l.word(24)&magnitudes + large) |
-			(l.word(32)&magnitudes + large) | (l.word(40)&magnitudes + large) |
-			(l.word(48)&magnitudes + large) | (l.word(56)&magnitudes + large)
-		list[n%listed] = uint16(i)
+// look lists the lines that have a large magnitude, and returns how many.
+func (m *magnitudes) look(list *[listed]uint16, lines []line) (n uint) {
+	signs, others, carry := m.signs, ^m.signs, m.carry
+	entries := list[:]
+	first := unsafe.Pointer(unsafe.SliceData(lines))
+	for at := 0; at < len(lines)*StopBytes; at += StopBytes {
+		l := (*line)(unsafe.Add(first, at)) // an index would cost two instructions of 40
+		carries := (l.word(0)&others + carry) | (l.word(8)&others + carry) |
+			(l.word(16)&others + carry) | (l.word(24)&others + carry) |
+			(l.word(32)&others + carry) | (l.word(40)&others + carry) |
+			(l.word(48)&others + carry) | (l.word(56)&others + carry)
+		entries[n] = uint16(at / StopBytes)
 		if carries&signs != 0 {
 			n++
 		}
@@ -196,34 +186,21 @@ func (t *threshold) look(list *[listed]uint16, lines []line) (n uint) {
 	return n
 }
 
-// mark sets the bits of the listed lines, moves those with a NaN, whose bits are
-// wrong, to the front of the list, and returns how many these are.
-func (t *threshold) mark(bitmap []uint64, list []uint16, lines []line) (n uint) {
-	if !littleEndian {
-		return uint(len(list)) // the bits would be in the wrong order
-	}
-	signs, magnitudes, nan, carry, toggle, gather := t.signs, ^t.signs, t.nan, t.carry, t.toggle, t.gather
-	lanes := 64 / t.width
-	for _, at := range list {
-		l := &lines[at]
-		var passing, nans uint64
-		for i := uint(0); i < StopBytes; i += 8 {
-			word := l.word(i)
-			magnitude := word & magnitudes
-			nans |= magnitude + nan
-			// The bits of this word above those of the words before.
-			passing = passing>>lanes | (magnitude+carry)&(word^toggle)&signs*gather&^(1<<63>>(lanes-1)-1)
-		}
-		passing ^= t.invert
-		passing >>= 64 - 8*lanes
-		bit := int(at) * 8 * lanes
-		bitmap[bit>>6] |= passing << (bit & 63)
-		list[n] = at
-		if nans&signs != 0 {
-			n++
-		}
-	}
-	return n
+// places returns a bit for each large magnitude of the line, for element to
+// tell which.
+func (m *magnitudes) places(l *line) uint64 {
+	signs, others, carry := m.signs, ^m.signs, m.carry
+	return (l.word(0)&others+carry)&signs | (l.word(8)&others+carry)&signs>>1 |
+		(l.word(16)&others+carry)&signs>>2 | (l.word(24)&others+carry)&signs>>3 |
+		(l.word(32)&others+carry)&signs>>4 | (l.word(40)&others+carry)&signs>>5 |
+		(l.word(48)&others+carry)&signs>>6 | (l.word(56)&others+carry)&signs>>7
+}
+
+// element returns which of the line's elements has that place: counted down from
+// the sign's, it is the word.
+func (m *magnitudes) element(place int) int {
+	lane, word := place>>(m.logWidth&63), ^place&(1<<(m.logWidth&63)-1)
+	return word<<((6-m.logWidth)&63) + lane ^ m.firstLane
 }
 
 // Filter32 is Filter for float32, with the numbers of [key.Order.Above32].
