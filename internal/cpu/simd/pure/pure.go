@@ -30,24 +30,22 @@ const StopBytes = 64
 func Sample[E Bits](groups []int32, row []E, step int, order key.Order) {
 	var zero E
 	lanes := StopBytes / int(unsafe.Sizeof(zero))
-	for i := range groups {
-		groups[i] = math.MinInt32
-	}
-	first := 0
-	for start := 0; start+lanes <= len(row); start += step * lanes {
-		line := row[start : start+lanes]
-		maxima := groups[first:]
-		maxima = maxima[:len(line)] // tells the compiler that no index is out of range
-		for i, x := range line {
-			y := int32(key.Widen(x) ^ order.Flip)
-			y ^= int32(uint32(y>>31) >> 1)
-			if y > maxima[i] { // seldom after the first few lines
-				maxima[i] = y
+	row = row[:len(row)/lanes*lanes]
+	flip, next := order.Flip, step*len(groups) // the same group's next element
+	for g := range groups {
+		first := g/lanes*(step*lanes) + g%lanes
+		// Positive floats are ordered as integers are.
+		best := int32(-1)
+		for i := first; i < len(row); i += next {
+			best = max(best, int32(key.Widen(row[i])^flip))
+		}
+		if best < 0 { // the smallest of the negative ones is the best
+			for i := first; i < len(row); i += next {
+				best = min(best, int32(key.Widen(row[i])^flip))
 			}
+			best ^= math.MaxInt32
 		}
-		if first += lanes; first == len(groups) {
-			first = 0
-		}
+		groups[g] = best
 	}
 }
 
@@ -61,12 +59,7 @@ func Rank(groups []int32, rank int) int32 {
 	enough := rank + rank/32
 	for low < high { // at least rank groups reach low, fewer reach high+1
 		middle := (low + high + 1) >> 1
-		reach := 0
-		for _, g := range groups {
-			if int64(g) >= middle {
-				reach++
-			}
-		}
+		reach := reached(groups, int32(middle))
 		switch {
 		case reach < rank:
 			high = middle - 1
@@ -77,6 +70,16 @@ func Rank(groups []int32, rank int) int32 {
 		}
 	}
 	return int32(low)
+}
+
+// reached returns how many groups reach the value.
+func reached(groups []int32, value int32) (n int) {
+	for _, g := range groups {
+		if g >= value {
+			n++
+		}
+	}
+	return n
 }
 
 // Filter sets bit i of the bitmap just when row[i] has at least the key least.
