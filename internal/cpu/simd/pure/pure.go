@@ -31,16 +31,16 @@ func Sample[E Bits](groups []int32, row []E, step int, order key.Order) {
 	var zero E
 	lanes := StopBytes / int(unsafe.Sizeof(zero))
 	row = row[:len(row)/lanes*lanes]
-	flip, next := order.Flip, step*len(groups) // the same group's next element
+	flip, next := order.Flip, uint(step*len(groups)) // the same group's next element
 	for g := range groups {
-		first := g/lanes*(step*lanes) + g%lanes
+		first := uint(g/lanes*(step*lanes) + g%lanes)
 		// Positive floats are ordered as integers are.
 		best := int32(-1)
-		for i := first; i < len(row); i += next {
+		for i := first; i < uint(len(row)); i += next {
 			best = max(best, int32(key.Widen(row[i])^flip))
 		}
 		if best < 0 { // the smallest of the negative ones is the best
-			for i := first; i < len(row); i += next {
+			for i := first; i < uint(len(row)); i += next {
 				best = min(best, int32(key.Widen(row[i])^flip))
 			}
 			best ^= math.MaxInt32
@@ -217,7 +217,7 @@ type line [StopBytes]byte
 func (l *line) word(i uint) uint64 { return binary.NativeEndian.Uint64(l[i : i+8]) }
 
 // look lists the lines that have a large element, and returns how many.
-func (s *search) look(block []byte) (n uint) {
+func (s *search) look(block []byte) (n uint64) {
 	signs, others, carry := s.signs, ^s.signs, s.carry
 	lines := s.lines[:]
 	first := unsafe.Pointer(unsafe.SliceData(block))
@@ -228,9 +228,8 @@ func (s *search) look(block []byte) (n uint) {
 			(l.word(32)&others + carry) | (l.word(40)&others + carry) |
 			(l.word(48)&others + carry) | (l.word(56)&others + carry)
 		lines[n] = uint16(at)
-		if carries&signs != 0 {
-			n++
-		}
+		_, one := bits.Add64(carries&signs, math.MaxUint64, 0) // carries out unless none did
+		n, _ = bits.Add64(n, 0, one)
 	}
 	return n
 }
@@ -293,14 +292,20 @@ const ExpandRoom = 64 + 16
 // ExpandRoom places are left in packed, and returns how many it wrote and how
 // many words of the bitmap it has read.
 func Expand[E Bits](packed []uint64, bitmap []uint64, row []E, base uint32, order key.Order) (written, words int) {
+	if len(packed) < ExpandRoom {
+		return 0, 0
+	}
 	for w, word := range bitmap {
-		if len(packed)-written < ExpandRoom {
-			return written, w
+		if word == 0 {
+			continue
 		}
 		for ; word != 0; word &= word - 1 {
 			i := w<<6 + bits.TrailingZeros64(word)
 			packed[written] = key.Pack(order.Key(key.Widen(row[i])), base+uint32(i))
 			written++
+		}
+		if len(packed)-written < ExpandRoom {
+			return written, w + 1
 		}
 	}
 	return written, len(bitmap)
