@@ -193,13 +193,20 @@ func (s *search) reset(magnitude uint32, width int) {
 // find returns the large elements of a block of whole lines, and whether they
 // are few; else not all. NaN is larger than all numbers.
 func (s *search) find(block []byte) (large []uint16, few bool) {
+	signs, others, carry := s.signs, ^s.signs, s.carry
 	n := 0
 	for _, at := range s.lines[:s.look(block)] {
 		if n > room-64 {
 			return nil, false
 		}
+		l := (*line)(block[at:])
+		// A bit for each: as far below its lane's sign as there are words after it.
+		places := (l.word(0)&others+carry)&signs>>7 | (l.word(8)&others+carry)&signs>>6 |
+			(l.word(16)&others+carry)&signs>>5 | (l.word(24)&others+carry)&signs>>4 |
+			(l.word(32)&others+carry)&signs>>3 | (l.word(40)&others+carry)&signs>>2 |
+			(l.word(48)&others+carry)&signs>>1 | (l.word(56)&others+carry)&signs
 		first := int(at) << 3 >> (s.logWidth & 63)
-		for places := s.places((*line)(block[at:])); places != 0; places &= places - 1 {
+		for ; places != 0; places &= places - 1 {
 			place := bits.TrailingZeros64(places)
 			word, lane := place&7, place>>(s.logWidth&63)^s.firstLane
 			s.elements[n] = uint16(first + word<<((6-s.logWidth)&63) + lane)
@@ -232,16 +239,6 @@ func (s *search) look(block []byte) (n uint64) {
 		n, _ = bits.Add64(n, 0, one)
 	}
 	return n
-}
-
-// places returns a bit for each large element: as many places below the sign of
-// its lane as there are words after its own.
-func (s *search) places(l *line) uint64 {
-	signs, others, carry := s.signs, ^s.signs, s.carry
-	return (l.word(0)&others+carry)&signs>>7 | (l.word(8)&others+carry)&signs>>6 |
-		(l.word(16)&others+carry)&signs>>5 | (l.word(24)&others+carry)&signs>>4 |
-		(l.word(32)&others+carry)&signs>>3 | (l.word(40)&others+carry)&signs>>2 |
-		(l.word(48)&others+carry)&signs>>1 | (l.word(56)&others+carry)&signs
 }
 
 // bytesOf views elements as bytes.
