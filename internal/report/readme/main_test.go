@@ -44,7 +44,7 @@ func TestFill(t *testing.T) {
 
 func TestFillErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"\n<!-- generated: main.go -->\n":                          "1 generated parts begin, 0 of them end",
+		"\n<!-- generated: main.go -->\n":                           "1 generated parts begin, 0 of them end",
 		"\n<!-- generated: absent.go -->\n<!-- end -->\n":           "absent.go",
 		"\n<!-- generated: README.md -->\n<!-- end -->\n":           "README.md is neither",
 		"\n<!-- generated: results/broken.json -->\n<!-- end -->\n": "results/broken.json: bench: schema = 99",
