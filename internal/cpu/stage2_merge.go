@@ -53,13 +53,14 @@ func (r *Row[E]) keep(elements []E, base uint32, candidates []uint64, least uint
 		return
 	}
 	// Mostly there is none: neither zero nor a NaN that is the worst of all
-	// reaches the threshold, and the best is not a NaN.
+	// reaches the threshold, and there is no better NaN.
 	if least > key.SignBit {
-		best := uint64(0)
+		const carry = 1 << 32
+		var next uint64
 		for _, packed := range candidates {
-			best = max(best, packed)
+			next |= packed>>32 + 1 // carries out of the key of NaN
 		}
-		if key.Of(best) != r.order.NaN {
+		if next&carry == 0 {
 			return
 		}
 	}
