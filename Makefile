@@ -28,6 +28,7 @@ race:
 vet:
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l)
 	[ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
+	go mod tidy -diff
 	go vet ./...
 	cd _asm && go vet ./...
 
