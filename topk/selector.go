@@ -44,9 +44,22 @@ type batch[T Float] struct {
 
 // worker is one goroutine's share of a Selector.
 type worker[T Float] struct {
-	run   func() // selects rows until none is left; made once, so that a call allocates nothing
-	row16 cpu.Row[uint16]
-	row32 cpu.Row[uint32]
+	run func() // selects rows until none is left; made once, so that a call allocates nothing
+	rows
+}
+
+// rows holds the row of the width of T; the other is nil.
+type rows struct {
+	row16 *cpu.Row[uint16]
+	row32 *cpu.Row[uint32]
+}
+
+func newRows[T Float](keepBits bool) rows {
+	var zero T
+	if unsafe.Sizeof(zero) == 2 {
+		return rows{row16: &cpu.Row[uint16]{KeepBits: keepBits}}
+	}
+	return rows{row32: &cpu.Row[uint32]{KeepBits: keepBits}}
 }
 
 // Select writes the K largest logits of each row to dst, as the function
@@ -72,7 +85,7 @@ func (s *Selector[T]) Select(dst Result[T], logits []T, shape Shape) error {
 	s.replan(shape, tier)
 	s.batch = batch[T]{dst, logits, shape, orderOf[T](s.Options)}
 	for len(s.workers) < s.plan.Threads {
-		w := new(worker[T])
+		w := &worker[T]{rows: newRows[T](false)}
 		w.run = func() {
 			defer s.running.Done()
 			s.shareRows(w)
@@ -139,11 +152,10 @@ func (s *Selector[T]) selectRow(w *worker[T], i int) {
 	logits := s.logits[start : start+s.shape.length(i)]
 	out := i * s.shape.K
 	values, indices := s.dst.Values[out:out+k], s.dst.Indices[out:out+k]
-	var zero T
-	if unsafe.Sizeof(zero) == 2 {
-		selectInto(&w.row16, s.plan, s.order, values, indices, logits)
+	if w.row16 != nil {
+		selectInto(w.row16, s.plan, s.order, values, indices, logits)
 	} else {
-		selectInto(&w.row32, s.plan, s.order, values, indices, logits)
+		selectInto(w.row32, s.plan, s.order, values, indices, logits)
 	}
 }
 
