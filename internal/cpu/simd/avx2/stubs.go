@@ -39,6 +39,36 @@ func Sample16(groups []int32, row []uint16, step int, flip uint16)
 //go:noescape
 func Rank(groups []int32, rank int) int32
 
+// sort64 makes float64 of words and sorts each block of 64 of them, largest first. It stops where one is NaN, and returns how many words it has made float64.
+//
+//go:noescape
+func sort64(packed *uint64, blocks int) (floats int)
+
+// merge64 sorts each of the blocks of 64 float64, largest first, if they are bitonic.
+//
+//go:noescape
+func merge64(packed *uint64, blocks int)
+
+// flip compares float64 i before the end of a with float64 i of b, both of n (a multiple of 64), and puts the larger one into a and the smaller one into b.
+//
+//go:noescape
+func flip(a *uint64, b *uint64, n int)
+
+// fold puts the larger of float64 i before the end of a and float64 i of b, both of n (a multiple of 64), into a.
+//
+//go:noescape
+func fold(a *uint64, b *uint64, n int)
+
+// exchange puts the larger of float64 a[i] and b[i] into a and the smaller one into b, for n of them (a multiple of 64).
+//
+//go:noescape
+func exchange(a *uint64, b *uint64, n int)
+
+// integers turns n float64 back into words, and up to 3 more.
+//
+//go:noescape
+func integers(packed *uint64, n int)
+
 // Max32 is pure.Max32: the work that reading a row costs at least.
 //
 //go:noescape
