@@ -130,52 +130,58 @@ func tail(width int, row, n reg.GPVirtual, fill reg.VecVirtual) Mem {
 	return block
 }
 
-// filterLoop emits the loop of a filter over words of 64 elements: compare
-// leaves the truth of each in a bit of two masks of 32.
-func filterLoop(width int, fill reg.VecVirtual, compare func(at Mem) (low, high reg.GPVirtual)) {
+// filterLoop emits the loop of a filter over words of 64 elements, once for each
+// of its variants, which choose jumps to. compare leaves the truth of each
+// element in a bit of two masks of 32. What takes fewest instructions is best:
+// that is what the loop is bound by.
+func filterLoop(width int, fill reg.VecVirtual, variants []string, choose func(invert reg.GPVirtual), compare func(variant int, at Mem) [2]reg.GPVirtual) {
 	bitmap := GP64()
 	Load(Param("bitmap").Base(), bitmap)
 	row, n := gen.Slice("row")
 	invert := GP64()
 	Load(Param("invert"), invert)
 	wordBytes := 8 * width
-	word := func(row Mem, at Mem) {
-		low, high := compare(row)
-		SHLQ(Imm(32), high)
-		ORQ(high, low)
-		XORQ(invert, low)
-		MOVQ(low, at)
+	word := func(variant int, row Mem, at Mem) {
+		for i, bits := range compare(variant, row) {
+			if variant > 0 {
+				XORL(invert.As32(), bits.As32())
+			}
+			MOVL(bits.As32(), at.Offset(4*i))
+		}
 	}
-	SUBQ(U32(128), n)
-	JL(LabelRef("rest"))
-	Label("pair")
-	word(Mem{Base: row}, Mem{Base: bitmap})
-	word(Mem{Base: row, Disp: wordBytes}, Mem{Base: bitmap, Disp: 8})
-	ADDQ(U32(uint32(2*wordBytes)), row)
-	ADDQ(Imm(16), bitmap)
-	SUBQ(U32(128), n)
-	JGE(LabelRef("pair"))
-	Label("rest")
-	ADDQ(U32(128), n)
-	JZ(LabelRef("done"))
-	CMPQ(n, Imm(64))
-	JL(LabelRef("tail"))
-	word(Mem{Base: row}, Mem{Base: bitmap})
-	ADDQ(U32(uint32(wordBytes)), row)
-	ADDQ(Imm(8), bitmap)
-	SUBQ(Imm(64), n)
-	JZ(LabelRef("done"))
+	choose(invert)
+	for v, name := range variants {
+		Label(name)
+		SUBQ(U32(128), n)
+		JL(LabelRef(name + "Rest"))
+		Label(name + "Pair")
+		word(v, Mem{Base: row}, Mem{Base: bitmap})
+		word(v, Mem{Base: row, Disp: wordBytes}, Mem{Base: bitmap, Disp: 8})
+		ADDQ(U32(uint32(2*wordBytes)), row)
+		ADDQ(Imm(16), bitmap)
+		SUBQ(U32(128), n)
+		JGE(LabelRef(name + "Pair"))
+		Label(name + "Rest")
+		ADDQ(U32(128), n)
+		CMPQ(n, Imm(64))
+		JL(LabelRef("tail"))
+		word(v, Mem{Base: row}, Mem{Base: bitmap})
+		ADDQ(U32(uint32(wordBytes)), row)
+		ADDQ(Imm(8), bitmap)
+		SUBQ(Imm(64), n)
+		if v < len(variants)-1 {
+			JMP(LabelRef("tail"))
+		}
+	}
 	Label("tail")
-	block := tail(width, row, n, fill)
-	word(block, Mem{Base: bitmap})
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	word(len(variants)-1, tail(width, row, n, fill), Mem{Base: bitmap})
 	present := gen.TailMask(n)
 	ANDQ(present, Mem{Base: bitmap})
 	Label("done")
 }
 
-// filter32 packs the 32-bit truths of 4 comparisons into bytes. Packing works
-// on halves of vectors, so the bytes come in the order of the half vectors 0, 2,
-// 4, 6, 1, 3, 5, 7.
 func filter32() {
 	TEXT("Filter32", NOSPLIT, "func(bitmap []uint64, row []uint32, above uint32, invert uint64)")
 	Doc("Filter32 is pure.Filter32.")
@@ -184,23 +190,27 @@ func filter32() {
 	order := YMM()
 	VMOVDQU(gen.Vector32("halves", 8, func(i int) uint32 { return uint32(i/2 + i%2*4) }), order)
 	const notGreaterEqual = 0x19 // above is not >= x; NaN is not
-	filterLoop(32, above, func(at Mem) (low, high reg.GPVirtual) {
-		half := func(i int) reg.GPVirtual {
-			bytes := packed(func(j int, truth reg.VecVirtual) {
-				VCMPPS(Imm(notGreaterEqual), at.Offset(vectorBytes*(i+j)), above, truth)
+	choose := func(invert reg.GPVirtual) {
+		TESTQ(invert, invert)
+		JNZ(LabelRef("inverted"))
+	}
+	filterLoop(32, above, []string{"plain", "inverted"}, choose, func(_ int, at Mem) (bits [2]reg.GPVirtual) {
+		for half := range bits {
+			bytes := packed(func(i int, truth reg.VecVirtual) {
+				VCMPPS(Imm(notGreaterEqual), at.Offset(vectorBytes*(4*half+i)), above, truth)
 			})
 			VPERMD(bytes, order, bytes)
-			mask := GP64()
-			VPMOVMSKB(bytes, mask.As32())
-			return mask
+			bits[half] = GP64()
+			VPMOVMSKB(bytes, bits[half].As32())
 		}
-		return half(0), half(4)
+		return bits
 	})
 	VZEROUPPER()
 	RET()
 }
 
-// packed turns 4 comparisons of 32-bit lanes into bytes.
+// packed turns the 32-bit lanes of 4 comparisons into bytes: 4 each of the lower
+// halves of the vectors, then of the upper halves.
 func packed(compare func(i int, truth reg.VecVirtual)) reg.VecVirtual {
 	t := vectors(4)
 	for i := range t {
@@ -218,30 +228,37 @@ func filter16() {
 	Doc("Filter16 is pure.Filter16.")
 	Pragma("noescape")
 	xor, above := broadcast(16, "xor"), broadcast(16, "above")
-	largest := vectors(2)
+	largest := vectors(4)
 	zero := YMM()
 	for _, v := range append(largest, zero) {
 		VPXOR(v, v, v)
 	}
-	filterLoop(16, zero, func(at Mem) (low, high reg.GPVirtual) {
-		half := func(i int) reg.GPVirtual {
+	choose := func(invert reg.GPVirtual) { // plain: neither is there to flip nor to invert
+		r := GP64()
+		VMOVQ(xor.AsX(), r)
+		ORQ(invert, r)
+		JNZ(LabelRef("general"))
+	}
+	filterLoop(16, zero, []string{"plain", "general"}, choose, func(variant int, at Mem) (bits [2]reg.GPVirtual) {
+		for half := range bits {
 			t := vectors(2)
-			for j := range t {
+			for i := range t {
 				x := YMM()
-				VMOVDQU(at.Offset(vectorBytes*(i+j)), x)
-				VPMAXUW(x, largest[j], largest[j])
-				VPXOR(x, xor, t[j])
-				VPCMPGTW(above, t[j], t[j])
+				VMOVDQU(at.Offset(vectorBytes*(2*half+i)), x)
+				VPMAXUW(x, largest[2*half+i], largest[2*half+i])
+				if variant > 0 {
+					VPXOR(x, xor, x)
+				}
+				VPCMPGTW(above, x, t[i])
 			}
 			VPACKSSWB(t[1], t[0], t[0])
-			VPERMQ(Imm(0xD8), t[0], t[0])
-			mask := GP64()
-			VPMOVMSKB(t[0], mask.As32())
-			return mask
+			VPERMQ(Imm(0xD8), t[0], t[0]) // packing works on halves of vectors
+			bits[half] = GP64()
+			VPMOVMSKB(t[0], bits[half].As32())
 		}
-		return half(0), half(2)
+		return bits
 	})
-	VPMAXUW(largest[1], largest[0], largest[0])
+	fold(largest, VPMAXUW)
 	ones := XMM()
 	VPCMPEQW(ones, ones, ones)
 	Store(extreme16(largest[0], VPMAXUW, ones).As16(), ReturnIndex(0))

@@ -15,10 +15,12 @@ TEXT ·Filter32(SB), NOSPLIT, $256-64
 	MOVQ         row_base+24(FP), CX
 	MOVQ         row_len+32(FP), DX
 	MOVQ         invert+56(FP), BX
+	TESTQ        BX, BX
+	JNZ          inverted
 	SUBQ         $0x00000080, DX
-	JL           rest
+	JL           plainRest
 
-pair:
+plainPair:
 	VCMPPS    $0x19, (CX), Y0, Y2
 	VCMPPS    $0x19, 32(CX), Y0, Y3
 	VCMPPS    $0x19, 64(CX), Y0, Y4
@@ -37,10 +39,8 @@ pair:
 	VPACKSSWB Y4, Y2, Y2
 	VPERMD    Y2, Y1, Y2
 	VPMOVMSKB Y2, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, SI
-	XORQ      BX, SI
-	MOVQ      SI, (AX)
+	MOVL      SI, (AX)
+	MOVL      DI, 4(AX)
 	VCMPPS    $0x19, 256(CX), Y0, Y2
 	VCMPPS    $0x19, 288(CX), Y0, Y3
 	VCMPPS    $0x19, 320(CX), Y0, Y4
@@ -59,18 +59,15 @@ pair:
 	VPACKSSWB Y4, Y2, Y2
 	VPERMD    Y2, Y1, Y2
 	VPMOVMSKB Y2, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, SI
-	XORQ      BX, SI
-	MOVQ      SI, 8(AX)
+	MOVL      SI, 8(AX)
+	MOVL      DI, 12(AX)
 	ADDQ      $0x00000200, CX
 	ADDQ      $0x10, AX
 	SUBQ      $0x00000080, DX
-	JGE       pair
+	JGE       plainPair
 
-rest:
+plainRest:
 	ADDQ      $0x00000080, DX
-	JZ        done
 	CMPQ      DX, $0x40
 	JL        tail
 	VCMPPS    $0x19, (CX), Y0, Y2
@@ -91,16 +88,100 @@ rest:
 	VPACKSSWB Y4, Y2, Y2
 	VPERMD    Y2, Y1, Y2
 	VPMOVMSKB Y2, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, SI
-	XORQ      BX, SI
-	MOVQ      SI, (AX)
+	MOVL      SI, (AX)
+	MOVL      DI, 4(AX)
 	ADDQ      $0x00000100, CX
 	ADDQ      $0x08, AX
 	SUBQ      $0x40, DX
-	JZ        done
+	JMP       tail
+
+inverted:
+	SUBQ $0x00000080, DX
+	JL   invertedRest
+
+invertedPair:
+	VCMPPS    $0x19, (CX), Y0, Y2
+	VCMPPS    $0x19, 32(CX), Y0, Y3
+	VCMPPS    $0x19, 64(CX), Y0, Y4
+	VCMPPS    $0x19, 96(CX), Y0, Y5
+	VPACKSSDW Y3, Y2, Y2
+	VPACKSSDW Y5, Y4, Y4
+	VPACKSSWB Y4, Y2, Y2
+	VPERMD    Y2, Y1, Y2
+	VPMOVMSKB Y2, SI
+	VCMPPS    $0x19, 128(CX), Y0, Y2
+	VCMPPS    $0x19, 160(CX), Y0, Y3
+	VCMPPS    $0x19, 192(CX), Y0, Y4
+	VCMPPS    $0x19, 224(CX), Y0, Y5
+	VPACKSSDW Y3, Y2, Y2
+	VPACKSSDW Y5, Y4, Y4
+	VPACKSSWB Y4, Y2, Y2
+	VPERMD    Y2, Y1, Y2
+	VPMOVMSKB Y2, DI
+	XORL      BX, SI
+	MOVL      SI, (AX)
+	XORL      BX, DI
+	MOVL      DI, 4(AX)
+	VCMPPS    $0x19, 256(CX), Y0, Y2
+	VCMPPS    $0x19, 288(CX), Y0, Y3
+	VCMPPS    $0x19, 320(CX), Y0, Y4
+	VCMPPS    $0x19, 352(CX), Y0, Y5
+	VPACKSSDW Y3, Y2, Y2
+	VPACKSSDW Y5, Y4, Y4
+	VPACKSSWB Y4, Y2, Y2
+	VPERMD    Y2, Y1, Y2
+	VPMOVMSKB Y2, SI
+	VCMPPS    $0x19, 384(CX), Y0, Y2
+	VCMPPS    $0x19, 416(CX), Y0, Y3
+	VCMPPS    $0x19, 448(CX), Y0, Y4
+	VCMPPS    $0x19, 480(CX), Y0, Y5
+	VPACKSSDW Y3, Y2, Y2
+	VPACKSSDW Y5, Y4, Y4
+	VPACKSSWB Y4, Y2, Y2
+	VPERMD    Y2, Y1, Y2
+	VPMOVMSKB Y2, DI
+	XORL      BX, SI
+	MOVL      SI, 8(AX)
+	XORL      BX, DI
+	MOVL      DI, 12(AX)
+	ADDQ      $0x00000200, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x00000080, DX
+	JGE       invertedPair
+
+invertedRest:
+	ADDQ      $0x00000080, DX
+	CMPQ      DX, $0x40
+	JL        tail
+	VCMPPS    $0x19, (CX), Y0, Y2
+	VCMPPS    $0x19, 32(CX), Y0, Y3
+	VCMPPS    $0x19, 64(CX), Y0, Y4
+	VCMPPS    $0x19, 96(CX), Y0, Y5
+	VPACKSSDW Y3, Y2, Y2
+	VPACKSSDW Y5, Y4, Y4
+	VPACKSSWB Y4, Y2, Y2
+	VPERMD    Y2, Y1, Y2
+	VPMOVMSKB Y2, SI
+	VCMPPS    $0x19, 128(CX), Y0, Y2
+	VCMPPS    $0x19, 160(CX), Y0, Y3
+	VCMPPS    $0x19, 192(CX), Y0, Y4
+	VCMPPS    $0x19, 224(CX), Y0, Y5
+	VPACKSSDW Y3, Y2, Y2
+	VPACKSSDW Y5, Y4, Y4
+	VPACKSSWB Y4, Y2, Y2
+	VPERMD    Y2, Y1, Y2
+	VPMOVMSKB Y2, DI
+	XORL      BX, SI
+	MOVL      SI, (AX)
+	XORL      BX, DI
+	MOVL      DI, 4(AX)
+	ADDQ      $0x00000100, CX
+	ADDQ      $0x08, AX
+	SUBQ      $0x40, DX
 
 tail:
+	TESTQ   DX, DX
+	JZ      done
 	VMOVDQU Y0, (SP)
 	VMOVDQU Y0, 32(SP)
 	VMOVDQU Y0, 64(SP)
@@ -184,10 +265,10 @@ below1:
 	VPACKSSWB Y4, Y2, Y2
 	VPERMD    Y2, Y1, Y2
 	VPMOVMSKB Y2, SI
-	SHLQ      $0x20, SI
-	ORQ       SI, CX
-	XORQ      BX, CX
-	MOVQ      CX, (AX)
+	XORL      BX, CX
+	MOVL      CX, (AX)
+	XORL      BX, SI
+	MOVL      SI, 4(AX)
 	MOVQ      DX, CX
 	MOVQ      $-1, DX
 	SHLQ      CL, DX
@@ -220,135 +301,219 @@ TEXT ·Filter16(SB), NOSPLIT, $128-66
 	VPXOR        Y2, Y2, Y2
 	VPXOR        Y3, Y3, Y3
 	VPXOR        Y4, Y4, Y4
+	VPXOR        Y5, Y5, Y5
+	VPXOR        Y6, Y6, Y6
 	MOVQ         bitmap_base+0(FP), AX
 	MOVQ         row_base+24(FP), CX
 	MOVQ         row_len+32(FP), DX
 	MOVQ         invert+56(FP), BX
+	VMOVQ        X0, SI
+	ORQ          BX, SI
+	JNZ          general
 	SUBQ         $0x00000080, DX
-	JL           rest
+	JL           plainRest
 
-pair:
-	VMOVDQU   (CX), Y5
-	VPMAXUW   Y5, Y2, Y2
-	VPXOR     Y5, Y0, Y5
-	VPCMPGTW  Y1, Y5, Y5
-	VMOVDQU   32(CX), Y6
-	VPMAXUW   Y6, Y3, Y3
-	VPXOR     Y6, Y0, Y6
-	VPCMPGTW  Y1, Y6, Y6
-	VPACKSSWB Y6, Y5, Y5
-	VPERMQ    $0xd8, Y5, Y5
-	VPMOVMSKB Y5, SI
-	VMOVDQU   64(CX), Y5
-	VPMAXUW   Y5, Y2, Y2
-	VPXOR     Y5, Y0, Y5
-	VPCMPGTW  Y1, Y5, Y5
-	VMOVDQU   96(CX), Y6
-	VPMAXUW   Y6, Y3, Y3
-	VPXOR     Y6, Y0, Y6
-	VPCMPGTW  Y1, Y6, Y6
-	VPACKSSWB Y6, Y5, Y5
-	VPERMQ    $0xd8, Y5, Y5
-	VPMOVMSKB Y5, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, SI
-	XORQ      BX, SI
-	MOVQ      SI, (AX)
-	VMOVDQU   128(CX), Y5
-	VPMAXUW   Y5, Y2, Y2
-	VPXOR     Y5, Y0, Y5
-	VPCMPGTW  Y1, Y5, Y5
-	VMOVDQU   160(CX), Y6
-	VPMAXUW   Y6, Y3, Y3
-	VPXOR     Y6, Y0, Y6
-	VPCMPGTW  Y1, Y6, Y6
-	VPACKSSWB Y6, Y5, Y5
-	VPERMQ    $0xd8, Y5, Y5
-	VPMOVMSKB Y5, SI
-	VMOVDQU   192(CX), Y5
-	VPMAXUW   Y5, Y2, Y2
-	VPXOR     Y5, Y0, Y5
-	VPCMPGTW  Y1, Y5, Y5
-	VMOVDQU   224(CX), Y6
-	VPMAXUW   Y6, Y3, Y3
-	VPXOR     Y6, Y0, Y6
-	VPCMPGTW  Y1, Y6, Y6
-	VPACKSSWB Y6, Y5, Y5
-	VPERMQ    $0xd8, Y5, Y5
-	VPMOVMSKB Y5, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, SI
-	XORQ      BX, SI
-	MOVQ      SI, 8(AX)
+plainPair:
+	VMOVDQU   (CX), Y7
+	VPADDW    Y7, Y2, Y2
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   32(CX), Y8
+	VPADDW    Y8, Y3, Y3
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, SI
+	VMOVDQU   64(CX), Y7
+	VPADDW    Y7, Y4, Y4
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   96(CX), Y8
+	VPADDW    Y8, Y5, Y5
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, DI
+	MOVL      SI, (AX)
+	MOVL      DI, 4(AX)
+	VMOVDQU   128(CX), Y7
+	VPADDW    Y7, Y2, Y2
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   160(CX), Y8
+	VPADDW    Y8, Y3, Y3
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, SI
+	VMOVDQU   192(CX), Y7
+	VPADDW    Y7, Y4, Y4
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   224(CX), Y8
+	VPADDW    Y8, Y5, Y5
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, DI
+	MOVL      SI, 8(AX)
+	MOVL      DI, 12(AX)
 	ADDQ      $0x00000100, CX
 	ADDQ      $0x10, AX
 	SUBQ      $0x00000080, DX
-	JGE       pair
+	JGE       plainPair
 
-rest:
+plainRest:
 	ADDQ      $0x00000080, DX
-	JZ        done
 	CMPQ      DX, $0x40
 	JL        tail
-	VMOVDQU   (CX), Y5
-	VPMAXUW   Y5, Y2, Y2
-	VPXOR     Y5, Y0, Y5
-	VPCMPGTW  Y1, Y5, Y5
-	VMOVDQU   32(CX), Y6
-	VPMAXUW   Y6, Y3, Y3
-	VPXOR     Y6, Y0, Y6
-	VPCMPGTW  Y1, Y6, Y6
-	VPACKSSWB Y6, Y5, Y5
-	VPERMQ    $0xd8, Y5, Y5
-	VPMOVMSKB Y5, SI
-	VMOVDQU   64(CX), Y5
-	VPMAXUW   Y5, Y2, Y2
-	VPXOR     Y5, Y0, Y5
-	VPCMPGTW  Y1, Y5, Y5
-	VMOVDQU   96(CX), Y6
-	VPMAXUW   Y6, Y3, Y3
-	VPXOR     Y6, Y0, Y6
-	VPCMPGTW  Y1, Y6, Y6
-	VPACKSSWB Y6, Y5, Y5
-	VPERMQ    $0xd8, Y5, Y5
-	VPMOVMSKB Y5, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, SI
-	XORQ      BX, SI
-	MOVQ      SI, (AX)
+	VMOVDQU   (CX), Y7
+	VPADDW    Y7, Y2, Y2
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   32(CX), Y8
+	VPADDW    Y8, Y3, Y3
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, SI
+	VMOVDQU   64(CX), Y7
+	VPADDW    Y7, Y4, Y4
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   96(CX), Y8
+	VPADDW    Y8, Y5, Y5
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, DI
+	MOVL      SI, (AX)
+	MOVL      DI, 4(AX)
 	ADDQ      $0x00000080, CX
 	ADDQ      $0x08, AX
 	SUBQ      $0x40, DX
-	JZ        done
+	JMP       tail
+
+general:
+	SUBQ $0x00000080, DX
+	JL   generalRest
+
+generalPair:
+	VMOVDQU   (CX), Y7
+	VPADDW    Y7, Y2, Y2
+	VPXOR     Y7, Y0, Y7
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   32(CX), Y8
+	VPADDW    Y8, Y3, Y3
+	VPXOR     Y8, Y0, Y8
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, SI
+	VMOVDQU   64(CX), Y7
+	VPADDW    Y7, Y4, Y4
+	VPXOR     Y7, Y0, Y7
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   96(CX), Y8
+	VPADDW    Y8, Y5, Y5
+	VPXOR     Y8, Y0, Y8
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, DI
+	XORL      BX, SI
+	MOVL      SI, (AX)
+	XORL      BX, DI
+	MOVL      DI, 4(AX)
+	VMOVDQU   128(CX), Y7
+	VPADDW    Y7, Y2, Y2
+	VPXOR     Y7, Y0, Y7
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   160(CX), Y8
+	VPADDW    Y8, Y3, Y3
+	VPXOR     Y8, Y0, Y8
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, SI
+	VMOVDQU   192(CX), Y7
+	VPADDW    Y7, Y4, Y4
+	VPXOR     Y7, Y0, Y7
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   224(CX), Y8
+	VPADDW    Y8, Y5, Y5
+	VPXOR     Y8, Y0, Y8
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, DI
+	XORL      BX, SI
+	MOVL      SI, 8(AX)
+	XORL      BX, DI
+	MOVL      DI, 12(AX)
+	ADDQ      $0x00000100, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x00000080, DX
+	JGE       generalPair
+
+generalRest:
+	ADDQ      $0x00000080, DX
+	CMPQ      DX, $0x40
+	JL        tail
+	VMOVDQU   (CX), Y7
+	VPADDW    Y7, Y2, Y2
+	VPXOR     Y7, Y0, Y7
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   32(CX), Y8
+	VPADDW    Y8, Y3, Y3
+	VPXOR     Y8, Y0, Y8
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, SI
+	VMOVDQU   64(CX), Y7
+	VPADDW    Y7, Y4, Y4
+	VPXOR     Y7, Y0, Y7
+	VPCMPGTW  Y1, Y7, Y7
+	VMOVDQU   96(CX), Y8
+	VPADDW    Y8, Y5, Y5
+	VPXOR     Y8, Y0, Y8
+	VPCMPGTW  Y1, Y8, Y8
+	VPACKSSWB Y8, Y7, Y7
+	VPERMQ    $0xd8, Y7, Y7
+	VPMOVMSKB Y7, DI
+	XORL      BX, SI
+	MOVL      SI, (AX)
+	XORL      BX, DI
+	MOVL      DI, 4(AX)
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x08, AX
+	SUBQ      $0x40, DX
 
 tail:
-	VMOVDQU Y4, (SP)
-	VMOVDQU Y4, 32(SP)
-	VMOVDQU Y4, 64(SP)
-	VMOVDQU Y4, 96(SP)
+	TESTQ   DX, DX
+	JZ      done
+	VMOVDQU Y6, (SP)
+	VMOVDQU Y6, 32(SP)
+	VMOVDQU Y6, 64(SP)
+	VMOVDQU Y6, 96(SP)
 	LEAQ    (SP), SI
 	TESTQ   $0x00000020, DX
 	JZ      below32
-	VMOVDQU (CX), Y4
-	VMOVDQU Y4, (SI)
-	VMOVDQU 32(CX), Y4
-	VMOVDQU Y4, 32(SI)
+	VMOVDQU (CX), Y6
+	VMOVDQU Y6, (SI)
+	VMOVDQU 32(CX), Y6
+	VMOVDQU Y6, 32(SI)
 	ADDQ    $0x00000040, CX
 	ADDQ    $0x00000040, SI
 
 below32:
 	TESTQ   $0x00000010, DX
 	JZ      below16
-	VMOVDQU (CX), Y4
-	VMOVDQU Y4, (SI)
+	VMOVDQU (CX), Y6
+	VMOVDQU Y6, (SI)
 	ADDQ    $0x00000020, CX
 	ADDQ    $0x00000020, SI
 
 below16:
 	TESTQ   $0x00000008, DX
 	JZ      below8
-	VMOVDQU (CX), X4
-	VMOVDQU X4, (SI)
+	VMOVDQU (CX), X6
+	VMOVDQU X6, (SI)
 	ADDQ    $0x00000010, CX
 	ADDQ    $0x00000010, SI
 
@@ -377,32 +542,32 @@ below2:
 	ADDQ    $0x00000002, SI
 
 below1:
-	VMOVDQU   (SP), Y4
-	VPMAXUW   Y4, Y2, Y2
-	VPXOR     Y4, Y0, Y4
-	VPCMPGTW  Y1, Y4, Y4
-	VMOVDQU   32(SP), Y5
-	VPMAXUW   Y5, Y3, Y3
-	VPXOR     Y5, Y0, Y5
-	VPCMPGTW  Y1, Y5, Y5
-	VPACKSSWB Y5, Y4, Y4
-	VPERMQ    $0xd8, Y4, Y4
-	VPMOVMSKB Y4, CX
-	VMOVDQU   64(SP), Y4
-	VPMAXUW   Y4, Y2, Y2
-	VPXOR     Y4, Y0, Y4
-	VPCMPGTW  Y1, Y4, Y4
-	VMOVDQU   96(SP), Y5
-	VPMAXUW   Y5, Y3, Y3
-	VPXOR     Y5, Y0, Y0
-	VPCMPGTW  Y1, Y0, Y0
-	VPACKSSWB Y0, Y4, Y4
-	VPERMQ    $0xd8, Y4, Y4
-	VPMOVMSKB Y4, SI
-	SHLQ      $0x20, SI
-	ORQ       SI, CX
-	XORQ      BX, CX
-	MOVQ      CX, (AX)
+	VMOVDQU   (SP), Y6
+	VPADDW    Y6, Y2, Y2
+	VPXOR     Y6, Y0, Y6
+	VPCMPGTW  Y1, Y6, Y6
+	VMOVDQU   32(SP), Y7
+	VPADDW    Y7, Y3, Y3
+	VPXOR     Y7, Y0, Y7
+	VPCMPGTW  Y1, Y7, Y7
+	VPACKSSWB Y7, Y6, Y6
+	VPERMQ    $0xd8, Y6, Y6
+	VPMOVMSKB Y6, CX
+	VMOVDQU   64(SP), Y6
+	VPADDW    Y6, Y4, Y4
+	VPXOR     Y6, Y0, Y6
+	VPCMPGTW  Y1, Y6, Y6
+	VMOVDQU   96(SP), Y7
+	VPADDW    Y7, Y5, Y5
+	VPXOR     Y7, Y0, Y7
+	VPCMPGTW  Y1, Y7, Y0
+	VPACKSSWB Y0, Y6, Y6
+	VPERMQ    $0xd8, Y6, Y6
+	VPMOVMSKB Y6, SI
+	XORL      BX, CX
+	MOVL      CX, (AX)
+	XORL      BX, SI
+	MOVL      SI, 4(AX)
 	MOVQ      DX, CX
 	MOVQ      $-1, DX
 	SHLQ      CL, DX
@@ -410,6 +575,8 @@ below1:
 	ANDQ      DX, (AX)
 
 done:
+	VPMAXUW      Y4, Y2, Y2
+	VPMAXUW      Y5, Y3, Y3
 	VPMAXUW      Y3, Y2, Y2
 	VPCMPEQW     X0, X0, X0
 	VEXTRACTI128 $0x01, Y2, X1
