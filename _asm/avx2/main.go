@@ -28,6 +28,7 @@ func main() {
 	mirror("fold", "puts the larger of float64 i before the end of a and float64 i of b, both of n (a multiple of 64), into a.", false)
 	exchange()
 	integers()
+	trim()
 	max32()
 	max16()
 	Generate()

@@ -315,19 +315,19 @@ TEXT ·Filter16(SB), NOSPLIT, $128-66
 
 plainPair:
 	VMOVDQU   (CX), Y7
-	VPADDW    Y7, Y2, Y2
+	VPMAXUW   Y7, Y2, Y2
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   32(CX), Y8
-	VPADDW    Y8, Y3, Y3
+	VPMAXUW   Y8, Y3, Y3
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
 	VPMOVMSKB Y7, SI
 	VMOVDQU   64(CX), Y7
-	VPADDW    Y7, Y4, Y4
+	VPMAXUW   Y7, Y4, Y4
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   96(CX), Y8
-	VPADDW    Y8, Y5, Y5
+	VPMAXUW   Y8, Y5, Y5
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
@@ -335,19 +335,19 @@ plainPair:
 	MOVL      SI, (AX)
 	MOVL      DI, 4(AX)
 	VMOVDQU   128(CX), Y7
-	VPADDW    Y7, Y2, Y2
+	VPMAXUW   Y7, Y2, Y2
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   160(CX), Y8
-	VPADDW    Y8, Y3, Y3
+	VPMAXUW   Y8, Y3, Y3
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
 	VPMOVMSKB Y7, SI
 	VMOVDQU   192(CX), Y7
-	VPADDW    Y7, Y4, Y4
+	VPMAXUW   Y7, Y4, Y4
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   224(CX), Y8
-	VPADDW    Y8, Y5, Y5
+	VPMAXUW   Y8, Y5, Y5
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
@@ -364,19 +364,19 @@ plainRest:
 	CMPQ      DX, $0x40
 	JL        tail
 	VMOVDQU   (CX), Y7
-	VPADDW    Y7, Y2, Y2
+	VPMAXUW   Y7, Y2, Y2
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   32(CX), Y8
-	VPADDW    Y8, Y3, Y3
+	VPMAXUW   Y8, Y3, Y3
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
 	VPMOVMSKB Y7, SI
 	VMOVDQU   64(CX), Y7
-	VPADDW    Y7, Y4, Y4
+	VPMAXUW   Y7, Y4, Y4
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   96(CX), Y8
-	VPADDW    Y8, Y5, Y5
+	VPMAXUW   Y8, Y5, Y5
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
@@ -394,22 +394,22 @@ general:
 
 generalPair:
 	VMOVDQU   (CX), Y7
-	VPADDW    Y7, Y2, Y2
+	VPMAXUW   Y7, Y2, Y2
 	VPXOR     Y7, Y0, Y7
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   32(CX), Y8
-	VPADDW    Y8, Y3, Y3
+	VPMAXUW   Y8, Y3, Y3
 	VPXOR     Y8, Y0, Y8
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
 	VPMOVMSKB Y7, SI
 	VMOVDQU   64(CX), Y7
-	VPADDW    Y7, Y4, Y4
+	VPMAXUW   Y7, Y4, Y4
 	VPXOR     Y7, Y0, Y7
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   96(CX), Y8
-	VPADDW    Y8, Y5, Y5
+	VPMAXUW   Y8, Y5, Y5
 	VPXOR     Y8, Y0, Y8
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
@@ -420,22 +420,22 @@ generalPair:
 	XORL      BX, DI
 	MOVL      DI, 4(AX)
 	VMOVDQU   128(CX), Y7
-	VPADDW    Y7, Y2, Y2
+	VPMAXUW   Y7, Y2, Y2
 	VPXOR     Y7, Y0, Y7
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   160(CX), Y8
-	VPADDW    Y8, Y3, Y3
+	VPMAXUW   Y8, Y3, Y3
 	VPXOR     Y8, Y0, Y8
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
 	VPMOVMSKB Y7, SI
 	VMOVDQU   192(CX), Y7
-	VPADDW    Y7, Y4, Y4
+	VPMAXUW   Y7, Y4, Y4
 	VPXOR     Y7, Y0, Y7
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   224(CX), Y8
-	VPADDW    Y8, Y5, Y5
+	VPMAXUW   Y8, Y5, Y5
 	VPXOR     Y8, Y0, Y8
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
@@ -455,22 +455,22 @@ generalRest:
 	CMPQ      DX, $0x40
 	JL        tail
 	VMOVDQU   (CX), Y7
-	VPADDW    Y7, Y2, Y2
+	VPMAXUW   Y7, Y2, Y2
 	VPXOR     Y7, Y0, Y7
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   32(CX), Y8
-	VPADDW    Y8, Y3, Y3
+	VPMAXUW   Y8, Y3, Y3
 	VPXOR     Y8, Y0, Y8
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
 	VPERMQ    $0xd8, Y7, Y7
 	VPMOVMSKB Y7, SI
 	VMOVDQU   64(CX), Y7
-	VPADDW    Y7, Y4, Y4
+	VPMAXUW   Y7, Y4, Y4
 	VPXOR     Y7, Y0, Y7
 	VPCMPGTW  Y1, Y7, Y7
 	VMOVDQU   96(CX), Y8
-	VPADDW    Y8, Y5, Y5
+	VPMAXUW   Y8, Y5, Y5
 	VPXOR     Y8, Y0, Y8
 	VPCMPGTW  Y1, Y8, Y8
 	VPACKSSWB Y8, Y7, Y7
@@ -543,22 +543,22 @@ below2:
 
 below1:
 	VMOVDQU   (SP), Y6
-	VPADDW    Y6, Y2, Y2
+	VPMAXUW   Y6, Y2, Y2
 	VPXOR     Y6, Y0, Y6
 	VPCMPGTW  Y1, Y6, Y6
 	VMOVDQU   32(SP), Y7
-	VPADDW    Y7, Y3, Y3
+	VPMAXUW   Y7, Y3, Y3
 	VPXOR     Y7, Y0, Y7
 	VPCMPGTW  Y1, Y7, Y7
 	VPACKSSWB Y7, Y6, Y6
 	VPERMQ    $0xd8, Y6, Y6
 	VPMOVMSKB Y6, CX
 	VMOVDQU   64(SP), Y6
-	VPADDW    Y6, Y4, Y4
+	VPMAXUW   Y6, Y4, Y4
 	VPXOR     Y6, Y0, Y6
 	VPCMPGTW  Y1, Y6, Y6
 	VMOVDQU   96(SP), Y7
-	VPADDW    Y7, Y5, Y5
+	VPMAXUW   Y7, Y5, Y5
 	VPXOR     Y7, Y0, Y7
 	VPCMPGTW  Y1, Y7, Y0
 	VPACKSSWB Y0, Y6, Y6
@@ -2877,6 +2877,160 @@ more:
 	JG    loop
 	VZEROUPPER
 	RET
+
+// func trim(packed []uint64, k int, enough int) (kept int, least uint64)
+// Requires: AVX, AVX2, POPCNT
+TEXT ·trim(SB), NOSPLIT, $0-56
+	MOVQ         packed_base+0(FP), AX
+	MOVQ         packed_len+8(FP), CX
+	MOVQ         k+24(FP), DX
+	MOVQ         enough+32(FP), BX
+	LEAQ         (AX)(CX*8), CX
+	VPCMPEQD     Y0, Y0, Y0
+	VPSLLQ       $0x3f, Y0, Y0
+	VPBROADCASTQ (AX), Y1
+	VMOVDQU      Y1, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VPXOR        Y0, Y1, Y1
+	VMOVDQA      Y1, Y2
+	VMOVDQA      Y1, Y4
+	VMOVDQA      Y1, Y3
+	VMOVDQA      Y1, Y1
+	MOVQ         AX, SI
+
+bounds:
+	VPXOR        (SI), Y0, Y5
+	VMOVDQU      Y5, (SI)
+	VPMINSD      Y5, Y2, Y2
+	VPMAXSD      Y5, Y4, Y4
+	VPXOR        32(SI), Y0, Y5
+	VMOVDQU      Y5, 32(SI)
+	VPMINSD      Y5, Y3, Y3
+	VPMAXSD      Y5, Y1, Y1
+	ADDQ         $0x40, SI
+	CMPQ         SI, CX
+	JB           bounds
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y0, 32(CX)
+	VPMINSD      Y3, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPMINSD      X3, X2, X3
+	VPSHUFD      $0x4e, X3, X2
+	VPMINSD      X2, X3, X3
+	VMOVQ        X3, DI
+	SHRQ         $0x20, DI
+	SHLQ         $0x20, DI
+	VPMAXSD      Y1, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X1
+	VPMAXSD      X1, X4, X1
+	VPSHUFD      $0x4e, X1, X2
+	VPMAXSD      X2, X1, X1
+	VMOVQ        X1, R8
+	SHRQ         $0x20, R8
+	SHLQ         $0x20, R8
+	MOVL         $-1, SI
+	ORQ          SI, R8
+
+halve:
+	MOVQ         R8, R9
+	SUBQ         DI, R9
+	JZ           found
+	SHRQ         $0x01, R9
+	ADCQ         DI, R9
+	VMOVQ        R9, X1
+	VPBROADCASTQ X1, Y1
+	VPXOR        Y2, Y2, Y2
+	VPXOR        Y3, Y3, Y3
+	MOVQ         AX, SI
+
+count:
+	VPCMPGTQ     (SI), Y1, Y4
+	VPADDQ       Y4, Y2, Y2
+	VPCMPGTQ     32(SI), Y1, Y4
+	VPADDQ       Y4, Y3, Y3
+	ADDQ         $0x40, SI
+	CMPQ         SI, CX
+	JB           count
+	VPADDQ       Y3, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X1
+	VPADDQ       X1, X2, X1
+	VPSHUFD      $0x4e, X1, X2
+	VPADDQ       X2, X1, X1
+	VMOVQ        X1, R10
+	SUBQ         AX, SI
+	SHRQ         $0x03, SI
+	ADDQ         SI, R10
+	CMPQ         R10, DX
+	JL           tooHigh
+	MOVQ         R9, DI
+	CMPQ         R10, BX
+	JLE          found
+	JMP          halve
+
+tooHigh:
+	LEAQ -1(R9), R8
+	JMP  halve
+
+found:
+	VMOVQ        DI, X1
+	VPBROADCASTQ X1, Y1
+	XORQ         DX, DX
+	LEAQ         keptLanes<>+0(SB), BX
+	MOVQ         AX, SI
+
+move:
+	VMOVDQU   (SI), Y2
+	VPCMPGTQ  Y2, Y1, Y3
+	VMOVMSKPD Y3, R8
+	XORL      $0x0f, R8
+	VPMOVZXBD (BX)(R8*8), Y3
+	VPXOR     Y0, Y2, Y2
+	VPERMD    Y2, Y3, Y2
+	VMOVDQU   Y2, (AX)(DX*8)
+	POPCNTL   R8, R8
+	ADDQ      R8, DX
+	ADDQ      $0x20, SI
+	CMPQ      SI, CX
+	JB        move
+	MOVQ      DX, kept+40(FP)
+	BTCQ      $0x3f, DI
+	MOVQ      DI, least+48(FP)
+	VZEROUPPER
+	RET
+
+DATA keptLanes<>+0(SB)/4, $0x00000000
+DATA keptLanes<>+4(SB)/4, $0x00000000
+DATA keptLanes<>+8(SB)/4, $0x00000100
+DATA keptLanes<>+12(SB)/4, $0x00000000
+DATA keptLanes<>+16(SB)/4, $0x00000302
+DATA keptLanes<>+20(SB)/4, $0x00000000
+DATA keptLanes<>+24(SB)/4, $0x03020100
+DATA keptLanes<>+28(SB)/4, $0x00000000
+DATA keptLanes<>+32(SB)/4, $0x00000504
+DATA keptLanes<>+36(SB)/4, $0x00000000
+DATA keptLanes<>+40(SB)/4, $0x05040100
+DATA keptLanes<>+44(SB)/4, $0x00000000
+DATA keptLanes<>+48(SB)/4, $0x05040302
+DATA keptLanes<>+52(SB)/4, $0x00000000
+DATA keptLanes<>+56(SB)/4, $0x03020100
+DATA keptLanes<>+60(SB)/4, $0x00000504
+DATA keptLanes<>+64(SB)/4, $0x00000706
+DATA keptLanes<>+68(SB)/4, $0x00000000
+DATA keptLanes<>+72(SB)/4, $0x07060100
+DATA keptLanes<>+76(SB)/4, $0x00000000
+DATA keptLanes<>+80(SB)/4, $0x07060302
+DATA keptLanes<>+84(SB)/4, $0x00000000
+DATA keptLanes<>+88(SB)/4, $0x03020100
+DATA keptLanes<>+92(SB)/4, $0x00000706
+DATA keptLanes<>+96(SB)/4, $0x07060504
+DATA keptLanes<>+100(SB)/4, $0x00000000
+DATA keptLanes<>+104(SB)/4, $0x05040100
+DATA keptLanes<>+108(SB)/4, $0x00000706
+DATA keptLanes<>+112(SB)/4, $0x05040302
+DATA keptLanes<>+116(SB)/4, $0x00000706
+DATA keptLanes<>+120(SB)/4, $0x03020100
+DATA keptLanes<>+124(SB)/4, $0x07060504
+GLOBL keptLanes<>(SB), RODATA|NOPTR, $128
 
 // func Max32(row []uint32) uint32
 // Requires: AVX, AVX2

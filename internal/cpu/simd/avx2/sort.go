@@ -17,7 +17,7 @@ var padding = slices.Repeat([]uint64{1<<52 - 1}, block)
 
 // Sort is pure.Sort, but the words after the k largest are no longer those of
 // the slice. No word may be 1<<63, which key.Pack makes of no index below
-// 1<<32 - 1. It may write up to 63 words past the end of the slice, within its
+// 1<<32 - 1. It may write up to 64 words past the end of the slice, within its
 // capacity.
 //
 // Blocks are sorted and merged, by Batcher's bitonic network, into runs that
@@ -29,12 +29,15 @@ func Sort(packed []uint64, k int) {
 	if n < 2 || k < 1 {
 		return
 	}
+	if fit := (k + k/8 + block - 1) / block * block; k <= 512 && n > fit {
+		n, _ = trim(packed, k, fit) // fewer blocks are worth more than what it costs
+	}
 	blocks := (n + block - 1) / block
 	words := packed[:blocks*block]
 	copy(words[n:], padding)
 	if floats := sort64(&words[0], blocks); floats < len(words) {
 		integers(&words[0], floats)
-		pure.Sort(packed, k)
+		pure.Sort(words[:n], k)
 		return
 	}
 	run := block

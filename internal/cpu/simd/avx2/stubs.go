@@ -69,6 +69,11 @@ func exchange(a *uint64, b *uint64, n int)
 //go:noescape
 func integers(packed *uint64, n int)
 
+// trim moves at least k of the largest words to the front, more than enough only if the words are equal, and returns how many and a bound that just these reach. 1 <= k <= enough, k <= len(packed). It writes up to 8 words past the end of the slice, within its capacity.
+//
+//go:noescape
+func trim(packed []uint64, k int, enough int) (kept int, least uint64)
+
 // Max32 is pure.Max32: the work that reading a row costs at least.
 //
 //go:noescape
