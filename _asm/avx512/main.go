@@ -24,6 +24,7 @@ func main() {
 	mirror("flip", "compares word i before the end of a (aLast is its last word) with word i of b, for n words (a multiple of 128), and puts the larger one into a and the smaller one into b.", true)
 	mirror("fold", "puts the larger of word i before the end of a (aLast is its last word) and word i of b into a, for n words (a multiple of 128).", false)
 	exchange()
+	trim()
 	max32()
 	max16()
 	Generate()

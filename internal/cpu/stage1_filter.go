@@ -57,17 +57,28 @@ func (r *Row[E]) Reset(plan Plan, order key.Order, k int) {
 	}
 	r.plan, r.order, r.k = plan, order, k
 	r.bound, r.crowded = 0, false
-	if need := plan.Capacity + simd.SortSlack; cap(r.packed) < need {
-		r.packed = make([]uint64, 0, need)
-	}
 	r.packed, r.kept = r.packed[:0], r.kept[:0]
+	if r.room() < plan.FirstRoom {
+		r.grow(plan.FirstRoom)
+	}
+}
+
+// room returns how many candidates there is room for.
+func (r *Row[E]) room() int { return min(r.plan.Capacity, cap(r.packed)-simd.SortSlack) }
+
+// grow makes room for so many candidates, but no more than planned.
+func (r *Row[E]) grow(candidates int) {
+	packed := make([]uint64, len(r.packed), min(candidates, r.plan.Capacity)+simd.SortSlack)
+	copy(packed, r.packed)
+	r.packed = packed
 }
 
 // Push adds elements to the row; base is the index of the first, and grows from
 // call to call. The slice is not kept.
 func (r *Row[E]) Push(elements []E, base uint32) {
-	// Cutting at twice k keeps the bound sharp and leaves room for k more.
-	if len(r.packed) >= 2*r.k {
+	// Cutting at twice k keeps the bound sharp. If the bound is guessed anew for
+	// each chunk, cutting only makes room.
+	if full := r.plan.Capacity - simd.ExpandRoom - 2*r.k; len(r.packed) >= 2*r.k && (!r.crowded || len(r.packed) > full) {
 		r.cut()
 	}
 	for attempt := 0; len(elements) > 0 && r.bound < beyond; {
@@ -128,17 +139,20 @@ func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 		bitmap := r.bitmap[:(len(block)+63)/64]
 		simd.Filter(r.plan.Tier, bitmap, block, uint32(least), r.order)
 		n := len(r.packed)
-		written, words := simd.Expand(r.plan.Tier, r.packed[n:r.plan.Capacity], bitmap, block, base+uint32(read), r.order)
+		written, words := simd.Expand(r.plan.Tier, r.packed[n:r.room()], bitmap, block, base+uint32(read), r.order)
 		r.packed = r.packed[:n+written]
-		if r.KeepBits {
-			r.keep(elements, base, r.packed[n:])
-		}
-		if words < len(bitmap) {
+		r.keep(elements, base, r.packed[n:], least)
+		switch {
+		case words == len(bitmap):
+			read += len(block)
+		case r.room() < r.plan.Capacity:
+			read += words * 64
+			r.grow(2 * r.room())
+		default:
 			r.cut()
 			r.crowded = true
 			return read + words*64
 		}
-		read += len(block)
 	}
 	return read
 }

@@ -8,18 +8,14 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 )
 
-// cut drops all candidates but the k best. Whatever comes later has a larger
-// index, so it must beat the last of these, not equal it.
+// cut drops candidates until hardly more than the k best are left.
 func (r *Row[E]) cut() {
-	best := r.Best()
-	r.packed = best
-	if len(best) == r.k {
-		r.bound = max(r.bound, uint64(key.Of(best[r.k-1]))+1)
-	}
-	r.kept = slices.DeleteFunc(r.kept, func(kept keptBits) bool {
-		_, found := r.find(kept.packed)
-		return !found
-	})
+	kept, least := simd.Trim(r.plan.Tier, r.packed, r.k)
+	r.packed = r.packed[:kept]
+	// Whatever comes later has a larger index, so it must have a larger key than
+	// the k that reach the bound.
+	r.bound = max(r.bound, uint64(key.Of(least))+1)
+	r.kept = slices.DeleteFunc(r.kept, func(kept keptBits) bool { return kept.packed < least })
 }
 
 // Best orders the candidates and returns the k best, best first, or all if
@@ -50,13 +46,24 @@ func (r *Row[E]) needsBits(packed uint64) bool {
 	return r.KeepBits && (of == r.order.NaN || of == key.SignBit)
 }
 
-// find searches the ordered candidates.
-func (r *Row[E]) find(packed uint64) (int, bool) {
-	return slices.BinarySearchFunc(r.packed, packed, func(a, b uint64) int { return cmp.Compare(b, a) })
-}
-
-// keep remembers the bits of new candidates that are NaN or zero.
-func (r *Row[E]) keep(elements []E, base uint32, candidates []uint64) {
+// keep remembers the bits of new candidates that are NaN or zero. All of them
+// have at least the key least.
+func (r *Row[E]) keep(elements []E, base uint32, candidates []uint64, least uint64) {
+	if !r.KeepBits {
+		return
+	}
+	// Mostly there is none: neither zero nor a NaN that is the worst of all
+	// reaches the threshold, and there is no better NaN.
+	if least > key.SignBit {
+		const carry = 1 << 32
+		var next uint64
+		for _, packed := range candidates {
+			next |= packed>>32 + 1 // carries out of the key of NaN
+		}
+		if next&carry == 0 {
+			return
+		}
+	}
 	for _, packed := range candidates {
 		if r.needsBits(packed) {
 			r.kept = append(r.kept, keptBits{packed, key.Widen(elements[key.Index(packed)-base])})

@@ -45,6 +45,7 @@ func Rows() []RowKind {
 		{"random", Random},
 		{"few_distinct", FewDistinct},
 		{"max_at_end", MaxAtEnd},
+		{"adjacent", Adjacent},
 		{"specials", Specials},
 		{"zeros", Zeros},
 		{"mostly_nan", MostlyNaN},
@@ -123,6 +124,13 @@ func MaxAtEnd(rng *rand.Rand, n int) []float32 {
 		row[i] = float32(100 + i%2)
 	}
 	return row
+}
+
+// Adjacent rises by single steps of float32's precision, with ties: a threshold
+// that is one step too high loses an element.
+func Adjacent(rng *rand.Rand, n int) []float32 {
+	bits, every := math.Float32bits(rng.Float32()+1), 1+rng.IntN(40)
+	return fill(n, func(i int) float32 { return math.Float32frombits(bits + uint32(i/every+rng.IntN(2))) })
 }
 
 // Masked holds -Inf at all but finite places, or fewer if the row is shorter,

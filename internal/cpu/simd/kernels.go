@@ -77,6 +77,10 @@ func Rank(tier Tier, groups []int32, rank int) int32 {
 // Filter sets the bit of every element whose key is at least least, in a bitmap
 // with a word for each 64 elements; bits past the row are zero.
 func Filter[E Bits](tier Tier, bitmap []uint64, row []E, least uint32, order key.Order) {
+	if tier == Pure {
+		pure.Filter(bitmap, row, least, order)
+		return
+	}
 	if is16[E]() {
 		xor, above, invert := order.Above16(least)
 		if largest := filter16(tier, bitmap, bits16(row), xor, above, invert); largest > uint16((order.Infinity|key.SignBit)>>16) {
@@ -159,4 +163,15 @@ func Max[E Bits](tier Tier, row []E) uint32 {
 		return uint32(uint16(pure.Max16(bits16(row))))
 	}
 	return math.Float32bits(pure.Max32(bits32(row)))
+}
+
+// Trim moves at least k of the largest words to the front, k <= len(packed), and
+// returns how many, and a bound that just these reach. The slice must have a
+// capacity of SortSlack past its length.
+func Trim(tier Tier, packed []uint64, k int) (kept int, least uint64) {
+	if tier == AVX512 {
+		return avx512.Trim(packed, k)
+	}
+	Sort(tier, packed, k)
+	return k, packed[k-1]
 }

@@ -2806,6 +2806,104 @@ loop:
 	VZEROUPPER
 	RET
 
+// func Trim(packed []uint64, k int) (kept int, least uint64)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·Trim(SB), NOSPLIT, $0-48
+	MOVQ         packed_base+0(FP), AX
+	MOVQ         packed_len+8(FP), CX
+	MOVQ         k+24(FP), DX
+	MOVQ         DX, BX
+	SHRQ         $0x03, BX
+	ADDQ         DX, BX
+	LEAQ         (AX)(CX*8), CX
+	VPBROADCASTQ (AX), Z0
+	VMOVDQU64    Z0, (CX)
+	MOVQ         AX, SI
+	VMOVDQU64    (AX), Z0
+	VMOVDQA64    Z0, Z1
+
+bounds:
+	VMOVDQU64    (SI), Z2
+	VPMINUQ      Z2, Z0, Z0
+	VPMAXUQ      Z2, Z1, Z1
+	ADDQ         $0x40, SI
+	CMPQ         SI, CX
+	JB           bounds
+	VSHUFI64X2   $0x4e, Z0, Z0, Z2
+	VPMINUQ      Z0, Z2, Z2
+	VPERMQ       $0x4e, Z2, Z4
+	VPMINUQ      Z2, Z4, Z4
+	VPSHUFD      $0x4e, Z4, Z2
+	VPMINUQ      Z4, Z2, Z2
+	VMOVQ        X2, DI
+	VSHUFI64X2   $0x4e, Z1, Z1, Z2
+	VPMAXUQ      Z1, Z2, Z2
+	VPERMQ       $0x4e, Z2, Z1
+	VPMAXUQ      Z2, Z1, Z1
+	VPSHUFD      $0x4e, Z1, Z2
+	VPMAXUQ      Z1, Z2, Z2
+	VMOVQ        X2, R8
+	VPXORD       Z0, Z0, Z0
+	VMOVDQU64    Z0, (CX)
+	MOVQ         $0x00000001, SI
+	VPBROADCASTQ SI, Z1
+
+halve:
+	MOVQ         R8, R9
+	SUBQ         DI, R9
+	JZ           found
+	INCQ         R9
+	SHRQ         $0x01, R9
+	ADDQ         DI, R9
+	VPBROADCASTQ R9, Z0
+	VPXORD       Z3, Z3, Z3
+	MOVQ         AX, SI
+
+count:
+	VPCMPUQ    $0x02, (SI), Z0, K1
+	VPADDQ     Z1, Z3, K1, Z3
+	ADDQ       $0x40, SI
+	CMPQ       SI, CX
+	JB         count
+	VSHUFI64X2 $0x4e, Z3, Z3, Z0
+	VPADDQ     Z3, Z0, Z0
+	VPERMQ     $0x4e, Z0, Z2
+	VPADDQ     Z0, Z2, Z2
+	VPSHUFD    $0x4e, Z2, Z0
+	VPADDQ     Z2, Z0, Z0
+	VMOVQ      X0, SI
+	CMPQ       SI, DX
+	JL         tooHigh
+	MOVQ       R9, DI
+	CMPQ       SI, BX
+	JLE        found
+	JMP        halve
+
+tooHigh:
+	LEAQ -1(R9), R8
+	JMP  halve
+
+found:
+	VPBROADCASTQ DI, Z0
+	XORQ         DX, DX
+	MOVQ         AX, SI
+
+move:
+	VMOVDQU64     (SI), Z2
+	VPCMPUQ       $0x02, Z2, Z0, K1
+	VPCOMPRESSQ.Z Z2, K1, Z2
+	VMOVDQU64     Z2, (AX)(DX*8)
+	KMOVW         K1, BX
+	POPCNTL       BX, BX
+	ADDQ          BX, DX
+	ADDQ          $0x40, SI
+	CMPQ          SI, CX
+	JB            move
+	MOVQ          DX, kept+32(FP)
+	MOVQ          DI, least+40(FP)
+	VZEROUPPER
+	RET
+
 // func Max32(row []uint32) uint32
 // Requires: AVX, AVX512F
 TEXT ·Max32(SB), NOSPLIT, $0-28

@@ -19,6 +19,10 @@ func Sort(packed []uint64, k int) {
 	if k <= 64 {
 		unit = 64
 	}
+	if k > 64 && k <= 512 && n > (k+k/8+127)/128*128 {
+		// Fewer blocks are worth more than what Trim costs.
+		n, _ = Trim(packed, k)
+	}
 	blocks := (n + unit - 1) / unit
 	words := packed[:blocks*unit]
 	clear(words[n:])

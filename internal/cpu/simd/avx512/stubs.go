@@ -69,6 +69,11 @@ func fold(aLast *uint64, b *uint64, n int)
 //go:noescape
 func exchange(a *uint64, b *uint64, n int)
 
+// Trim moves at least k of the largest words to the front, seldom many more, and returns how many and a bound that just these reach. 1 <= k <= len(packed). It may write up to 7 zeros past the end of the slice, within its capacity.
+//
+//go:noescape
+func Trim(packed []uint64, k int) (kept int, least uint64)
+
 // Max32 is pure.Max32: the work that reading a row costs at least.
 //
 //go:noescape
