@@ -171,6 +171,8 @@ func Max[E Bits](tier Tier, row []E) uint32 {
 func Trim(tier Tier, packed []uint64, k int) (kept int, least uint64) {
 	if tier == AVX512 {
 		return avx512.Trim(packed, k)
+	} else if tier == AVX2 {
+		return avx2.Trim(packed, k)
 	}
 	Sort(tier, packed, k)
 	return k, packed[k-1]

@@ -1,7 +1,7 @@
 //go:build !amd64
 
-// Package avx2 holds the inner loops for amd64 with AVX2. On other
-// machines, where no plan chooses it, it is package pure by another name.
+// Package avx2 holds the inner loops for amd64 with AVX2. On other machines,
+// where no plan chooses it, it is package pure by another name.
 package avx2
 
 import (
@@ -46,6 +46,12 @@ func Rank(groups []int32, rank int) int32 { return pure.Rank(groups, rank) }
 
 // Sort is [pure.Sort].
 func Sort(packed []uint64, k int) { pure.Sort(packed, k) }
+
+// Trim keeps exactly k words.
+func Trim(packed []uint64, k int) (kept int, least uint64) {
+	pure.Sort(packed, k)
+	return k, packed[k-1]
+}
 
 // Max32 is [pure.Max32], as bits.
 func Max32(row []uint32) uint32 { return math.Float32bits(pure.Max32(row)) }

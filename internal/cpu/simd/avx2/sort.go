@@ -68,3 +68,11 @@ func merge(words []uint64, distance int) {
 	}
 	merge64(&words[0], len(words)/block)
 }
+
+// Trim moves at least k of the largest words to the front, and at most k/8 more,
+// unless words are equal. It returns how many, and a bound that just these
+// reach. 1 <= k <= len(packed). It may write up to 8 words past the end of the
+// slice, within its capacity.
+func Trim(packed []uint64, k int) (kept int, least uint64) {
+	return trim(packed, k, k+k/8)
+}
