@@ -352,19 +352,19 @@ listRest:
 
 listed:
 	MOVQ packed_base+0(FP), BX
-	MOVQ packed_len+8(FP), DI
-	SUBQ $0x50, DI
-	MOVQ row_base+48(FP), R8
-	MOVL base+72(FP), R9
-	NOTL R9
-	XORQ CX, CX
+	MOVQ packed_len+8(FP), CX
+	SUBQ $0x50, CX
+	MOVQ row_base+48(FP), DI
+	MOVL base+72(FP), R8
+	NOTL R8
+	XORQ R9, R9
 	XORQ R10, R10
 
 words:
 	CMPQ R10, SI
 	JGE  all
 	MOVL (SP)(R10*4), R11
-	CMPQ CX, DI
+	CMPQ R9, CX
 	JG   full
 	MOVQ R11, R12
 	SHRQ $0x03, R12
@@ -374,12 +374,12 @@ words:
 bits:
 	TZCNTQ R12, R13
 	ADDQ   R11, R13
-	MOVL   R9, R14
+	MOVL   R8, R14
 	SUBL   R13, R14
-	MOVL   (R8)(R13*4), R13
-	MOVL   R14, (BX)(CX*8)
-	MOVL   R13, 4(BX)(CX*8)
-	INCQ   CX
+	MOVL   (DI)(R13*4), R13
+	MOVL   R14, (BX)(R9*8)
+	MOVL   R13, 4(BX)(R9*8)
+	INCQ   R9
 	BLSRQ  R12, R12
 	JNZ    bits
 	JMP    words
@@ -390,57 +390,58 @@ full:
 
 all:
 	MOVQ         DX, words+96(FP)
-	MOVQ         CX, written+88(FP)
+	MOVQ         R9, written+88(FP)
 	MOVL         flip+76(FP), AX
 	VPBROADCASTD AX, Z0
 	MOVL         infinity+80(FP), AX
 	VPBROADCASTD AX, Z1
 	MOVL         nan+84(FP), AX
 	VPBROADCASTD AX, Z2
-	MOVL         $0x80000000, DI
-	VPBROADCASTD DI, Z3
-	MOVL         $0x7fffffff, DI
-	VPBROADCASTD DI, Z4
-	MOVL         $0x0000aaaa, DI
-	KMOVW        DI, K3
+	MOVL         $0x80000000, AX
+	VPBROADCASTD AX, Z3
+	MOVL         $0x7fffffff, AX
+	VPBROADCASTD AX, Z4
+	MOVL         $0x0000aaaa, AX
+	KMOVW        AX, K1
 	KXNORQ       K2, K2, K2
 
 keys:
-	CMPQ        CX, $0x08
+	CMPQ        R9, $0x08
 	JL          lastKeys
 	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z6
 	VPANDD      Z4, Z6, Z7
-	VPCMPUD     $0x06, Z1, Z7, K3, K1
-	VPTESTNMD   Z7, Z7, K3, K4
+	VPCMPUD     $0x06, Z1, Z7, K1, K3
+	VPTESTNMD   Z7, Z7, K1, K4
 	VPSRAD      $0x1f, Z6, Z7
 	VPORD       Z3, Z7, Z7
-	VPXORD      Z6, Z7, K3, Z5
+	VPXORD      Z6, Z7, K1, Z5
 	VMOVDQA32   Z3, K4, Z5
-	VMOVDQA32   Z2, K1, Z5
+	VMOVDQA32   Z2, K3, Z5
 	VMOVDQU64   Z5, K2, (BX)
 	ADDQ        $0x40, BX
-	SUBQ        $0x08, CX
+	SUBQ        $0x08, R9
 	JMP         keys
 
 lastKeys:
-	TESTQ       CX, CX
+	TESTQ       R9, R9
 	JZ          done
+	MOVQ        R9, CX
 	MOVQ        $-1, AX
 	SHLQ        CL, AX
 	NOTQ        AX
-	KMOVB       AX, K1
-	VMOVDQU64.Z (BX), K1, Z5
+	KMOVB       AX, K2
+	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z0
 	VPANDD      Z4, Z0, Z4
-	VPCMPUD     $0x06, Z1, Z4, K3, K2
-	VPTESTNMD   Z4, Z4, K3, K4
+	VPCMPUD     $0x06, Z1, Z4, K1, K3
+	VPTESTNMD   Z4, Z4, K1, K4
 	VPSRAD      $0x1f, Z0, Z4
 	VPORD       Z3, Z4, Z4
-	VPXORD      Z0, Z4, K3, Z5
+	VPXORD      Z0, Z4, K1, Z5
 	VMOVDQA32   Z3, K4, Z5
-	VMOVDQA32   Z2, K2, Z5
-	VMOVDQU64   Z5, K1, (BX)
+	VMOVDQA32   Z2, K3, Z5
+	VMOVDQU64   Z5, K2, (BX)
 
 done:
 	VZEROUPPER
@@ -517,19 +518,19 @@ listRest:
 
 listed:
 	MOVQ packed_base+0(FP), BX
-	MOVQ packed_len+8(FP), DI
-	SUBQ $0x50, DI
-	MOVQ row_base+48(FP), R8
-	MOVL base+72(FP), R9
-	NOTL R9
-	XORQ CX, CX
+	MOVQ packed_len+8(FP), CX
+	SUBQ $0x50, CX
+	MOVQ row_base+48(FP), DI
+	MOVL base+72(FP), R8
+	NOTL R8
+	XORQ R9, R9
 	XORQ R10, R10
 
 words:
 	CMPQ R10, SI
 	JGE  all
 	MOVL (SP)(R10*4), R11
-	CMPQ CX, DI
+	CMPQ R9, CX
 	JG   full
 	MOVQ R11, R12
 	SHRQ $0x03, R12
@@ -539,13 +540,13 @@ words:
 bits:
 	TZCNTQ  R12, R13
 	ADDQ    R11, R13
-	MOVL    R9, R14
+	MOVL    R8, R14
 	SUBL    R13, R14
-	MOVWLZX (R8)(R13*2), R13
+	MOVWLZX (DI)(R13*2), R13
 	SHLL    $0x10, R13
-	MOVL    R14, (BX)(CX*8)
-	MOVL    R13, 4(BX)(CX*8)
-	INCQ    CX
+	MOVL    R14, (BX)(R9*8)
+	MOVL    R13, 4(BX)(R9*8)
+	INCQ    R9
 	BLSRQ   R12, R12
 	JNZ     bits
 	JMP     words
@@ -556,57 +557,58 @@ full:
 
 all:
 	MOVQ         DX, words+96(FP)
-	MOVQ         CX, written+88(FP)
+	MOVQ         R9, written+88(FP)
 	MOVL         flip+76(FP), AX
 	VPBROADCASTD AX, Z0
 	MOVL         infinity+80(FP), AX
 	VPBROADCASTD AX, Z1
 	MOVL         nan+84(FP), AX
 	VPBROADCASTD AX, Z2
-	MOVL         $0x80000000, DI
-	VPBROADCASTD DI, Z3
-	MOVL         $0x7fffffff, DI
-	VPBROADCASTD DI, Z4
-	MOVL         $0x0000aaaa, DI
-	KMOVW        DI, K3
+	MOVL         $0x80000000, AX
+	VPBROADCASTD AX, Z3
+	MOVL         $0x7fffffff, AX
+	VPBROADCASTD AX, Z4
+	MOVL         $0x0000aaaa, AX
+	KMOVW        AX, K1
 	KXNORQ       K2, K2, K2
 
 keys:
-	CMPQ        CX, $0x08
+	CMPQ        R9, $0x08
 	JL          lastKeys
 	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z6
 	VPANDD      Z4, Z6, Z7
-	VPCMPUD     $0x06, Z1, Z7, K3, K1
-	VPTESTNMD   Z7, Z7, K3, K4
+	VPCMPUD     $0x06, Z1, Z7, K1, K3
+	VPTESTNMD   Z7, Z7, K1, K4
 	VPSRAD      $0x1f, Z6, Z7
 	VPORD       Z3, Z7, Z7
-	VPXORD      Z6, Z7, K3, Z5
+	VPXORD      Z6, Z7, K1, Z5
 	VMOVDQA32   Z3, K4, Z5
-	VMOVDQA32   Z2, K1, Z5
+	VMOVDQA32   Z2, K3, Z5
 	VMOVDQU64   Z5, K2, (BX)
 	ADDQ        $0x40, BX
-	SUBQ        $0x08, CX
+	SUBQ        $0x08, R9
 	JMP         keys
 
 lastKeys:
-	TESTQ       CX, CX
+	TESTQ       R9, R9
 	JZ          done
+	MOVQ        R9, CX
 	MOVQ        $-1, AX
 	SHLQ        CL, AX
 	NOTQ        AX
-	KMOVB       AX, K1
-	VMOVDQU64.Z (BX), K1, Z5
+	KMOVB       AX, K2
+	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z0
 	VPANDD      Z4, Z0, Z4
-	VPCMPUD     $0x06, Z1, Z4, K3, K2
-	VPTESTNMD   Z4, Z4, K3, K4
+	VPCMPUD     $0x06, Z1, Z4, K1, K3
+	VPTESTNMD   Z4, Z4, K1, K4
 	VPSRAD      $0x1f, Z0, Z4
 	VPORD       Z3, Z4, Z4
-	VPXORD      Z0, Z4, K3, Z5
+	VPXORD      Z0, Z4, K1, Z5
 	VMOVDQA32   Z3, K4, Z5
-	VMOVDQA32   Z2, K2, Z5
-	VMOVDQU64   Z5, K1, (BX)
+	VMOVDQA32   Z2, K3, Z5
+	VMOVDQU64   Z5, K2, (BX)
 
 done:
 	VZEROUPPER
