@@ -150,17 +150,22 @@ func Sort(tier Tier, packed []uint64, k int) {
 // signed integers: the least that reading a row can cost. NaN is passed over or
 // compared by its bits.
 func Max[E Bits](tier Tier, row []E) uint32 {
-	switch {
-	case tier == AVX512 && is16[E]():
-		return uint32(avx512.Max16(bits16(row)))
-	case tier == AVX512:
-		return avx512.Max32(bits32(row))
-	case tier == AVX2 && is16[E]():
-		return uint32(avx2.Max16(bits16(row)))
-	case tier == AVX2:
-		return avx2.Max32(bits32(row))
-	case is16[E]():
+	if is16[E]() {
+		if tier == AVX512 {
+			return uint32(avx512.Max16(bits16(row)))
+		} else if tier == AVX2 {
+			return uint32(avx2.Max16(bits16(row)))
+		} else if tier == NEON {
+			return uint32(uint16(neon.Max16(bits16(row))))
+		}
 		return uint32(uint16(pure.Max16(bits16(row))))
+	}
+	if tier == AVX512 {
+		return avx512.Max32(bits32(row))
+	} else if tier == AVX2 {
+		return avx2.Max32(bits32(row))
+	} else if tier == NEON {
+		return math.Float32bits(neon.Max32(bits32(row)))
 	}
 	return math.Float32bits(pure.Max32(bits32(row)))
 }
