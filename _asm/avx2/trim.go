@@ -10,8 +10,8 @@ import (
 
 // trim:
 //
+//	low, high = the smallest and the largest halves of words, joined
 //	flip the top bits, because AVX2 compares signed integers
-//	low, high = the smallest and the largest upper half of a word, filled up
 //	while low < high:            at least k words reach low, fewer than k pass high
 //	  middle = low + (high - low + 1) / 2
 //	  reach = number of words >= middle
@@ -38,7 +38,6 @@ func trim() {
 	VPBROADCASTQ(Mem{Base: packed}, first)
 	VMOVDQU(first, Mem{Base: end})
 	VMOVDQU(first, Mem{Base: end, Disp: vectorBytes})
-	VPXOR(sign, first, first)
 	lows, highs := vectors(2), vectors(2)
 	for i := range lows {
 		VMOVDQA(first, lows[i])
@@ -49,20 +48,18 @@ func trim() {
 	Label("bounds")
 	for i := range lows {
 		x := YMM()
-		VPXOR(Mem{Base: at, Disp: vectorBytes * i}, sign, x)
+		VMOVDQU(Mem{Base: at, Disp: vectorBytes * i}, x)
+		VPMINUD(x, lows[i], lows[i])
+		VPMAXUD(x, highs[i], highs[i])
+		VPXOR(sign, x, x)
 		VMOVDQU(x, Mem{Base: at, Disp: vectorBytes * i})
-		VPMINSD(x, lows[i], lows[i])
-		VPMAXSD(x, highs[i], highs[i])
 	}
 	ADDQ(Imm(2*vectorBytes), at)
 	CMPQ(at, end)
 	JB(LabelRef("bounds"))
 	VMOVDQU(sign, Mem{Base: end})
 	VMOVDQU(sign, Mem{Base: end, Disp: vectorBytes})
-	low, high := upper(lows, VPMINSD), upper(highs, VPMAXSD)
-	filled := GP32()
-	MOVL(I32(-1), filled)
-	ORQ(filled.As64(), high)
+	low, high := bound(lows, VPMINUD), bound(highs, VPMAXUD)
 
 	Label("halve")
 	middle, reach := GP64(), GP64()
@@ -141,8 +138,8 @@ func broadcast64(r reg.GPVirtual, v reg.VecVirtual) {
 	VPBROADCASTQ(v.AsX(), v)
 }
 
-// upper folds the upper halves of words and returns the result as one of a word.
-func upper(v []reg.VecVirtual, op func(...Op)) reg.GPVirtual {
+// bound folds the halves of words and joins the results to a word, flipped.
+func bound(v []reg.VecVirtual, op func(...Op)) reg.GPVirtual {
 	fold(v, op)
 	a, b, r := XMM(), XMM(), GP64()
 	VEXTRACTI128(Imm(1), v[0], a)
@@ -150,8 +147,7 @@ func upper(v []reg.VecVirtual, op func(...Op)) reg.GPVirtual {
 	VPSHUFD(Imm(0x4E), a, b)
 	op(b, a, a)
 	VMOVQ(a, r)
-	SHRQ(Imm(32), r)
-	SHLQ(Imm(32), r)
+	BTCQ(Imm(63), r)
 	return r
 }
 

@@ -2891,7 +2891,6 @@ TEXT ·trim(SB), NOSPLIT, $0-56
 	VPBROADCASTQ (AX), Y1
 	VMOVDQU      Y1, (CX)
 	VMOVDQU      Y1, 32(CX)
-	VPXOR        Y0, Y1, Y1
 	VMOVDQA      Y1, Y2
 	VMOVDQA      Y1, Y4
 	VMOVDQA      Y1, Y3
@@ -2899,37 +2898,35 @@ TEXT ·trim(SB), NOSPLIT, $0-56
 	MOVQ         AX, SI
 
 bounds:
-	VPXOR        (SI), Y0, Y5
+	VMOVDQU      (SI), Y5
+	VPMINUD      Y5, Y2, Y2
+	VPMAXUD      Y5, Y4, Y4
+	VPXOR        Y0, Y5, Y5
 	VMOVDQU      Y5, (SI)
-	VPMINSD      Y5, Y2, Y2
-	VPMAXSD      Y5, Y4, Y4
-	VPXOR        32(SI), Y0, Y5
+	VMOVDQU      32(SI), Y5
+	VPMINUD      Y5, Y3, Y3
+	VPMAXUD      Y5, Y1, Y1
+	VPXOR        Y0, Y5, Y5
 	VMOVDQU      Y5, 32(SI)
-	VPMINSD      Y5, Y3, Y3
-	VPMAXSD      Y5, Y1, Y1
 	ADDQ         $0x40, SI
 	CMPQ         SI, CX
 	JB           bounds
 	VMOVDQU      Y0, (CX)
 	VMOVDQU      Y0, 32(CX)
-	VPMINSD      Y3, Y2, Y2
+	VPMINUD      Y3, Y2, Y2
 	VEXTRACTI128 $0x01, Y2, X3
-	VPMINSD      X3, X2, X3
+	VPMINUD      X3, X2, X3
 	VPSHUFD      $0x4e, X3, X2
-	VPMINSD      X2, X3, X3
+	VPMINUD      X2, X3, X3
 	VMOVQ        X3, DI
-	SHRQ         $0x20, DI
-	SHLQ         $0x20, DI
-	VPMAXSD      Y1, Y4, Y4
+	BTCQ         $0x3f, DI
+	VPMAXUD      Y1, Y4, Y4
 	VEXTRACTI128 $0x01, Y4, X1
-	VPMAXSD      X1, X4, X1
+	VPMAXUD      X1, X4, X1
 	VPSHUFD      $0x4e, X1, X2
-	VPMAXSD      X2, X1, X1
+	VPMAXUD      X2, X1, X1
 	VMOVQ        X1, R8
-	SHRQ         $0x20, R8
-	SHLQ         $0x20, R8
-	MOVL         $-1, SI
-	ORQ          SI, R8
+	BTCQ         $0x3f, R8
 
 halve:
 	MOVQ         R8, R9
