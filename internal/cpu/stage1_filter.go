@@ -81,13 +81,13 @@ func (r *Row[E]) Push(elements []E, base uint32) {
 	if full := r.plan.Capacity - simd.ExpandRoom - 2*r.k; len(r.packed) >= 2*r.k && (!r.crowded || len(r.packed) > full) {
 		r.cut()
 	}
-	for attempt := 0; len(elements) > 0 && r.bound < beyond; {
+	for attempt, reached := 0, 0; len(elements) > 0 && r.bound < beyond; {
 		before := len(r.packed)
-		least := max(r.bound, r.guess(elements, attempt))
+		least := max(r.bound, r.guess(elements, attempt, reached))
 		read := r.filter(elements, base, least)
-		if least > r.bound && len(r.packed)-before < r.k {
+		if found := len(r.packed) - before; least > r.bound && found < r.k {
 			r.packed = r.packed[:before] // the guess was too high
-			attempt++
+			attempt, reached = attempt+1, found
 			continue
 		}
 		r.bound = max(r.bound, least)
@@ -96,8 +96,9 @@ func (r *Row[E]) Push(elements []E, base uint32) {
 }
 
 // guess returns a key that k of the elements are hoped to reach, or 0. Each
-// further attempt at the same elements hopes for less; the last cannot fail.
-func (r *Row[E]) guess(elements []E, attempt int) uint64 {
+// further attempt at the same elements, of which so many have reached the guess
+// before, hopes for less; the last cannot fail.
+func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	if r.bound > 0 && !r.crowded {
 		return 0
 	}
@@ -116,8 +117,12 @@ func (r *Row[E]) guess(elements []E, attempt int) uint64 {
 			r.groups = make([]int32, sample.Groups)
 		}
 		simd.Sample(r.plan.Tier, r.groups[:sample.Groups], elements, sample.Step, r.order)
-	case attempt == 1:
-		rank = min(3*rank+4, sample.Groups*3/4)
+		if r.crowded {
+			rank = max(rank, sample.SortedRank)
+		}
+	case attempt == 1: // as much further as is missing, and half as much again
+		rank = max(2*rank+2, rank+3*rank*(r.k-reached)/(2*reached+2), sample.SortedRank)
+		rank = min(rank, sample.Groups*3/4)
 	case attempt == 2 && r.k <= sample.Groups:
 		rank = r.k // each of k groups has an element that reaches this one
 	default:
