@@ -47,8 +47,10 @@ var constants = map[string]Mem{}
 //
 //	list the words of the bitmap that are not 0 (no branch)
 //	for each of them: for each bit: packed[written++] = bits of the element, ~index
+//	  or, if all bits are set: 64 elements in vectors
 //	turn the bits into keys, many at a time
 //
+// lanes is how many words of packed a vector holds.
 // list writes the places of the words, times 64, as 32-bit numbers to memory,
 // up to 64 bytes past the last, and returns their number. keys orders the
 // upper halves of the words in packed.
@@ -56,7 +58,7 @@ var constants = map[string]Mem{}
 // Most words have one bit, so the loop over the bits is predicted well. Spreading
 // all bits of a word at once (VPCOMPRESSB) costs more until there are about
 // three a word.
-func Expand(width int, list func(bitmap, words reg.GPVirtual, places Mem) reg.GPVirtual, keys func(packed, written reg.GPVirtual)) {
+func Expand(width, lanes int, list func(bitmap, words reg.GPVirtual, places Mem) reg.GPVirtual, keys func(packed, written reg.GPVirtual)) {
 	name, params := "Expand32", "row []uint32"
 	if width == 16 {
 		name, params = "Expand16", "row []uint16"
@@ -90,24 +92,36 @@ func Expand(width int, list func(bitmap, words reg.GPVirtual, places Mem) reg.GP
 	SHRQ(Imm(3), word)
 	MOVQ(Mem{Base: bitmap, Index: word, Scale: 1}, word)
 	INCQ(entry)
+	CMPQ(word, I8(-1))
+	JE(LabelRef("whole"))
 
 	Label("bits")
-	i, inverted := GP64(), GP32()
+	i, inverted := GP64(), GP64()
 	TZCNTQ(word, i)
 	ADDQ(start, i)
-	MOVL(base, inverted)
-	SUBL(i.As32(), inverted)
+	MOVL(base, inverted.As32())
+	SUBL(i.As32(), inverted.As32())
 	if width == 16 {
 		MOVWLZX(Mem{Base: row, Index: i, Scale: 2}, i.As32())
 		SHLL(Imm(16), i.As32())
 	} else {
 		MOVL(Mem{Base: row, Index: i, Scale: 4}, i.As32())
 	}
-	MOVL(inverted, Mem{Base: packed, Index: written, Scale: 8})
+	MOVL(inverted.As32(), Mem{Base: packed, Index: written, Scale: 8})
 	MOVL(i.As32(), Mem{Base: packed, Index: written, Scale: 8, Disp: 4})
 	INCQ(written)
 	BLSRQ(word, word)
 	JNZ(LabelRef("bits"))
+	JMP(LabelRef("words"))
+
+	Label("whole")
+	from, to := GP64(), GP64()
+	LEAQ(Mem{Base: row, Index: start, Scale: uint8(width / 8)}, from)
+	LEAQ(Mem{Base: packed, Index: written, Scale: 8}, to)
+	MOVL(base, inverted.As32())
+	SUBL(start.As32(), inverted.As32())
+	expandWhole(width, lanes, from, to, inverted)
+	ADDQ(Imm(64), written)
 	JMP(LabelRef("words"))
 
 	Label("full")
@@ -119,6 +133,35 @@ func Expand(width int, list func(bitmap, words reg.GPVirtual, places Mem) reg.GP
 	keys(packed, written)
 	VZEROUPPER()
 	RET()
+}
+
+// expandWhole writes 64 elements and the inverted index of the first and of those
+// that follow.
+func expandWhole(width, lanes int, from, to, inverted reg.GPVirtual) {
+	places := Vector32("places", 16, func(i int) uint32 { return uint32((i + 1) % 2 * (i / 2)) })
+	step := Vector32("step", 16, func(i int) uint32 { return uint32((i + 1) % 2 * lanes) })
+	vector, move, or := YMM, VMOVDQU, func(x, y, z Op) { VPOR(x, y, z) }
+	if lanes == 8 {
+		vector, move, or = ZMM, func(from, to Op) { VMOVDQU64(from, to) }, func(x, y, z Op) { VPORQ(x, y, z) }
+	}
+	index := vector()
+	VMOVQ(inverted, index.AsX())
+	VPBROADCASTQ(index.AsX(), index)
+	VPSUBQ(places, index, index)
+	for i := 0; i < 64; i += lanes {
+		x := vector()
+		at := Mem{Base: from, Disp: i * width / 8}
+		if width == 16 {
+			VPMOVZXWQ(at, x)
+			VPSLLQ(Imm(48), x, x)
+		} else {
+			VPMOVZXDQ(at, x)
+			VPSLLQ(Imm(32), x, x)
+		}
+		or(index, x, x)
+		move(x, Mem{Base: to, Disp: 8 * i})
+		VPSUBQ(step, index, index)
+	}
 }
 
 // SampleLoop walks the stops of a row with one accumulator of 64 bytes for each

@@ -664,6 +664,8 @@ words:
 	SHRQ $0x03, R12
 	MOVQ (AX)(R12*1), R12
 	INCQ R10
+	CMPQ R12, $-1
+	JE   whole
 
 bits:
 	TZCNTQ R12, R13
@@ -677,6 +679,97 @@ bits:
 	BLSRQ  R12, R12
 	JNZ    bits
 	JMP    words
+
+whole:
+	LEAQ         (DI)(R11*4), R12
+	LEAQ         (DX)(R9*8), R13
+	MOVL         R8, R14
+	SUBL         R11, R14
+	VMOVQ        R14, X0
+	VPBROADCASTQ X0, Y0
+	VPSUBQ       places<>+0(SB), Y0, Y0
+	VPMOVZXDQ    (R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, (R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    16(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 32(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    32(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 64(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    48(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 96(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    64(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 128(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    80(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 160(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    96(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 192(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    112(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 224(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    128(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 256(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    144(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 288(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    160(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 320(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    176(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 352(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    192(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 384(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    208(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 416(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    224(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 448(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXDQ    240(R12), Y1
+	VPSLLQ       $0x20, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 480(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	ADDQ         $0x40, R9
+	JMP          words
 
 full:
 	SHRQ $0x06, R11
@@ -1256,6 +1349,42 @@ DATA ramp<>+56(SB)/4, $0x00000007
 DATA ramp<>+60(SB)/4, $0x00000000
 GLOBL ramp<>(SB), RODATA|NOPTR, $64
 
+DATA places<>+0(SB)/4, $0x00000000
+DATA places<>+4(SB)/4, $0x00000000
+DATA places<>+8(SB)/4, $0x00000001
+DATA places<>+12(SB)/4, $0x00000000
+DATA places<>+16(SB)/4, $0x00000002
+DATA places<>+20(SB)/4, $0x00000000
+DATA places<>+24(SB)/4, $0x00000003
+DATA places<>+28(SB)/4, $0x00000000
+DATA places<>+32(SB)/4, $0x00000004
+DATA places<>+36(SB)/4, $0x00000000
+DATA places<>+40(SB)/4, $0x00000005
+DATA places<>+44(SB)/4, $0x00000000
+DATA places<>+48(SB)/4, $0x00000006
+DATA places<>+52(SB)/4, $0x00000000
+DATA places<>+56(SB)/4, $0x00000007
+DATA places<>+60(SB)/4, $0x00000000
+GLOBL places<>(SB), RODATA|NOPTR, $64
+
+DATA step<>+0(SB)/4, $0x00000004
+DATA step<>+4(SB)/4, $0x00000000
+DATA step<>+8(SB)/4, $0x00000004
+DATA step<>+12(SB)/4, $0x00000000
+DATA step<>+16(SB)/4, $0x00000004
+DATA step<>+20(SB)/4, $0x00000000
+DATA step<>+24(SB)/4, $0x00000004
+DATA step<>+28(SB)/4, $0x00000000
+DATA step<>+32(SB)/4, $0x00000004
+DATA step<>+36(SB)/4, $0x00000000
+DATA step<>+40(SB)/4, $0x00000004
+DATA step<>+44(SB)/4, $0x00000000
+DATA step<>+48(SB)/4, $0x00000004
+DATA step<>+52(SB)/4, $0x00000000
+DATA step<>+56(SB)/4, $0x00000004
+DATA step<>+60(SB)/4, $0x00000000
+GLOBL step<>(SB), RODATA|NOPTR, $64
+
 // func Expand16(packed []uint64, bitmap []uint64, row []uint16, base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)
 // Requires: AVX, AVX2, BMI, POPCNT
 TEXT ·Expand16(SB), $4160-104
@@ -1331,6 +1460,8 @@ words:
 	SHRQ $0x03, R12
 	MOVQ (AX)(R12*1), R12
 	INCQ R10
+	CMPQ R12, $-1
+	JE   whole
 
 bits:
 	TZCNTQ  R12, R13
@@ -1345,6 +1476,97 @@ bits:
 	BLSRQ   R12, R12
 	JNZ     bits
 	JMP     words
+
+whole:
+	LEAQ         (DI)(R11*2), R12
+	LEAQ         (DX)(R9*8), R13
+	MOVL         R8, R14
+	SUBL         R11, R14
+	VMOVQ        R14, X0
+	VPBROADCASTQ X0, Y0
+	VPSUBQ       places<>+0(SB), Y0, Y0
+	VPMOVZXWQ    (R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, (R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    8(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 32(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    16(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 64(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    24(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 96(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    32(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 128(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    40(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 160(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    48(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 192(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    56(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 224(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    64(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 256(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    72(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 288(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    80(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 320(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    88(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 352(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    96(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 384(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    104(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 416(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    112(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 448(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	VPMOVZXWQ    120(R12), Y1
+	VPSLLQ       $0x30, Y1, Y1
+	VPOR         Y0, Y1, Y1
+	VMOVDQU      Y1, 480(R13)
+	VPSUBQ       step<>+0(SB), Y0, Y0
+	ADDQ         $0x40, R9
+	JMP          words
 
 full:
 	SHRQ $0x06, R11
