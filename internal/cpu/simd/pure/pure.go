@@ -82,160 +82,125 @@ func Rank(groups []int32, rank int) int32 {
 // Filter sets bit i of the bitmap just when row[i] has at least the key least.
 // The bitmap has a word for every 64 elements, the last one padded with zeros.
 //
-// Lines of 64 bytes are first looked at as a whole, in machine words; those in
-// which an element may pass are listed, and then compared element by element.
-// Neither takes a branch that could be mispredicted.
+// Lines of 64 bytes are first looked at as a whole, in machine words, for large
+// magnitudes. Where there are few, only these are compared; where there are
+// many, or the threshold is not positive, every element is. The look takes no
+// branch that could be mispredicted: that would cost as much as two lines.
 func Filter[E Bits](bitmap []uint64, row []E, least uint32, order key.Order) {
 	clear(bitmap)
-	t := newThreshold[E](least, order)
-	for block := range slices.Chunk(row, listed*t.elements) {
-		var list [listed]uint16
-		whole := len(block) / t.elements
-		bytes := bytesOf(block[:whole*t.elements])
-		n := t.listLarge(&list, bytes)
-		if n > uint(whole)/4 {
-			n = t.listPassing(&list, bytes)
+	m := newMagnitudes[E](least, order)
+	var list [listed]uint16
+	for block := range slices.Chunk(row, listed*m.elements()) {
+		lines := linesOf(block)
+		large := list[:m.look(&list, lines)]
+		first := 0 // of those to be compared one by one
+		if len(large) <= len(lines)/2 {
+			for _, line := range large {
+				at := int(line) * m.elements()
+				for places := m.places(&lines[line]); places != 0; places &= places - 1 {
+					i := at + m.element(bits.TrailingZeros64(places))
+					var pass uint64
+					if order.Key(key.Widen(block[i])) >= least {
+						pass = 1
+					}
+					bitmap[i>>6] |= pass << (i & 63)
+				}
+			}
+			first = len(lines) * m.elements()
 		}
-		for _, line := range list[:n] {
-			i := int(line) * t.elements
-			if t.hasNaN(bytes[StopBytes*int(line):]) {
-				setEach(bitmap, block, i, i+t.elements, least, order)
-			} else {
-				bitmap[i>>6] |= passing(block[i:i+t.elements], least, order.Flip) << (i & 63)
+		for i := first; i < len(block); i++ {
+			if order.Key(key.Widen(block[i])) >= least {
+				bitmap[i>>6] |= 1 << (i & 63)
 			}
 		}
-		setEach(bitmap, block, whole*t.elements, len(block), least, order)
 		bitmap = bitmap[(len(block)+63)/64:]
 	}
 }
 
-// listed is how many lines are listed at a time: 4,096 of 64 bytes.
-const listed = 4096
+// listed is how many lines are listed at a time.
+const listed = 1024
 
-// setEach sets the bits of the elements from first to end that have at least the
-// key least.
-func setEach[E Bits](bitmap []uint64, block []E, first, end int, least uint32, order key.Order) {
-	for i := first; i < end; i++ {
-		if order.Key(key.Widen(block[i])) >= least {
-			bitmap[i>>6] |= 1 << (i & 63)
-		}
-	}
+// line is what Filter looks at as a whole. Its words may begin anywhere, and
+// hold their elements in the order of the machine.
+type line [StopBytes]byte
+
+// linesOf views elements as lines, but for what is left over at the end.
+func linesOf[E Bits](elements []E) []line {
+	var zero E
+	return unsafe.Slice((*line)(unsafe.Pointer(unsafe.SliceData(elements))), len(elements)*int(unsafe.Sizeof(zero))/StopBytes)
 }
 
-// passing returns the bits of the elements of a line without NaN that have at
-// least the key least.
-func passing[E Bits](line []E, least uint32, flip uint32) (word uint64) {
-	if least == key.SignBit {
-		least-- // the key of -0, before it is made equal to +0
-	}
-	for _, x := range line { // the last one ends up in the top bit
-		y := key.Widen(x) ^ flip
-		over := int64(y^(uint32(int32(y)>>31)|key.SignBit)) - int64(least)
-		word = word>>1 | uint64(^over)&(1<<63)
-	}
-	return word >> (64 - len(line))
+// word returns the word that begins at byte i.
+func (l *line) word(i uint) uint64 { return binary.NativeEndian.Uint64(l[i : i+8]) }
+
+// magnitudes tells the elements of a word whose magnitude, without the sign, is
+// large enough for a threshold.
+type magnitudes struct {
+	signs     uint64 // the sign bits
+	carry     uint64 // carries out of a large magnitude into the sign's place, and never further
+	logWidth  int    // of the bits of an element
+	firstLane int    // where a word has its first element
 }
 
-// threshold holds numbers for the elements of a machine word, side by side.
-// Adding to a magnitude carries into the sign's place just when the magnitude is
-// large enough, and never further.
-type threshold struct {
-	elements int    // in a line
-	signs    uint64 // the sign bits
-	flip     uint64 // the signs if the smallest value is the best
-	nan      uint64 // carries out of a NaN's magnitude
-	carry    uint64 // carries out of a magnitude at the threshold or, if negative, past it
-	negative bool   // the threshold is zero or negative
-}
-
-func newThreshold[E Bits](least uint32, order key.Order) threshold {
+// newMagnitudes returns the magnitudes that may have at least the key least:
+// those of NaN are the largest, and all are large unless it is a positive one.
+func newMagnitudes[E Bits](least uint32, order key.Order) magnitudes {
 	var zero E
 	width := 8 * int(unsafe.Sizeof(zero))
-	shift := 32 - width
-	sign := uint64(key.SignBit) >> shift
-	spread := func(x uint64) uint64 {
-		for bits := width; bits < 64; bits *= 2 {
-			x |= x << bits
+	m := magnitudes{logWidth: bits.TrailingZeros(uint(width))}
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		m.firstLane = 64/width - 1
+	}
+	spread := func(x uint32) (word uint64) {
+		for at := 0; at < 64; at += width {
+			word |= uint64(x>>(32-width)) << at
 		}
-		return x
+		return word
 	}
-	t := threshold{
-		elements: 8 * StopBytes / width,
-		signs:    spread(sign),
-		flip:     spread(uint64(order.Flip) >> shift),
-		nan:      spread(sign - 1 - uint64(order.Infinity)>>shift),
-		negative: least <= key.SignBit,
+	m.signs, m.carry = spread(key.SignBit), spread(key.SignBit)
+	if least > key.SignBit {
+		m.carry = spread(key.SignBit - min(least-key.SignBit, order.Infinity))
 	}
-	switch {
-	case least > key.SignBit: // a magnitude passes from this one on
-		t.carry = spread(sign - min((uint64(least)-key.SignBit+1<<shift-1)>>shift, uint64(order.Infinity)>>shift+1))
-	case least == key.SignBit: // zero: -0 passes, too
-		t.carry = spread(sign - 1)
-	default: // a negative magnitude past this one does not pass
-		t.carry = spread(sign - 1 - uint64(^least&^key.SignBit)>>shift)
-	}
-	return t
+	return m
 }
 
-// listLarge lists the lines in which a magnitude reaches the threshold's, or all
-// if it is negative. It leaves the signs aside; NaN has the largest magnitudes.
-func (t *threshold) listLarge(list *[listed]uint16, bytes []byte) (n uint) {
-	magnitudes, carry := ^t.signs, t.carry
-	if t.negative {
-		carry = t.signs
-	}
-	for at := 0; at+64 <= len(bytes); at += 64 {
-		b := bytes[at : at+64 : at+64]
-		large := (binary.NativeEndian.Uint64(b[0:8])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[8:16])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[16:24])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[24:32])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[32:40])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[40:48])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[48:56])&magnitudes + carry) |
-			(binary.NativeEndian.Uint64(b[56:64])&magnitudes + carry)
-		list[n%listed] = uint16(at / 64)
-		n += notZero(large &^ magnitudes)
+// elements returns how many there are in a line.
+func (m *magnitudes) elements() int { return 8 * StopBytes >> m.logWidth }
+
+// look lists the lines that have a large magnitude, and returns how many.
+func (m *magnitudes) look(list *[listed]uint16, lines []line) (n uint) {
+	signs, others, carry := m.signs, ^m.signs, m.carry
+	entries := list[:]
+	first := unsafe.Pointer(unsafe.SliceData(lines))
+	for at := 0; at < len(lines)*StopBytes; at += StopBytes {
+		l := (*line)(unsafe.Add(first, at)) // an index would cost two instructions of 40
+		carries := (l.word(0)&others + carry) | (l.word(8)&others + carry) |
+			(l.word(16)&others + carry) | (l.word(24)&others + carry) |
+			(l.word(32)&others + carry) | (l.word(40)&others + carry) |
+			(l.word(48)&others + carry) | (l.word(56)&others + carry)
+		entries[n] = uint16(at / StopBytes)
+		if carries&signs != 0 {
+			n++
+		}
 	}
 	return n
 }
 
-// listPassing lists the lines in which an element may pass. NaN may.
-func (t *threshold) listPassing(list *[listed]uint16, bytes []byte) (n uint) {
-	for at := 0; at+64 <= len(bytes); at += 64 {
-		var pass uint64
-		for b := bytes[at : at+64]; len(b) >= 8; b = b[8:] {
-			word := binary.NativeEndian.Uint64(b) ^ t.flip
-			magnitudes := word &^ t.signs
-			if t.negative {
-				pass |= ^(word & (magnitudes + t.carry))
-			} else {
-				pass |= (magnitudes + t.carry) &^ word
-			}
-			pass |= magnitudes + t.nan
-		}
-		list[n%listed] = uint16(at / 64)
-		n += notZero(pass & t.signs)
-	}
-	return n
+// places returns a bit for each large magnitude of the line, for element to
+// tell which.
+func (m *magnitudes) places(l *line) uint64 {
+	signs, others, carry := m.signs, ^m.signs, m.carry
+	return (l.word(0)&others+carry)&signs | (l.word(8)&others+carry)&signs>>1 |
+		(l.word(16)&others+carry)&signs>>2 | (l.word(24)&others+carry)&signs>>3 |
+		(l.word(32)&others+carry)&signs>>4 | (l.word(40)&others+carry)&signs>>5 |
+		(l.word(48)&others+carry)&signs>>6 | (l.word(56)&others+carry)&signs>>7
 }
 
-// hasNaN reports whether the first line has a NaN.
-func (t *threshold) hasNaN(bytes []byte) bool {
-	var nan uint64
-	for b := bytes[:StopBytes]; len(b) >= 8; b = b[8:] {
-		nan |= binary.NativeEndian.Uint64(b)&^t.signs + t.nan
-	}
-	return nan&t.signs != 0
-}
-
-// notZero is 1 if x is not 0.
-func notZero(x uint64) uint { return uint((x | -x) >> 63) }
-
-// bytesOf views elements as bytes.
-func bytesOf[E Bits](elements []E) []byte {
-	var zero E
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(elements))), len(elements)*int(unsafe.Sizeof(zero)))
+// element returns which of the line's elements has that place: counted down from
+// the sign's, it is the word.
+func (m *magnitudes) element(place int) int {
+	lane, word := place>>(m.logWidth&63), ^place&(1<<(m.logWidth&63)-1)
+	return word<<((6-m.logWidth)&63) + lane ^ m.firstLane
 }
 
 // Filter32 is Filter for float32, with the numbers of [key.Order.Above32].
