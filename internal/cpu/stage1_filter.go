@@ -85,12 +85,15 @@ func (r *Row[E]) Push(elements []E, base uint32) {
 		before := len(r.packed)
 		least := max(r.bound, r.guess(elements, attempt, reached))
 		read := r.filter(elements, base, least)
-		if found := len(r.packed) - before; least > r.bound && found < r.k {
-			r.packed = r.packed[:before] // the guess was too high
-			attempt, reached = attempt+1, found
-			continue
+		if least > r.bound {
+			if found := len(r.packed) - before; found < r.k {
+				r.packed = r.packed[:before] // the guess was too high
+				attempt, reached = attempt+1, found
+				continue
+			}
+			r.drop(before, least)
+			r.bound = least
 		}
-		r.bound = max(r.bound, least)
 		elements, base, attempt = elements[read:], base+uint32(read), 0
 	}
 }

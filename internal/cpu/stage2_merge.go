@@ -18,6 +18,18 @@ func (r *Row[E]) cut() {
 	r.kept = slices.DeleteFunc(r.kept, func(kept keptBits) bool { return kept.packed < least })
 }
 
+// drop drops those of the first candidates whose key is less than least, which
+// k of the others reach.
+func (r *Row[E]) drop(first int, least uint64) {
+	if first == 0 {
+		return
+	}
+	below := func(packed uint64) bool { return uint64(key.Of(packed)) < least }
+	older := len(slices.DeleteFunc(r.packed[:first], below))
+	r.packed = r.packed[:older+copy(r.packed[older:], r.packed[first:])]
+	r.kept = slices.DeleteFunc(r.kept, func(kept keptBits) bool { return below(kept.packed) })
+}
+
 // Best orders the candidates and returns the k best, best first, or all if
 // there are fewer. The slice is valid until the next call.
 func (r *Row[E]) Best() []uint64 {
