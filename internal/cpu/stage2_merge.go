@@ -67,10 +67,14 @@ func (r *Row[E]) keep(elements []E, base uint32, candidates []uint64, least uint
 	// Mostly there is none: neither zero nor a NaN that is the worst of all
 	// reaches the threshold, and there is no better NaN.
 	if least > key.SignBit {
-		const carry = 1 << 32
+		const carry = 1 << 32 // out of the key of NaN, if 1 is added
 		var next uint64
-		for _, packed := range candidates {
-			next |= packed>>32 + 1 // carries out of the key of NaN
+		rest := candidates
+		for ; len(rest) >= 4; rest = rest[4:] {
+			next |= (rest[0]>>32 + 1) | (rest[1]>>32 + 1) | (rest[2]>>32 + 1) | (rest[3]>>32 + 1)
+		}
+		for _, packed := range rest {
+			next |= packed>>32 + 1
 		}
 		if next&carry == 0 {
 			return
