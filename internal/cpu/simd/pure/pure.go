@@ -30,24 +30,22 @@ const StopBytes = 64
 func Sample[E Bits](groups []int32, row []E, step int, order key.Order) {
 	var zero E
 	lanes := StopBytes / int(unsafe.Sizeof(zero))
-	for i := range groups {
-		groups[i] = math.MinInt32
-	}
-	first := 0
-	for start := 0; start+lanes <= len(row); start += step * lanes {
-		line := row[start : start+lanes]
-		maxima := groups[first:]
-		maxima = maxima[:len(line)] // tells the compiler that no index is out of range
-		for i, x := range line {
-			y := int32(key.Widen(x) ^ order.Flip)
-			y ^= int32(uint32(y>>31) >> 1)
-			if y > maxima[i] { // seldom after the first few lines
-				maxima[i] = y
+	row = row[:len(row)/lanes*lanes]
+	flip, next := order.Flip, step*len(groups) // the same group's next element
+	for g := range groups {
+		first := g/lanes*(step*lanes) + g%lanes
+		// Positive floats are ordered as integers are.
+		best := int32(-1)
+		for i := first; i < len(row); i += next {
+			best = max(best, int32(key.Widen(row[i])^flip))
+		}
+		if best < 0 { // the smallest of the negative ones is the best
+			for i := first; i < len(row); i += next {
+				best = min(best, int32(key.Widen(row[i])^flip))
 			}
+			best ^= math.MaxInt32
 		}
-		if first += lanes; first == len(groups) {
-			first = 0
-		}
+		groups[g] = best
 	}
 }
 
@@ -61,12 +59,7 @@ func Rank(groups []int32, rank int) int32 {
 	enough := rank + rank/32
 	for low < high { // at least rank groups reach low, fewer reach high+1
 		middle := (low + high + 1) >> 1
-		reach := 0
-		for _, g := range groups {
-			if int64(g) >= middle {
-				reach++
-			}
-		}
+		reach := reached(groups, int32(middle))
 		switch {
 		case reach < rank:
 			high = middle - 1
@@ -79,106 +72,162 @@ func Rank(groups []int32, rank int) int32 {
 	return int32(low)
 }
 
+// reached returns how many groups reach the value.
+func reached(groups []int32, value int32) (n int) {
+	for _, g := range groups {
+		if g >= value {
+			n++
+		}
+	}
+	return n
+}
+
 // Filter sets bit i of the bitmap just when row[i] has at least the key least.
 // The bitmap has a word for every 64 elements, the last one padded with zeros.
 //
-// Lines of 64 bytes are first looked at as a whole, in machine words, for large
-// magnitudes. Where there are few, only these are compared; where there are
-// many, or the threshold is not positive, every element is. The look takes no
-// branch that could be mispredicted: that would cost as much as two lines.
+// Mostly the threshold is positive, and few magnitudes are as large: a search in
+// machine words finds them, signs aside, and only they are compared. From where
+// there are many, as in a row masked with -1e9, every element is. Neither takes
+// a branch on an element: one that is mispredicted costs as much as 32 elements.
 func Filter[E Bits](bitmap []uint64, row []E, least uint32, order key.Order) {
-	clear(bitmap)
-	m := newMagnitudes[E](least, order)
-	var list [listed]uint16
-	for block := range slices.Chunk(row, listed*m.elements()) {
-		lines := linesOf(block)
-		large := list[:m.look(&list, lines)]
-		first := 0 // of those to be compared one by one
-		if len(large) <= len(lines)/2 {
-			for _, line := range large {
-				at := int(line) * m.elements()
-				for places := m.places(&lines[line]); places != 0; places &= places - 1 {
-					i := at + m.element(bits.TrailingZeros64(places))
-					var pass uint64
-					if order.Key(key.Widen(block[i])) >= least {
-						pass = 1
-					}
-					bitmap[i>>6] |= pass << (i & 63)
+	var zero E
+	size := int(unsafe.Sizeof(zero))
+	var s search
+	if few := least > key.SignBit; few {
+		clear(bitmap)
+		s.reset(min(least-key.SignBit, order.Infinity), 8*size)
+		for few && len(row) > 0 {
+			block := row[:min(len(row), blockBytes/size)]
+			whole := len(block) * size / StopBytes
+			var large []uint16
+			large, few = s.find(bytesOf(block[:whole*StopBytes/size]))
+			if !few {
+				break
+			}
+			for i := whole * StopBytes / size; i < len(block); i++ {
+				large = append(large, uint16(i))
+			}
+			for _, i := range large {
+				pass := uint64(0)
+				if order.Key(key.Widen(block[i])) >= least {
+					pass = 1
+				}
+				bitmap[i>>6] |= pass << (i & 63)
+			}
+			row, bitmap = row[len(block):], bitmap[(len(block)+63)/64:]
+		}
+	}
+	compare(bitmap, row, least, order)
+}
+
+// compare is Filter without the search.
+func compare[E Bits](bitmap []uint64, row []E, least uint32, order key.Order) {
+	// One exclusive or makes keys of the elements on the threshold's side of zero,
+	// and keeps the others on theirs. NaN has no place in that.
+	xor, from := key.SignBit^order.Flip, uint64(least)
+	if least <= key.SignBit {
+		xor, from = ^order.Flip, uint64(min(least, key.SignBit-1)) // -0 passes with +0
+	}
+	for w := range bitmap {
+		block := row[w*64 : min(w*64+64, len(row))]
+		word, largest := reaching(block, from, xor)
+		if largest > order.Infinity {
+			word = 0
+			for i, x := range block {
+				if order.Key(key.Widen(x)) >= least {
+					word |= 1 << i
 				}
 			}
-			first = len(lines) * m.elements()
 		}
-		for i := first; i < len(block); i++ {
-			if order.Key(key.Widen(block[i])) >= least {
-				bitmap[i>>6] |= 1 << (i & 63)
-			}
-		}
-		bitmap = bitmap[(len(block)+63)/64:]
+		bitmap[w] = word
 	}
 }
 
-// listed is how many lines are listed at a time.
-const listed = 1024
-
-// line is what Filter looks at as a whole. Its words may begin anywhere, and
-// hold their elements in the order of the machine.
-type line [StopBytes]byte
-
-// linesOf views elements as lines, but for what is left over at the end.
-func linesOf[E Bits](elements []E) []line {
-	var zero E
-	return unsafe.Slice((*line)(unsafe.Pointer(unsafe.SliceData(elements))), len(elements)*int(unsafe.Sizeof(zero))/StopBytes)
-}
-
-// word returns the word that begins at byte i.
-func (l *line) word(i uint) uint64 { return binary.NativeEndian.Uint64(l[i : i+8]) }
-
-// magnitudes tells the elements of a word whose magnitude, without the sign, is
-// large enough for a threshold.
-type magnitudes struct {
-	signs     uint64 // the sign bits
-	carry     uint64 // carries out of a large magnitude into the sign's place, and never further
-	logWidth  int    // of the bits of an element
-	firstLane int    // where a word has its first element
-}
-
-// newMagnitudes returns the magnitudes that may have at least the key least:
-// those of NaN are the largest, and all are large unless it is a positive one.
-func newMagnitudes[E Bits](least uint32, order key.Order) magnitudes {
-	var zero E
-	width := 8 * int(unsafe.Sizeof(zero))
-	m := magnitudes{logWidth: bits.TrailingZeros(uint(width))}
-	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
-		m.firstLane = 64/width - 1
+// reaching returns the bits of the at most 64 elements that are at least from
+// after the exclusive or, and the largest magnitude.
+//
+//go:noinline // in a larger function its variables would not stay in registers
+func reaching[E Bits](block []E, from uint64, xor uint32) (word uint64, largest uint32) {
+	for i := len(block) - 1; i >= 0; i-- {
+		x := key.Widen(block[i])
+		largest = max(largest, x&^key.SignBit)
+		_, less := bits.Sub64(uint64(x^xor), from, 0)
+		word, _ = bits.Add64(word, word, less)
 	}
+	return ^word & (^uint64(0) >> (64 - len(block))), largest
+}
+
+const (
+	blockBytes = 1 << 16                // of the row that are searched at a time
+	blockLines = blockBytes / StopBytes // of 64 bytes
+	room       = 1024                   // for the elements found in a block
+)
+
+// search finds elements whose magnitude, without the sign, is large. It looks at
+// a line as a whole, and only then for its elements.
+type search struct {
+	signs     uint64             // the sign bits of a word's elements
+	carry     uint64             // carries out of a large magnitude into the sign's place, and never further
+	logWidth  int                // of the bits of an element
+	firstLane int                // where a word has its first element
+	lines     [blockLines]uint16 // that have large elements: their first bytes
+	elements  [room + 64]uint16  // that are large
+}
+
+// reset makes magnitudes large from this one on, given as the upper bits of 32.
+func (s *search) reset(magnitude uint32, width int) {
 	spread := func(x uint32) (word uint64) {
 		for at := 0; at < 64; at += width {
 			word |= uint64(x>>(32-width)) << at
 		}
 		return word
 	}
-	m.signs, m.carry = spread(key.SignBit), spread(key.SignBit)
-	if least > key.SignBit {
-		m.carry = spread(key.SignBit - min(least-key.SignBit, order.Infinity))
+	s.signs = spread(key.SignBit)
+	s.carry = s.signs - spread(magnitude)
+	s.logWidth = bits.TrailingZeros(uint(width))
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		s.firstLane = 64/width - 1
 	}
-	return m
 }
 
-// elements returns how many there are in a line.
-func (m *magnitudes) elements() int { return 8 * StopBytes >> m.logWidth }
+// find returns the large elements of a block of whole lines, and whether they
+// are few; else not all. NaN is larger than all numbers.
+func (s *search) find(block []byte) (large []uint16, few bool) {
+	n := 0
+	for _, at := range s.lines[:s.look(block)] {
+		if n > room-64 {
+			return nil, false
+		}
+		first := int(at) << 3 >> (s.logWidth & 63)
+		for places := s.places((*line)(block[at:])); places != 0; places &= places - 1 {
+			place := bits.TrailingZeros64(places)
+			word, lane := place&7, place>>(s.logWidth&63)^s.firstLane
+			s.elements[n] = uint16(first + word<<((6-s.logWidth)&63) + lane)
+			n++
+		}
+	}
+	return s.elements[:n], true
+}
 
-// look lists the lines that have a large magnitude, and returns how many.
-func (m *magnitudes) look(list *[listed]uint16, lines []line) (n uint) {
-	signs, others, carry := m.signs, ^m.signs, m.carry
-	entries := list[:]
-	first := unsafe.Pointer(unsafe.SliceData(lines))
-	for at := 0; at < len(lines)*StopBytes; at += StopBytes {
-		l := (*line)(unsafe.Add(first, at)) // an index would cost two instructions of 40
+// line is what is looked at as a whole. Its words may begin anywhere, and hold
+// their elements in the order of the machine.
+type line [StopBytes]byte
+
+// word returns the word that begins at byte i.
+func (l *line) word(i uint) uint64 { return binary.NativeEndian.Uint64(l[i : i+8]) }
+
+// look lists the lines that have a large element, and returns how many.
+func (s *search) look(block []byte) (n uint) {
+	signs, others, carry := s.signs, ^s.signs, s.carry
+	lines := s.lines[:]
+	first := unsafe.Pointer(unsafe.SliceData(block))
+	for at := 0; at < len(block); at += StopBytes {
+		l := (*line)(unsafe.Add(first, at)) // a slice would cost five instructions of 40
 		carries := (l.word(0)&others + carry) | (l.word(8)&others + carry) |
 			(l.word(16)&others + carry) | (l.word(24)&others + carry) |
 			(l.word(32)&others + carry) | (l.word(40)&others + carry) |
 			(l.word(48)&others + carry) | (l.word(56)&others + carry)
-		entries[n] = uint16(at / StopBytes)
+		lines[n] = uint16(at)
 		if carries&signs != 0 {
 			n++
 		}
@@ -186,21 +235,20 @@ func (m *magnitudes) look(list *[listed]uint16, lines []line) (n uint) {
 	return n
 }
 
-// places returns a bit for each large magnitude of the line, for element to
-// tell which.
-func (m *magnitudes) places(l *line) uint64 {
-	signs, others, carry := m.signs, ^m.signs, m.carry
-	return (l.word(0)&others+carry)&signs | (l.word(8)&others+carry)&signs>>1 |
-		(l.word(16)&others+carry)&signs>>2 | (l.word(24)&others+carry)&signs>>3 |
-		(l.word(32)&others+carry)&signs>>4 | (l.word(40)&others+carry)&signs>>5 |
-		(l.word(48)&others+carry)&signs>>6 | (l.word(56)&others+carry)&signs>>7
+// places returns a bit for each large element: as many places below the sign of
+// its lane as there are words after its own.
+func (s *search) places(l *line) uint64 {
+	signs, others, carry := s.signs, ^s.signs, s.carry
+	return (l.word(0)&others+carry)&signs>>7 | (l.word(8)&others+carry)&signs>>6 |
+		(l.word(16)&others+carry)&signs>>5 | (l.word(24)&others+carry)&signs>>4 |
+		(l.word(32)&others+carry)&signs>>3 | (l.word(40)&others+carry)&signs>>2 |
+		(l.word(48)&others+carry)&signs>>1 | (l.word(56)&others+carry)&signs
 }
 
-// element returns which of the line's elements has that place: counted down from
-// the sign's, it is the word.
-func (m *magnitudes) element(place int) int {
-	lane, word := place>>(m.logWidth&63), ^place&(1<<(m.logWidth&63)-1)
-	return word<<((6-m.logWidth)&63) + lane ^ m.firstLane
+// bytesOf views elements as bytes.
+func bytesOf[E Bits](elements []E) []byte {
+	var zero E
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(elements))), len(elements)*int(unsafe.Sizeof(zero)))
 }
 
 // Filter32 is Filter for float32, with the numbers of [key.Order.Above32].
