@@ -44,9 +44,22 @@ type batch[T Float] struct {
 
 // worker is one goroutine's share of a Selector.
 type worker[T Float] struct {
-	run   func() // selects rows until none is left; made once, so that a call allocates nothing
-	row16 cpu.Row[uint16]
-	row32 cpu.Row[uint32]
+	run func() // selects rows until none is left; made once, so that a call allocates nothing
+	rows
+}
+
+// rows holds the row of the width of T; the other is nil.
+type rows struct {
+	row16 *cpu.Row[uint16]
+	row32 *cpu.Row[uint32]
+}
+
+func newRows[T Float](keepBits bool) rows {
+	var zero T
+	if unsafe.Sizeof(zero) == 2 {
+		return rows{row16: &cpu.Row[uint16]{KeepBits: keepBits}}
+	}
+	return rows{row32: &cpu.Row[uint32]{KeepBits: keepBits}}
 }
 
 // Select writes the K largest logits of each row to dst, as the function
@@ -71,21 +84,27 @@ func (s *Selector[T]) Select(dst Result[T], logits []T, shape Shape) error {
 	}
 	s.replan(shape, tier)
 	s.batch = batch[T]{dst, logits, shape, orderOf[T](s.Options)}
-	s.nextRow.Store(0)
 	for len(s.workers) < s.plan.Threads {
-		w := new(worker[T])
+		w := &worker[T]{rows: newRows[T](false)}
 		w.run = func() {
 			defer s.running.Done()
-			s.selectRows(w)
+			s.shareRows(w)
 		}
 		s.workers = append(s.workers, w)
 	}
-	for _, w := range s.workers[1:s.plan.Threads] {
-		s.running.Add(1)
-		go w.run()
+	if s.plan.Threads == 1 {
+		for i := range shape.Rows {
+			s.selectRow(s.workers[0], i)
+		}
+	} else {
+		s.nextRow.Store(0)
+		for _, w := range s.workers[1:s.plan.Threads] {
+			s.running.Add(1)
+			go w.run()
+		}
+		s.shareRows(s.workers[0])
+		s.running.Wait()
 	}
-	s.selectRows(s.workers[0])
-	s.running.Wait()
 	s.batch = batch[T]{} // keep none of the caller's memory alive
 	return nil
 }
@@ -101,39 +120,47 @@ func (s *Selector[T]) replan(shape Shape, tier simd.Tier) {
 			Threads:          s.Options.Threads,
 		},
 		tier:  tier,
-		cores: cpu.Cores(),
+		cores: 1,
+	}
+	if shape.Rows > 1 && s.Options.Threads == 0 {
+		wanted.cores = cpu.Cores() // takes a lock
 	}
 	if wanted != s.planned {
 		s.planned, s.plan = wanted, cpu.NewPlan(wanted.shape, tier, wanted.cores)
 	}
 }
 
-// selectRows takes row after row until none is left. Rows are handed out one by
+// shareRows takes row after row until none is left. Rows are handed out one by
 // one, so a goroutine that starts late costs nothing.
-func (s *Selector[T]) selectRows(w *worker[T]) {
+func (s *Selector[T]) shareRows(w *worker[T]) {
 	for {
 		i := int(s.nextRow.Add(1)) - 1
 		if i >= s.shape.Rows {
 			return
 		}
-		k := s.shape.RowResults(i)
-		if k == 0 {
-			continue
-		}
-		start := i * s.shape.stride()
-		logits := s.logits[start : start+s.shape.length(i)]
-		out := i * s.shape.K
-		values, indices := s.dst.Values[out:out+k], s.dst.Indices[out:out+k]
-		var zero T
-		if unsafe.Sizeof(zero) == 2 {
-			selectRow(&w.row16, s.plan, s.order, values, indices, logits)
-		} else {
-			selectRow(&w.row32, s.plan, s.order, values, indices, logits)
-		}
+		s.selectRow(w, i)
 	}
 }
 
-func selectRow[E simd.Bits, T Float](row *cpu.Row[E], plan cpu.Plan, order key.Order, values []T, indices []int32, logits []T) {
+// selectRow selects row i of the batch.
+func (s *Selector[T]) selectRow(w *worker[T], i int) {
+	k := s.shape.RowResults(i)
+	if k == 0 {
+		return
+	}
+	start := i * s.shape.stride()
+	logits := s.logits[start : start+s.shape.length(i)]
+	out := i * s.shape.K
+	values, indices := s.dst.Values[out:out+k], s.dst.Indices[out:out+k]
+	if w.row16 != nil {
+		selectInto(w.row16, s.plan, s.order, values, indices, logits)
+	} else {
+		selectInto(w.row32, s.plan, s.order, values, indices, logits)
+	}
+}
+
+// selectInto selects the best of a row.
+func selectInto[E simd.Bits, T Float](row *cpu.Row[E], plan cpu.Plan, order key.Order, values []T, indices []int32, logits []T) {
 	row.Reset(plan, order, len(values))
 	row.Push(bitsOf[E](logits), 0)
 	for i, packed := range row.Best() {

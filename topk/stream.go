@@ -20,8 +20,7 @@ type Stream[T Float] struct {
 	pushed int
 	plan   cpu.Plan
 	order  key.Order
-	row16  cpu.Row[uint16]
-	row32  cpu.Row[uint32]
+	rows
 }
 
 // NewStream returns a Stream that selects k logits. Of the options, Threads has
@@ -35,9 +34,8 @@ func NewStream[T Float](k int, options Options) (*Stream[T], error) {
 		return nil, fmt.Errorf("topk: k = %d is outside 0 to %d: %w", k, math.MaxInt32, ErrShape)
 	}
 	var zero T
-	s := &Stream[T]{k: k, order: orderOf[T](options)}
+	s := &Stream[T]{k: k, order: orderOf[T](options), rows: newRows[T](true)}
 	s.plan = cpu.NewStreamPlan(k, int(unsafe.Sizeof(zero)), options.TargetCandidates, tier)
-	s.row16.KeepBits, s.row32.KeepBits = true, true
 	s.Reset()
 	return s, nil
 }
@@ -47,7 +45,7 @@ func (s *Stream[T]) Reset() {
 	s.pushed = 0
 	switch {
 	case s.k == 0:
-	case s.is16():
+	case s.row16 != nil:
 		s.row16.Reset(s.plan, s.order, s.k)
 	default:
 		s.row32.Reset(s.plan, s.order, s.k)
@@ -64,7 +62,7 @@ func (s *Stream[T]) Push(logits []T) error {
 	s.pushed += len(logits)
 	switch {
 	case s.k == 0:
-	case s.is16():
+	case s.row16 != nil:
 		s.row16.Push(bitsOf[uint16](logits), base)
 	default:
 		s.row32.Push(bitsOf[uint32](logits), base)
@@ -88,10 +86,10 @@ func (s *Stream[T]) Finish(dst Result[T]) error {
 	}
 	switch {
 	case s.k == 0:
-	case s.is16():
-		finish(&s.row16, dst, 16)
+	case s.row16 != nil:
+		finish(s.row16, dst, 16)
 	default:
-		finish(&s.row32, dst, 0)
+		finish(s.row32, dst, 0)
 	}
 	s.Reset()
 	return nil
@@ -104,9 +102,4 @@ func finish[E simd.Bits, T Float](row *cpu.Row[E], dst Result[T], shift uint) {
 	for i, packed := range row.Best() {
 		values[i], dst.Indices[i] = E(row.BitsOf(packed)>>shift), int32(key.Index(packed))
 	}
-}
-
-func (s *Stream[T]) is16() bool {
-	var zero T
-	return unsafe.Sizeof(zero) == 2
 }

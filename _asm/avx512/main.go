@@ -7,14 +7,16 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/ai-kernel-factory/aikf/_asm/gen"
 )
 
 func main() {
 	ConstraintExpr("amd64")
 	filter32()
 	filter16()
-	expand(32)
-	expand(16)
+	gen.Expand(32, 8, list, keys)
+	gen.Expand(16, 8, list, keys)
 	sample32()
 	sample16()
 	rank()
@@ -28,14 +30,6 @@ func main() {
 	max32()
 	max16()
 	Generate()
-}
-
-// row loads the base and the length of the slice parameter "row".
-func slice(name string) (base, length reg.GPVirtual) {
-	base, length = GP64(), GP64()
-	Load(Param(name).Base(), base)
-	Load(Param(name).Len(), length)
-	return base, length
 }
 
 // broadcast32 fills a vector with a 32-bit parameter.
@@ -83,7 +77,7 @@ func filter32() {
 func filterLoop(width int, compare func(x Op, i int, inverted bool, bits reg.Register)) {
 	bitmap := GP64()
 	Load(Param("bitmap").Base(), bitmap)
-	row, n := slice("row")
+	row, n := gen.Slice("row")
 	invert := GP64()
 	Load(Param("invert"), invert)
 	vectors := width / 8 // 64 elements
@@ -129,7 +123,7 @@ func filterLoop(width int, compare func(x Op, i int, inverted bool, bits reg.Reg
 	Label("tail")
 	TESTQ(n, n)
 	JZ(LabelRef("done"))
-	present := tailMask(n)
+	present := gen.TailMask(n)
 	part, all := GP64(), GP64()
 	MOVQ(present, part)
 	XORQ(all, all)
@@ -152,16 +146,6 @@ func filterLoop(width int, compare func(x Op, i int, inverted bool, bits reg.Reg
 	ANDQ(present, all)
 	MOVQ(all, Mem{Base: bitmap})
 	Label("done")
-}
-
-// tailMask returns a word with the n lowest bits set, 0 < n < 64.
-func tailMask(n reg.GPVirtual) reg.GPVirtual {
-	present := GP64()
-	MOVQ(n, reg.RCX)
-	MOVQ(I64(-1), present)
-	SHLQ(reg.CL, present)
-	NOTQ(present)
-	return present
 }
 
 // joinMasks packs two masks of 32 or four of 16 bits into one of 64.
@@ -222,27 +206,8 @@ func filter16() {
 	RET()
 }
 
-// expand:
-//
-//	list the words of the bitmap that are not 0 (no branch)
-//	for each of them: for each bit: packed[written++] = bits of the element, ~index
-//	8 at a time: turn the bits into keys
-//
-// Most words have one bit, so the loop over the bits is predicted well. Spreading
-// all bits of a word at once (VPCOMPRESSB) costs more until there are about
-// three a word.
-func expand(width int) {
-	name, params := "Expand32", "row []uint32"
-	if width == 16 {
-		name, params = "Expand16", "row []uint16"
-	}
-	TEXT(name, 0, "func(packed []uint64, bitmap []uint64, "+params+", base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)")
-	Doc(name + " is pure.Expand. The bitmap has at most 1024 words.")
-	Pragma("noescape")
-	list := AllocLocal(1024*4 + 64) // places of words, times 64
-	element := func(m Mem, index reg.Register, disp int) Mem { return m.Offset(disp).Idx(index, 4) }
-
-	bitmap, words := slice("bitmap")
+// list compresses the places of the words that are not 0.
+func list(bitmap, words reg.GPVirtual, places Mem) reg.GPVirtual {
 	at, left, listed := GP64(), GP64(), GP64()
 	MOVQ(bitmap, at)
 	MOVQ(words, left)
@@ -259,7 +224,7 @@ func expand(width int) {
 		load(Mem{Base: at, Disp: 64}, 1, high)
 		KUNPCKBW(low, high, some)
 		VPCOMPRESSD_Z(place, some, compressed)
-		VMOVDQU64(compressed, element(list, listed, 0))
+		VMOVDQU64(compressed, places.Idx(listed, 4))
 		KMOVW(some, count.As32())
 		POPCNTL(count.As32(), count.As32())
 		ADDQ(count, listed)
@@ -279,7 +244,7 @@ func expand(width int) {
 	Label("listRest")
 	ADDQ(Imm(16), left)
 	JZ(LabelRef("listed"))
-	present := tailMask(left)
+	present := gen.TailMask(left)
 	step(func(at Mem, half int, some reg.Register) {
 		x := ZMM()
 		KMOVB(present.As32(), inMask)
@@ -287,60 +252,14 @@ func expand(width int) {
 		VPTESTMQ(x, x, some)
 		SHRQ(Imm(8), present)
 	})
-
 	Label("listed")
-	packed, room := slice("packed")
-	SUBQ(Imm(80), room) // pure.ExpandRoom
-	row := GP64()
-	Load(Param("row").Base(), row)
-	base := GP32()
-	Load(Param("base"), base)
-	NOTL(base) // ~(base + i) = ~base - i
-	written, entry := GP64(), GP64()
-	XORQ(written, written)
-	XORQ(entry, entry)
-	start, word := GP64(), GP64()
+	return listed
+}
 
-	Label("words")
-	CMPQ(entry, listed)
-	JGE(LabelRef("all"))
-	MOVL(element(list, entry, 0), start.As32())
-	CMPQ(written, room)
-	JG(LabelRef("full"))
-	MOVQ(start, word)
-	SHRQ(Imm(3), word)
-	MOVQ(Mem{Base: bitmap, Index: word, Scale: 1}, word)
-	INCQ(entry)
-
-	Label("bits")
-	i, inverted := GP64(), GP32()
-	TZCNTQ(word, i)
-	ADDQ(start, i)
-	MOVL(base, inverted)
-	SUBL(i.As32(), inverted)
-	if width == 16 {
-		MOVWLZX(Mem{Base: row, Index: i, Scale: 2}, i.As32())
-		SHLL(Imm(16), i.As32())
-	} else {
-		MOVL(Mem{Base: row, Index: i, Scale: 4}, i.As32())
-	}
-	MOVL(inverted, Mem{Base: packed, Index: written, Scale: 8})
-	MOVL(i.As32(), Mem{Base: packed, Index: written, Scale: 8, Disp: 4})
-	INCQ(written)
-	BLSRQ(word, word)
-	JNZ(LabelRef("bits"))
-	JMP(LabelRef("words"))
-
-	Label("full")
-	SHRQ(Imm(6), start)
-	MOVQ(start, words)
-	Label("all")
-	Store(words, Return("words"))
-	Store(written, Return("written"))
-
-	// The keys: only the upper half of each word counts.
+func keys(packed, written reg.GPVirtual) {
 	flip, infinity, nan := broadcast32("flip"), broadcast32("infinity"), broadcast32("nan")
 	sign, magnitudeBits := ZMM(), ZMM()
+	r := GP32()
 	MOVL(U32(1<<31), r)
 	VPBROADCASTD(r, sign)
 	MOVL(U32(1<<31-1), r)
@@ -374,75 +293,15 @@ func expand(width int) {
 	Label("lastKeys")
 	TESTQ(written, written)
 	JZ(LabelRef("done"))
-	present = tailMask(written)
+	present := gen.TailMask(written)
+	inMask := K()
 	KMOVB(present.As32(), inMask)
 	order(inMask)
 	Label("done")
-	VZEROUPPER()
-	RET()
 }
 
-// vector32 returns 16 constants in memory, made once for all functions.
-func vector32(name string, value func(i int) uint32) Mem {
-	if m, ok := constants[name]; ok {
-		return m
-	}
-	m := GLOBL(name, RODATA|NOPTR)
-	for i := range 16 {
-		DATA(i*4, U32(value(i)))
-	}
-	constants[name] = m
-	return m
-}
-
-var constants = map[string]Mem{}
-
-// sampleLoop walks the stops of a row with vectors accumulators of 64 bytes:
-//
-//	for each set of accumulators: clear; for each of its stops: accumulate; store
-//
-// stop j belongs to accumulator j modulo the number of all accumulators, so a
-// set takes vectors stops in a row and skips those of the other sets.
-func sampleLoop(width, vectors int, clear func(), accumulate func(at Mem, i int), store func(groups reg.GPVirtual)) {
-	groups, sets := slice("groups")
-	SHRQ(Imm(7), sets) // 128 groups a set
-	row, end := slice("row")
-	LEAQ(Mem{Base: row, Index: end, Scale: uint8(width / 8)}, end)
-	SUBQ(Imm(64), end) // the last address at which a stop may start
-	step := GP64()
-	Load(Param("step"), step)
-	SHLQ(Imm(6), step)
-	skip := GP64() // from the last stop of a set in one round to its first in the next
-	MOVQ(sets, skip)
-	DECQ(skip)
-	IMULQ(step, skip)
-	IMUL3Q(U32(uint32(vectors)), skip, skip)
-	at := GP64()
-
-	Label("set")
-	MOVQ(row, at)
-	clear()
-	Label("round")
-	for i := range vectors {
-		CMPQ(at, end)
-		JA(LabelRef("store"))
-		accumulate(Mem{Base: at}, i)
-		ADDQ(step, at)
-	}
-	ADDQ(skip, at)
-	JMP(LabelRef("round"))
-	Label("store")
-	store(groups)
-	ADDQ(U32(512), groups)
-	past := GP64()
-	MOVQ(step, past)
-	IMUL3Q(U32(uint32(vectors)), past, past)
-	ADDQ(past, row)
-	DECQ(sets)
-	JNZ(LabelRef("set"))
-	VZEROUPPER()
-	RET()
-}
+// vector32 returns 16 constants in memory.
+func vector32(name string, value func(i int) uint32) Mem { return gen.Vector32(name, 16, value) }
 
 func sample32() {
 	TEXT("Sample32", NOSPLIT, "func(groups []int32, row []uint32, step int, flip uint32)")
@@ -457,7 +316,7 @@ func sample32() {
 	for i := range maxima {
 		maxima[i] = ZMM()
 	}
-	sampleLoop(32, len(maxima),
+	gen.SampleLoop(32, len(maxima),
 		func() {
 			for _, m := range maxima {
 				VMOVDQA64(lowest, m)
@@ -492,7 +351,7 @@ func sample16() {
 	for i := range maxima {
 		maxima[i] = ZMM()
 	}
-	sampleLoop(16, len(maxima),
+	gen.SampleLoop(16, len(maxima),
 		func() {
 			for _, m := range maxima {
 				VMOVDQA64(lowest, m)
@@ -522,76 +381,38 @@ func sample16() {
 		})
 }
 
-// rank halves the interval between the smallest and the largest group until
-// the number of groups that reach its middle is close enough to the rank.
 func rank() {
-	TEXT("Rank", NOSPLIT, "func(groups []int32, rank int) int32")
-	Doc("Rank is pure.Rank. The number of groups is a multiple of 128.")
-	Pragma("noescape")
-	groups, n := slice("groups")
-	wanted, enough := GP64(), GP64()
-	Load(Param("rank"), wanted)
-	MOVQ(wanted, enough)
-	SHRQ(Imm(5), enough)
-	ADDQ(wanted, enough)
-	end := GP64()
-	LEAQ(Mem{Base: groups, Index: n, Scale: 4}, end)
-
-	lows, highs := ZMM(), ZMM()
-	VMOVDQU64(Mem{Base: groups}, lows)
-	VMOVDQA64(lows, highs)
-	at := GP64()
-	LEAQ(Mem{Base: groups, Disp: 64}, at)
-	Label("bounds")
-	x := ZMM()
-	VMOVDQU64(Mem{Base: at}, x)
-	VPMINSD(x, lows, lows)
-	VPMAXSD(x, highs, highs)
-	ADDQ(Imm(64), at)
-	CMPQ(at, end)
-	JB(LabelRef("bounds"))
-	low, high := GP64(), GP64()
-	horizontal(lows, VPMINSD, low)
-	horizontal(highs, VPMAXSD, high)
-
-	Label("halve")
-	CMPQ(low, high)
-	JGE(LabelRef("done"))
-	middle, reach := GP64(), GP64()
-	LEAQ(Mem{Base: low, Index: high, Scale: 1, Disp: 1}, middle)
-	SARQ(Imm(1), middle)
 	least := ZMM()
-	VPBROADCASTD(middle.As32(), least)
-	XORQ(reach, reach)
-	MOVQ(groups, at)
-	Label("count")
-	for i := 0; i < 8; i += 4 {
-		k := []reg.Virtual{K(), K(), K(), K()}
-		for j := range k {
-			VPCMPD(Imm(2), Mem{Base: at, Disp: 64 * (i + j)}, least, k[j]) // least <= group
-		}
-		count := GP64()
-		KMOVQ(joinMasks(k), count)
-		POPCNTQ(count, count)
-		ADDQ(count, reach)
-	}
-	ADDQ(U32(512), at)
-	CMPQ(at, end)
-	JB(LabelRef("count"))
-	CMPQ(reach, wanted)
-	JL(LabelRef("tooHigh"))
-	MOVQ(middle, low)
-	CMPQ(reach, enough)
-	JLE(LabelRef("done"))
-	JMP(LabelRef("halve"))
-	Label("tooHigh")
-	LEAQ(Mem{Base: middle, Disp: -1}, high)
-	JMP(LabelRef("halve"))
-
-	Label("done")
-	Store(low.As32(), ReturnIndex(0))
-	VZEROUPPER()
-	RET()
+	gen.Rank(
+		func(groups, end, at, low, high reg.GPVirtual) {
+			lows, highs := ZMM(), ZMM()
+			VMOVDQU64(Mem{Base: groups}, lows)
+			VMOVDQA64(lows, highs)
+			LEAQ(Mem{Base: groups, Disp: 64}, at)
+			Label("bounds")
+			x := ZMM()
+			VMOVDQU64(Mem{Base: at}, x)
+			VPMINSD(x, lows, lows)
+			VPMAXSD(x, highs, highs)
+			ADDQ(Imm(64), at)
+			CMPQ(at, end)
+			JB(LabelRef("bounds"))
+			horizontal(lows, VPMINSD, low)
+			horizontal(highs, VPMAXSD, high)
+		},
+		func(middle reg.GPVirtual) { VPBROADCASTD(middle.As32(), least) },
+		func(at, reach reg.GPVirtual) {
+			for i := 0; i < 8; i += 4 {
+				k := []reg.Virtual{K(), K(), K(), K()}
+				for j := range k {
+					VPCMPD(Imm(2), Mem{Base: at, Disp: 64 * (i + j)}, least, k[j]) // least <= group
+				}
+				count := GP64()
+				KMOVQ(joinMasks(k), count)
+				POPCNTQ(count, count)
+				ADDQ(count, reach)
+			}
+		})
 }
 
 // horizontal folds the 16 lanes of v by op and sign-extends the result.
@@ -614,7 +435,7 @@ func max32() {
 	TEXT("Max32", NOSPLIT, "func(row []uint32) uint32")
 	Doc("Max32 is pure.Max32: the work that reading a row costs at least.")
 	Pragma("noescape")
-	row, n := slice("row")
+	row, n := gen.Slice("row")
 	maxima := make([]reg.VecVirtual, 8)
 	r := GP32()
 	MOVL(U32(0xFF800000), r)
@@ -640,7 +461,7 @@ func max32() {
 	Label("tail")
 	ADDQ(Imm(16), n)
 	JZ(LabelRef("done"))
-	present := tailMask(n)
+	present := gen.TailMask(n)
 	load := K()
 	KMOVW(present.As32(), load)
 	VMAXPS(Mem{Base: row}, maxima[1], load, maxima[1])
@@ -674,7 +495,7 @@ func max16() {
 	TEXT("Max16", NOSPLIT, "func(row []uint16) uint16")
 	Doc("Max16 is pure.Max16: the work that reading a row costs at least.")
 	Pragma("noescape")
-	row, n := slice("row")
+	row, n := gen.Slice("row")
 	maxima := make([]reg.VecVirtual, 8)
 	r := GP32()
 	MOVL(U32(0x8000), r)
@@ -700,7 +521,7 @@ func max16() {
 	Label("tail")
 	ADDQ(Imm(32), n)
 	JZ(LabelRef("done"))
-	present := tailMask(n)
+	present := gen.TailMask(n)
 	load := K()
 	KMOVD(present.As32(), load)
 	VPMAXSW(Mem{Base: row}, maxima[1], load, maxima[1])

@@ -4,6 +4,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/ai-kernel-factory/aikf/_asm/gen"
 )
 
 // trim:
@@ -19,7 +21,7 @@ func trim() {
 	TEXT("Trim", NOSPLIT, "func(packed []uint64, k int) (kept int, least uint64)")
 	Doc("Trim moves at least k of the largest words to the front, seldom many more, and returns how many and a bound that just these reach. 1 <= k <= len(packed). It may write up to 7 zeros past the end of the slice, within its capacity.")
 	Pragma("noescape")
-	packed, n := slice("packed")
+	packed, n := gen.Slice("packed")
 	wanted, enough := GP64(), GP64()
 	Load(Param("k"), wanted)
 	MOVQ(wanted, enough)

@@ -134,9 +134,24 @@ func newFlags(name, usage, examples string, c console) *flag.FlagSet {
 	flags.Usage = func() {
 		w := flags.Output()
 		fmt.Fprintf(w, "Usage: aikf %s %s\n\nExamples:\n%s\nFlags:\n", name, usage, examples)
-		flags.PrintDefaults()
+		flags.VisitAll(func(f *flag.Flag) { printFlag(w, f) })
 	}
 	return flags
+}
+
+// printFlag prints what flag.PrintDefaults does, with two dashes.
+func printFlag(w io.Writer, f *flag.Flag) {
+	value, usage := flag.UnquoteUsage(f)
+	if value != "" {
+		value = " " + value
+	}
+	fmt.Fprintf(w, "  --%s%s\n    \t%s", f.Name, value, usage)
+	switch f.DefValue {
+	case "", "0", "0s", "false":
+	default:
+		fmt.Fprintf(w, " (default %s)", f.DefValue)
+	}
+	fmt.Fprintln(w)
 }
 
 // parseFlags parses args; flags may stand before and after the other words,

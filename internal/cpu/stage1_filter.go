@@ -57,36 +57,51 @@ func (r *Row[E]) Reset(plan Plan, order key.Order, k int) {
 	}
 	r.plan, r.order, r.k = plan, order, k
 	r.bound, r.crowded = 0, false
-	if need := plan.Capacity + simd.SortSlack; cap(r.packed) < need {
-		r.packed = make([]uint64, 0, need)
-	}
 	r.packed, r.kept = r.packed[:0], r.kept[:0]
+	if r.room() < plan.FirstRoom {
+		r.grow(plan.FirstRoom)
+	}
+}
+
+// room returns how many candidates there is room for.
+func (r *Row[E]) room() int { return min(r.plan.Capacity, cap(r.packed)-simd.SortSlack) }
+
+// grow makes room for so many candidates, but no more than planned.
+func (r *Row[E]) grow(candidates int) {
+	packed := make([]uint64, len(r.packed), min(candidates, r.plan.Capacity)+simd.SortSlack)
+	copy(packed, r.packed)
+	r.packed = packed
 }
 
 // Push adds elements to the row; base is the index of the first, and grows from
 // call to call. The slice is not kept.
 func (r *Row[E]) Push(elements []E, base uint32) {
-	// Cutting at twice k keeps the bound sharp and leaves room for k more.
-	if len(r.packed) >= 2*r.k {
+	// Cutting at twice k keeps the bound sharp. If the bound is guessed anew for
+	// each chunk, cutting only makes room.
+	if full := r.plan.Capacity - simd.ExpandRoom - 2*r.k; len(r.packed) >= 2*r.k && (!r.crowded || len(r.packed) > full) {
 		r.cut()
 	}
-	for attempt := 0; len(elements) > 0 && r.bound < beyond; {
+	for attempt, reached := 0, 0; len(elements) > 0 && r.bound < beyond; {
 		before := len(r.packed)
-		least := max(r.bound, r.guess(elements, attempt))
+		least := max(r.bound, r.guess(elements, attempt, reached))
 		read := r.filter(elements, base, least)
-		if least > r.bound && len(r.packed)-before < r.k {
-			r.packed = r.packed[:before] // the guess was too high
-			attempt++
-			continue
+		if least > r.bound {
+			if found := len(r.packed) - before; found < r.k {
+				r.packed = r.packed[:before] // the guess was too high
+				attempt, reached = attempt+1, found
+				continue
+			}
+			r.drop(before, least)
+			r.bound = least
 		}
-		r.bound = max(r.bound, least)
 		elements, base, attempt = elements[read:], base+uint32(read), 0
 	}
 }
 
 // guess returns a key that k of the elements are hoped to reach, or 0. Each
-// further attempt at the same elements hopes for less; the last cannot fail.
-func (r *Row[E]) guess(elements []E, attempt int) uint64 {
+// further attempt at the same elements, of which so many have reached the guess
+// before, hopes for less; the last cannot fail.
+func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	if r.bound > 0 && !r.crowded {
 		return 0
 	}
@@ -105,8 +120,12 @@ func (r *Row[E]) guess(elements []E, attempt int) uint64 {
 			r.groups = make([]int32, sample.Groups)
 		}
 		simd.Sample(r.plan.Tier, r.groups[:sample.Groups], elements, sample.Step, r.order)
-	case attempt == 1:
-		rank = min(3*rank+4, sample.Groups*3/4)
+		if r.crowded {
+			rank = max(rank, sample.SortedRank)
+		}
+	case attempt == 1: // as much further as is missing, and half as much again
+		rank = max(2*rank+2, rank+3*rank*(r.k-reached)/(2*reached+2), sample.SortedRank)
+		rank = min(rank, sample.Groups*3/4)
 	case attempt == 2 && r.k <= sample.Groups:
 		rank = r.k // each of k groups has an element that reaches this one
 	default:
@@ -128,15 +147,20 @@ func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 		bitmap := r.bitmap[:(len(block)+63)/64]
 		simd.Filter(r.plan.Tier, bitmap, block, uint32(least), r.order)
 		n := len(r.packed)
-		written, words := simd.Expand(r.plan.Tier, r.packed[n:r.plan.Capacity], bitmap, block, base+uint32(read), r.order)
+		written, words := simd.Expand(r.plan.Tier, r.packed[n:r.room()], bitmap, block, base+uint32(read), r.order)
 		r.packed = r.packed[:n+written]
 		r.keep(elements, base, r.packed[n:], least)
-		if words < len(bitmap) {
+		switch {
+		case words == len(bitmap):
+			read += len(block)
+		case r.room() < r.plan.Capacity:
+			read += words * 64
+			r.grow(2 * r.room())
+		default:
 			r.cut()
 			r.crowded = true
 			return read + words*64
 		}
-		read += len(block)
 	}
 	return read
 }

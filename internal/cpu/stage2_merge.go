@@ -18,6 +18,18 @@ func (r *Row[E]) cut() {
 	r.kept = slices.DeleteFunc(r.kept, func(kept keptBits) bool { return kept.packed < least })
 }
 
+// drop drops those of the first candidates whose key is less than least, which
+// k of the others reach.
+func (r *Row[E]) drop(first int, least uint64) {
+	if first == 0 {
+		return
+	}
+	below := func(packed uint64) bool { return uint64(key.Of(packed)) < least }
+	older := len(slices.DeleteFunc(r.packed[:first], below))
+	r.packed = r.packed[:older+copy(r.packed[older:], r.packed[first:])]
+	r.kept = slices.DeleteFunc(r.kept, func(kept keptBits) bool { return below(kept.packed) })
+}
+
 // Best orders the candidates and returns the k best, best first, or all if
 // there are fewer. The slice is valid until the next call.
 func (r *Row[E]) Best() []uint64 {
@@ -53,13 +65,18 @@ func (r *Row[E]) keep(elements []E, base uint32, candidates []uint64, least uint
 		return
 	}
 	// Mostly there is none: neither zero nor a NaN that is the worst of all
-	// reaches the threshold, and the best is not a NaN.
+	// reaches the threshold, and there is no better NaN.
 	if least > key.SignBit {
-		best := uint64(0)
-		for _, packed := range candidates {
-			best = max(best, packed)
+		const carry = 1 << 32 // out of the key of NaN, if 1 is added
+		var next uint64
+		rest := candidates
+		for ; len(rest) >= 4; rest = rest[4:] {
+			next |= (rest[0]>>32 + 1) | (rest[1]>>32 + 1) | (rest[2]>>32 + 1) | (rest[3]>>32 + 1)
 		}
-		if key.Of(best) != r.order.NaN {
+		for _, packed := range rest {
+			next |= packed>>32 + 1
+		}
+		if next&carry == 0 {
 			return
 		}
 	}

@@ -19,7 +19,7 @@ type RowKind struct {
 // SampleStep is the distance, in cache lines of 64 bytes, of what the CPU's
 // launch plan reads of a long row to guess a threshold. OnSample and OffSample
 // use it.
-const SampleStep = 17
+const SampleStep = 11
 
 // Adversarial returns the kinds of rows on which a fast top-k is likely to be
 // slow: the benchmark prints each of them.

@@ -145,7 +145,7 @@ func TestRowsAreWhatTheyClaim(t *testing.T) {
 func TestSampleStepIsThePlans(t *testing.T) {
 	for _, elementBytes := range []int{2, 4} {
 		for _, vocab := range []int{50304, 151936} {
-			plan := cpu.NewPlan(cpu.Shape{Rows: 1, Vocab: vocab, K: 50, ElementBytes: elementBytes}, simd.Pure, 1)
+			plan := cpu.NewPlan(cpu.Shape{Rows: 1, Vocab: vocab, K: 50, ElementBytes: elementBytes}, simd.AVX512, 1)
 			if plan.Sample.Step != SampleStep {
 				t.Errorf("vocab %d, %d bytes: the plan samples every %d lines, OnSample and OffSample assume %d",
 					vocab, elementBytes, plan.Sample.Step, SampleStep)

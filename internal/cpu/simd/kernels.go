@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx2"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx512"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/neon"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
@@ -48,6 +49,10 @@ func Sample[E Bits](tier Tier, groups []int32, row []E, step int, order key.Orde
 		avx512.Sample16(groups, bits16(row), step, uint16(order.Flip>>16))
 	case tier == AVX512:
 		avx512.Sample32(groups, bits32(row), step, order.Flip)
+	case tier == AVX2 && is16[E]():
+		avx2.Sample16(groups, bits16(row), step, uint16(order.Flip>>16))
+	case tier == AVX2:
+		avx2.Sample32(groups, bits32(row), step, order.Flip)
 	case tier == NEON && is16[E]():
 		neon.Sample16(groups, bits16(row), step, uint16(order.Flip>>16))
 	case tier == NEON:
@@ -61,6 +66,8 @@ func Sample[E Bits](tier Tier, groups []int32, row []E, step int, order key.Orde
 func Rank(tier Tier, groups []int32, rank int) int32 {
 	if tier == AVX512 {
 		return avx512.Rank(groups, rank)
+	} else if tier == AVX2 {
+		return avx2.Rank(groups, rank)
 	} else if tier == NEON {
 		return neon.Rank(groups, rank)
 	}
@@ -88,6 +95,8 @@ func Filter[E Bits](tier Tier, bitmap []uint64, row []E, least uint32, order key
 func filter32(tier Tier, bitmap []uint64, row []uint32, above uint32, invert uint64) {
 	if tier == AVX512 {
 		avx512.Filter32(bitmap, row, above, invert)
+	} else if tier == AVX2 {
+		avx2.Filter32(bitmap, row, above, invert)
 	} else if tier == NEON {
 		neon.Filter32(bitmap, row, above, invert)
 	} else {
@@ -98,6 +107,8 @@ func filter32(tier Tier, bitmap []uint64, row []uint32, above uint32, invert uin
 func filter16(tier Tier, bitmap []uint64, row []uint16, xor, above uint16, invert uint64) (largest uint16) {
 	if tier == AVX512 {
 		return avx512.Filter16(bitmap, row, xor, above, invert)
+	} else if tier == AVX2 {
+		return avx2.Filter16(bitmap, row, xor, above, invert)
 	} else if tier == NEON {
 		return neon.Filter16(bitmap, row, xor, above, invert)
 	}
@@ -112,6 +123,10 @@ func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base u
 		return avx512.Expand16(packed, bitmap, bits16(row), base, order.Flip, order.Infinity, order.NaN)
 	case tier == AVX512:
 		return avx512.Expand32(packed, bitmap, bits32(row), base, order.Flip, order.Infinity, order.NaN)
+	case tier == AVX2 && is16[E]():
+		return avx2.Expand16(packed, bitmap, bits16(row), base, order.Flip, order.Infinity, order.NaN)
+	case tier == AVX2:
+		return avx2.Expand32(packed, bitmap, bits32(row), base, order.Flip, order.Infinity, order.NaN)
 	}
 	return pure.Expand(packed, bitmap, row, base, order)
 }
@@ -122,6 +137,8 @@ func Expand[E Bits](tier Tier, packed []uint64, bitmap []uint64, row []E, base u
 func Sort(tier Tier, packed []uint64, k int) {
 	if tier == AVX512 {
 		avx512.Sort(packed, k)
+	} else if tier == AVX2 {
+		avx2.Sort(packed, k)
 	} else if tier == NEON {
 		neon.Sort(packed, k)
 	} else {
@@ -133,13 +150,22 @@ func Sort(tier Tier, packed []uint64, k int) {
 // signed integers: the least that reading a row can cost. NaN is passed over or
 // compared by its bits.
 func Max[E Bits](tier Tier, row []E) uint32 {
-	switch {
-	case tier == AVX512 && is16[E]():
-		return uint32(avx512.Max16(bits16(row)))
-	case tier == AVX512:
-		return avx512.Max32(bits32(row))
-	case is16[E]():
+	if is16[E]() {
+		if tier == AVX512 {
+			return uint32(avx512.Max16(bits16(row)))
+		} else if tier == AVX2 {
+			return uint32(avx2.Max16(bits16(row)))
+		} else if tier == NEON {
+			return uint32(uint16(neon.Max16(bits16(row))))
+		}
 		return uint32(uint16(pure.Max16(bits16(row))))
+	}
+	if tier == AVX512 {
+		return avx512.Max32(bits32(row))
+	} else if tier == AVX2 {
+		return avx2.Max32(bits32(row))
+	} else if tier == NEON {
+		return math.Float32bits(neon.Max32(bits32(row)))
 	}
 	return math.Float32bits(pure.Max32(bits32(row)))
 }
@@ -150,6 +176,8 @@ func Max[E Bits](tier Tier, row []E) uint32 {
 func Trim(tier Tier, packed []uint64, k int) (kept int, least uint64) {
 	if tier == AVX512 {
 		return avx512.Trim(packed, k)
+	} else if tier == AVX2 {
+		return avx2.Trim(packed, k)
 	}
 	Sort(tier, packed, k)
 	return k, packed[k-1]

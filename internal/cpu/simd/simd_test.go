@@ -370,3 +370,44 @@ func TestSort(t *testing.T) {
 		}
 	})
 }
+
+func TestTrim(t *testing.T) {
+	eachTier(t, func(t *testing.T, tier simd.Tier) {
+		rng := rand.New(rand.NewPCG(6, 6))
+		memory := fence.Memory(t, 8*(1200+simd.SortSlack))
+		for trial := range 3000 {
+			n := 1 + rng.IntN(1200)
+			if trial < 300 {
+				n = 1 + trial/4
+			}
+			k := 1 + rng.IntN(n)
+			packed := fence.AtEnd[uint64](memory, n+simd.SortSlack)[:n]
+			for i := range packed {
+				switch trial % 3 {
+				case 0:
+					packed[i] = rng.Uint64() | 1
+				case 1: // ties
+					packed[i] = key.Pack(uint32(rng.IntN(3)), uint32(i))
+				case 2: // close together
+					packed[i] = key.Pack(key.SignBit+uint32(rng.IntN(1000)), uint32(i))
+				}
+			}
+			want := slices.Clone(packed)
+			slices.Sort(want)
+			slices.Reverse(want)
+			kept, least := simd.Trim(tier, packed, k)
+			if kept < k || kept > k+k/8 {
+				t.Fatalf("%d of %d words are kept for k = %d", kept, n, k)
+			}
+			got := slices.Clone(packed[:kept])
+			slices.Sort(got)
+			slices.Reverse(got)
+			if !slices.Equal(got, want[:kept]) {
+				t.Fatalf("%d words, k = %d: the %d kept are not the largest", n, k, kept)
+			}
+			if got[kept-1] < least || kept < n && want[kept] >= least {
+				t.Fatalf("%d words, k = %d: the bound %#x is not what just the %d kept reach", n, k, least, kept)
+			}
+		}
+	})
+}

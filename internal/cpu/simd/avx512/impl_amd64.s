@@ -352,37 +352,90 @@ listRest:
 
 listed:
 	MOVQ packed_base+0(FP), BX
-	MOVQ packed_len+8(FP), DI
-	SUBQ $0x50, DI
-	MOVQ row_base+48(FP), R8
-	MOVL base+72(FP), R9
-	NOTL R9
-	XORQ CX, CX
+	MOVQ packed_len+8(FP), CX
+	SUBQ $0x50, CX
+	MOVQ row_base+48(FP), DI
+	MOVL base+72(FP), R8
+	NOTL R8
+	XORQ R9, R9
 	XORQ R10, R10
 
 words:
 	CMPQ R10, SI
 	JGE  all
 	MOVL (SP)(R10*4), R11
-	CMPQ CX, DI
+	CMPQ R9, CX
 	JG   full
 	MOVQ R11, R12
 	SHRQ $0x03, R12
 	MOVQ (AX)(R12*1), R12
 	INCQ R10
+	CMPQ R12, $-1
+	JE   whole
 
 bits:
 	TZCNTQ R12, R13
 	ADDQ   R11, R13
-	MOVL   R9, R14
+	MOVL   R8, R14
 	SUBL   R13, R14
-	MOVL   (R8)(R13*4), R13
-	MOVL   R14, (BX)(CX*8)
-	MOVL   R13, 4(BX)(CX*8)
-	INCQ   CX
+	MOVL   (DI)(R13*4), R13
+	MOVL   R14, (BX)(R9*8)
+	MOVL   R13, 4(BX)(R9*8)
+	INCQ   R9
 	BLSRQ  R12, R12
 	JNZ    bits
 	JMP    words
+
+whole:
+	LEAQ         (DI)(R11*4), R12
+	LEAQ         (BX)(R9*8), R13
+	MOVL         R8, R14
+	SUBL         R11, R14
+	VMOVQ        R14, X0
+	VPBROADCASTQ X0, Z0
+	VPSUBQ       places<>+0(SB), Z0, Z0
+	VPMOVZXDQ    (R12), Z1
+	VPSLLQ       $0x20, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, (R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXDQ    32(R12), Z1
+	VPSLLQ       $0x20, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 64(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXDQ    64(R12), Z1
+	VPSLLQ       $0x20, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 128(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXDQ    96(R12), Z1
+	VPSLLQ       $0x20, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 192(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXDQ    128(R12), Z1
+	VPSLLQ       $0x20, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 256(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXDQ    160(R12), Z1
+	VPSLLQ       $0x20, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 320(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXDQ    192(R12), Z1
+	VPSLLQ       $0x20, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 384(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXDQ    224(R12), Z1
+	VPSLLQ       $0x20, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 448(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	ADDQ         $0x40, R9
+	JMP          words
 
 full:
 	SHRQ $0x06, R11
@@ -390,57 +443,58 @@ full:
 
 all:
 	MOVQ         DX, words+96(FP)
-	MOVQ         CX, written+88(FP)
+	MOVQ         R9, written+88(FP)
 	MOVL         flip+76(FP), AX
 	VPBROADCASTD AX, Z0
 	MOVL         infinity+80(FP), AX
 	VPBROADCASTD AX, Z1
 	MOVL         nan+84(FP), AX
 	VPBROADCASTD AX, Z2
-	MOVL         $0x80000000, DI
-	VPBROADCASTD DI, Z3
-	MOVL         $0x7fffffff, DI
-	VPBROADCASTD DI, Z4
-	MOVL         $0x0000aaaa, DI
-	KMOVW        DI, K3
+	MOVL         $0x80000000, AX
+	VPBROADCASTD AX, Z3
+	MOVL         $0x7fffffff, AX
+	VPBROADCASTD AX, Z4
+	MOVL         $0x0000aaaa, AX
+	KMOVW        AX, K1
 	KXNORQ       K2, K2, K2
 
 keys:
-	CMPQ        CX, $0x08
+	CMPQ        R9, $0x08
 	JL          lastKeys
 	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z6
 	VPANDD      Z4, Z6, Z7
-	VPCMPUD     $0x06, Z1, Z7, K3, K1
-	VPTESTNMD   Z7, Z7, K3, K4
+	VPCMPUD     $0x06, Z1, Z7, K1, K3
+	VPTESTNMD   Z7, Z7, K1, K4
 	VPSRAD      $0x1f, Z6, Z7
 	VPORD       Z3, Z7, Z7
-	VPXORD      Z6, Z7, K3, Z5
+	VPXORD      Z6, Z7, K1, Z5
 	VMOVDQA32   Z3, K4, Z5
-	VMOVDQA32   Z2, K1, Z5
+	VMOVDQA32   Z2, K3, Z5
 	VMOVDQU64   Z5, K2, (BX)
 	ADDQ        $0x40, BX
-	SUBQ        $0x08, CX
+	SUBQ        $0x08, R9
 	JMP         keys
 
 lastKeys:
-	TESTQ       CX, CX
+	TESTQ       R9, R9
 	JZ          done
+	MOVQ        R9, CX
 	MOVQ        $-1, AX
 	SHLQ        CL, AX
 	NOTQ        AX
-	KMOVB       AX, K1
-	VMOVDQU64.Z (BX), K1, Z5
+	KMOVB       AX, K2
+	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z0
 	VPANDD      Z4, Z0, Z4
-	VPCMPUD     $0x06, Z1, Z4, K3, K2
-	VPTESTNMD   Z4, Z4, K3, K4
+	VPCMPUD     $0x06, Z1, Z4, K1, K3
+	VPTESTNMD   Z4, Z4, K1, K4
 	VPSRAD      $0x1f, Z0, Z4
 	VPORD       Z3, Z4, Z4
-	VPXORD      Z0, Z4, K3, Z5
+	VPXORD      Z0, Z4, K1, Z5
 	VMOVDQA32   Z3, K4, Z5
-	VMOVDQA32   Z2, K2, Z5
-	VMOVDQU64   Z5, K1, (BX)
+	VMOVDQA32   Z2, K3, Z5
+	VMOVDQU64   Z5, K2, (BX)
 
 done:
 	VZEROUPPER
@@ -463,6 +517,42 @@ DATA ramp64<>+52(SB)/4, $0x00000340
 DATA ramp64<>+56(SB)/4, $0x00000380
 DATA ramp64<>+60(SB)/4, $0x000003c0
 GLOBL ramp64<>(SB), RODATA|NOPTR, $64
+
+DATA places<>+0(SB)/4, $0x00000000
+DATA places<>+4(SB)/4, $0x00000000
+DATA places<>+8(SB)/4, $0x00000001
+DATA places<>+12(SB)/4, $0x00000000
+DATA places<>+16(SB)/4, $0x00000002
+DATA places<>+20(SB)/4, $0x00000000
+DATA places<>+24(SB)/4, $0x00000003
+DATA places<>+28(SB)/4, $0x00000000
+DATA places<>+32(SB)/4, $0x00000004
+DATA places<>+36(SB)/4, $0x00000000
+DATA places<>+40(SB)/4, $0x00000005
+DATA places<>+44(SB)/4, $0x00000000
+DATA places<>+48(SB)/4, $0x00000006
+DATA places<>+52(SB)/4, $0x00000000
+DATA places<>+56(SB)/4, $0x00000007
+DATA places<>+60(SB)/4, $0x00000000
+GLOBL places<>(SB), RODATA|NOPTR, $64
+
+DATA step<>+0(SB)/4, $0x00000008
+DATA step<>+4(SB)/4, $0x00000000
+DATA step<>+8(SB)/4, $0x00000008
+DATA step<>+12(SB)/4, $0x00000000
+DATA step<>+16(SB)/4, $0x00000008
+DATA step<>+20(SB)/4, $0x00000000
+DATA step<>+24(SB)/4, $0x00000008
+DATA step<>+28(SB)/4, $0x00000000
+DATA step<>+32(SB)/4, $0x00000008
+DATA step<>+36(SB)/4, $0x00000000
+DATA step<>+40(SB)/4, $0x00000008
+DATA step<>+44(SB)/4, $0x00000000
+DATA step<>+48(SB)/4, $0x00000008
+DATA step<>+52(SB)/4, $0x00000000
+DATA step<>+56(SB)/4, $0x00000008
+DATA step<>+60(SB)/4, $0x00000000
+GLOBL step<>(SB), RODATA|NOPTR, $64
 
 // func Expand16(packed []uint64, bitmap []uint64, row []uint16, base uint32, flip uint32, infinity uint32, nan uint32) (written int, words int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI, POPCNT
@@ -517,38 +607,91 @@ listRest:
 
 listed:
 	MOVQ packed_base+0(FP), BX
-	MOVQ packed_len+8(FP), DI
-	SUBQ $0x50, DI
-	MOVQ row_base+48(FP), R8
-	MOVL base+72(FP), R9
-	NOTL R9
-	XORQ CX, CX
+	MOVQ packed_len+8(FP), CX
+	SUBQ $0x50, CX
+	MOVQ row_base+48(FP), DI
+	MOVL base+72(FP), R8
+	NOTL R8
+	XORQ R9, R9
 	XORQ R10, R10
 
 words:
 	CMPQ R10, SI
 	JGE  all
 	MOVL (SP)(R10*4), R11
-	CMPQ CX, DI
+	CMPQ R9, CX
 	JG   full
 	MOVQ R11, R12
 	SHRQ $0x03, R12
 	MOVQ (AX)(R12*1), R12
 	INCQ R10
+	CMPQ R12, $-1
+	JE   whole
 
 bits:
 	TZCNTQ  R12, R13
 	ADDQ    R11, R13
-	MOVL    R9, R14
+	MOVL    R8, R14
 	SUBL    R13, R14
-	MOVWLZX (R8)(R13*2), R13
+	MOVWLZX (DI)(R13*2), R13
 	SHLL    $0x10, R13
-	MOVL    R14, (BX)(CX*8)
-	MOVL    R13, 4(BX)(CX*8)
-	INCQ    CX
+	MOVL    R14, (BX)(R9*8)
+	MOVL    R13, 4(BX)(R9*8)
+	INCQ    R9
 	BLSRQ   R12, R12
 	JNZ     bits
 	JMP     words
+
+whole:
+	LEAQ         (DI)(R11*2), R12
+	LEAQ         (BX)(R9*8), R13
+	MOVL         R8, R14
+	SUBL         R11, R14
+	VMOVQ        R14, X0
+	VPBROADCASTQ X0, Z0
+	VPSUBQ       places<>+0(SB), Z0, Z0
+	VPMOVZXWQ    (R12), Z1
+	VPSLLQ       $0x30, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, (R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXWQ    16(R12), Z1
+	VPSLLQ       $0x30, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 64(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXWQ    32(R12), Z1
+	VPSLLQ       $0x30, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 128(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXWQ    48(R12), Z1
+	VPSLLQ       $0x30, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 192(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXWQ    64(R12), Z1
+	VPSLLQ       $0x30, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 256(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXWQ    80(R12), Z1
+	VPSLLQ       $0x30, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 320(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXWQ    96(R12), Z1
+	VPSLLQ       $0x30, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 384(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	VPMOVZXWQ    112(R12), Z1
+	VPSLLQ       $0x30, Z1, Z1
+	VPORQ        Z0, Z1, Z1
+	VMOVDQU64    Z1, 448(R13)
+	VPSUBQ       step<>+0(SB), Z0, Z0
+	ADDQ         $0x40, R9
+	JMP          words
 
 full:
 	SHRQ $0x06, R11
@@ -556,57 +699,58 @@ full:
 
 all:
 	MOVQ         DX, words+96(FP)
-	MOVQ         CX, written+88(FP)
+	MOVQ         R9, written+88(FP)
 	MOVL         flip+76(FP), AX
 	VPBROADCASTD AX, Z0
 	MOVL         infinity+80(FP), AX
 	VPBROADCASTD AX, Z1
 	MOVL         nan+84(FP), AX
 	VPBROADCASTD AX, Z2
-	MOVL         $0x80000000, DI
-	VPBROADCASTD DI, Z3
-	MOVL         $0x7fffffff, DI
-	VPBROADCASTD DI, Z4
-	MOVL         $0x0000aaaa, DI
-	KMOVW        DI, K3
+	MOVL         $0x80000000, AX
+	VPBROADCASTD AX, Z3
+	MOVL         $0x7fffffff, AX
+	VPBROADCASTD AX, Z4
+	MOVL         $0x0000aaaa, AX
+	KMOVW        AX, K1
 	KXNORQ       K2, K2, K2
 
 keys:
-	CMPQ        CX, $0x08
+	CMPQ        R9, $0x08
 	JL          lastKeys
 	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z6
 	VPANDD      Z4, Z6, Z7
-	VPCMPUD     $0x06, Z1, Z7, K3, K1
-	VPTESTNMD   Z7, Z7, K3, K4
+	VPCMPUD     $0x06, Z1, Z7, K1, K3
+	VPTESTNMD   Z7, Z7, K1, K4
 	VPSRAD      $0x1f, Z6, Z7
 	VPORD       Z3, Z7, Z7
-	VPXORD      Z6, Z7, K3, Z5
+	VPXORD      Z6, Z7, K1, Z5
 	VMOVDQA32   Z3, K4, Z5
-	VMOVDQA32   Z2, K1, Z5
+	VMOVDQA32   Z2, K3, Z5
 	VMOVDQU64   Z5, K2, (BX)
 	ADDQ        $0x40, BX
-	SUBQ        $0x08, CX
+	SUBQ        $0x08, R9
 	JMP         keys
 
 lastKeys:
-	TESTQ       CX, CX
+	TESTQ       R9, R9
 	JZ          done
+	MOVQ        R9, CX
 	MOVQ        $-1, AX
 	SHLQ        CL, AX
 	NOTQ        AX
-	KMOVB       AX, K1
-	VMOVDQU64.Z (BX), K1, Z5
+	KMOVB       AX, K2
+	VMOVDQU64.Z (BX), K2, Z5
 	VPXORD      Z0, Z5, Z0
 	VPANDD      Z4, Z0, Z4
-	VPCMPUD     $0x06, Z1, Z4, K3, K2
-	VPTESTNMD   Z4, Z4, K3, K4
+	VPCMPUD     $0x06, Z1, Z4, K1, K3
+	VPTESTNMD   Z4, Z4, K1, K4
 	VPSRAD      $0x1f, Z0, Z4
 	VPORD       Z3, Z4, Z4
-	VPXORD      Z0, Z4, K3, Z5
+	VPXORD      Z0, Z4, K1, Z5
 	VMOVDQA32   Z3, K4, Z5
-	VMOVDQA32   Z2, K2, Z5
-	VMOVDQU64   Z5, K1, (BX)
+	VMOVDQA32   Z2, K3, Z5
+	VMOVDQU64   Z5, K2, (BX)
 
 done:
 	VZEROUPPER

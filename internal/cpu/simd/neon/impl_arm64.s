@@ -407,7 +407,7 @@ TEXT ·Rank(SB), NOSPLIT, $0-36
 	MOVD groups_base+0(FP), R0
 	MOVD groups_len+8(FP), R1
 	MOVD rank+24(FP), R2
-	ADD  R2>>3, R2, R3 // enough
+	ADD  R2>>5, R2, R3 // enough
 	ADD  R1<<2, R0, R1 // the end
 	MOVD R0, R4
 	VLD1R (R0), [V8.S4]

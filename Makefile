@@ -1,0 +1,128 @@
+# The lanes of the project. .ci/run calls them in order; each works by itself.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+FUZZTIME ?= 30s
+VERIFYTIME ?= 10s
+# go test flags of the lanes that run under an emulator, which is slow. A peer
+# is a program of the other architecture, which only -exec knows how to start.
+CROSS_FLAGS ?= -short -timeout 20m -skip '^TestPeer'
+CROSS_PACKAGES ?= ./topk/... ./internal/...
+
+.PHONY: help
+help:
+	@echo 'Lanes:' $$(sed -n 's/^.PHONY: \([a-z0-9-]*\).*/\1/p' Makefile)
+
+.PHONY: test
+test:
+	go test ./...
+
+# The race detector needs a C compiler.
+.PHONY: race
+race:
+	CGO_ENABLED=1 go test -short -race ./...
+
+.PHONY: vet
+vet:
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l)
+	[ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	cd _asm && go vet ./...
+
+# Build and vet for every platform that is supported, and a big-endian one.
+PLATFORMS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64 windows-amd64 windows-arm64 linux-s390x
+
+.PHONY: vet-all $(PLATFORMS:%=vet-%)
+vet-all: $(PLATFORMS:%=vet-%)
+
+$(PLATFORMS:%=vet-%): export CGO_ENABLED = 0
+$(PLATFORMS:%=vet-%): export GOOS = $(word 2,$(subst -, ,$@))
+$(PLATFORMS:%=vet-%): export GOARCH = $(word 3,$(subst -, ,$@))
+$(PLATFORMS:%=vet-%):
+	go build ./...
+	go vet ./...
+
+# Assembly for amd64: each folder of _asm writes the one of the same name in
+# internal/cpu/simd.
+GENERATED := $(patsubst _asm/%/main.go,%,$(wildcard _asm/*/main.go))
+
+.PHONY: generate $(GENERATED:%=generate-%)
+generate: $(GENERATED:%=generate-%)
+
+$(GENERATED:%=generate-%): generate-%:
+	cd _asm
+	to=../internal/cpu/simd/$*
+	go run ./$* -out $$to/impl_amd64.s -stubs $$to/stubs.go -pkg $*
+
+.PHONY: generate-check
+generate-check: generate
+	git diff --exit-code -- internal/cpu/simd
+
+# Every native fuzz target, one after the other.
+.PHONY: fuzz
+fuzz:
+	@targets=$$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { names[++n] = $$1 } /^ok/ { while (n) print $$2, names[n--] }')
+	while read -r package target; do
+		echo "$$target of $$package, $(FUZZTIME)"
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$package"
+	done <<< "$$targets"
+
+# The suite on arm64, with the NEON tier and the pure one.
+.PHONY: test-arm64
+test-arm64:
+	AIKF_TEST_REQUIRE=neon GOARCH=arm64 go test $(CROSS_FLAGS) -exec qemu-aarch64 $(CROSS_PACKAGES)
+
+# The suite on s390x, which is big-endian.
+.PHONY: test-s390x
+test-s390x:
+	AIKF_TEST_REQUIRE= GOARCH=s390x go test $(CROSS_FLAGS) -exec qemu-s390x $(CROSS_PACKAGES)
+
+.PHONY: bench-short
+bench-short:
+	go run ./cmd/aikf bench --iters 3
+
+.PHONY: verify-short
+verify-short:
+	go run ./cmd/aikf verify --duration $(VERIFYTIME)
+
+# Every figure that has a bar; it wants a machine that is idle.
+.PHONY: acceptance
+acceptance:
+	go run ./cmd/aikf bench --acceptance
+
+# New records of this machine, in results/, and the Markdown that shows them.
+# The markers in README.md name the records.
+MACHINE ?= $(shell sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1 | tr -cs 'A-Za-z0-9\n' - | tr A-Z a-z)
+RECORD ?= $(shell date +%F)-$(MACHINE)
+
+.PHONY: results
+results:
+	go build -buildvcs=false -o bin/aikf ./cmd/aikf
+	bin/aikf bench --format json > results/$(RECORD)-bench.json
+	bin/aikf bench --acceptance --against torch,numpy --format json > results/$(RECORD)-acceptance.json || [ $$? = 1 ] # a bar that is missed is a result
+	$(MAKE) docs
+
+# What the Markdown shows of records and of programs, between its markers.
+.PHONY: docs
+docs:
+	go run ./internal/report/readme
+
+.PHONY: docs-check
+docs-check:
+	go run ./internal/report/readme -check
+
+# What the lanes need beside Go, git and make, by the names that Debian gives.
+.PHONY: install-ci-deps
+install-ci-deps:
+	@missing=()
+	command -v gcc > /dev/null || missing+=(gcc libc6-dev)
+	command -v qemu-aarch64 qemu-s390x > /dev/null || missing+=(qemu-user)
+	command -v aarch64-linux-gnu-as > /dev/null || missing+=(binutils-aarch64-linux-gnu)
+	if (($${#missing[@]})); then
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo
+		$$sudo apt-get update -q
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$${missing[@]}"
+	fi

@@ -1,0 +1,60 @@
+//go:build !amd64
+
+// Package avx2 holds the inner loops for amd64 with AVX2. On other machines,
+// where no plan chooses it, it is package pure by another name.
+package avx2
+
+import (
+	"math"
+
+	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
+)
+
+// Filter32 is [pure.Filter32].
+func Filter32(bitmap []uint64, row []uint32, above uint32, invert uint64) {
+	pure.Filter32(bitmap, row, above, invert)
+}
+
+// Filter16 is [pure.Filter16].
+func Filter16(bitmap []uint64, row []uint16, xor, above uint16, invert uint64) (largest uint16) {
+	return pure.Filter16(bitmap, row, xor, above, invert)
+}
+
+// Expand32 is [pure.Expand] for float32.
+func Expand32(packed []uint64, bitmap []uint64, row []uint32, base, flip, infinity, nan uint32) (written, words int) {
+	return pure.Expand(packed, bitmap, row, base, key.Order{Flip: flip, Infinity: infinity, NaN: nan})
+}
+
+// Expand16 is [pure.Expand] for 16-bit floats.
+func Expand16(packed []uint64, bitmap []uint64, row []uint16, base, flip, infinity, nan uint32) (written, words int) {
+	return pure.Expand(packed, bitmap, row, base, key.Order{Flip: flip, Infinity: infinity, NaN: nan})
+}
+
+// Sample32 is [pure.Sample] for float32.
+func Sample32(groups []int32, row []uint32, step int, flip uint32) {
+	pure.Sample(groups, row, step, key.Order{Flip: flip})
+}
+
+// Sample16 is [pure.Sample] for 16-bit floats.
+func Sample16(groups []int32, row []uint16, step int, flip uint16) {
+	pure.Sample(groups, row, step, key.Order{Flip: uint32(flip) << 16})
+}
+
+// Rank is [pure.Rank].
+func Rank(groups []int32, rank int) int32 { return pure.Rank(groups, rank) }
+
+// Sort is [pure.Sort].
+func Sort(packed []uint64, k int) { pure.Sort(packed, k) }
+
+// Trim keeps exactly k words.
+func Trim(packed []uint64, k int) (kept int, least uint64) {
+	pure.Sort(packed, k)
+	return k, packed[k-1]
+}
+
+// Max32 is [pure.Max32], as bits.
+func Max32(row []uint32) uint32 { return math.Float32bits(pure.Max32(row)) }
+
+// Max16 is [pure.Max16], as bits.
+func Max16(row []uint16) uint16 { return uint16(pure.Max16(row)) }
