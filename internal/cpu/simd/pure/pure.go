@@ -160,7 +160,7 @@ func reaching[E Bits](block []E, from uint64, xor uint32) (word uint64, largest 
 const (
 	blockBytes = 1 << 16                // of the row that are searched at a time
 	blockLines = blockBytes / StopBytes // of 64 bytes
-	room       = 1024                   // for the elements found in a block
+	room       = 1024                   // for the elements of a block that are compared singly
 )
 
 // search finds elements whose magnitude, without the sign, is large. It looks at
@@ -171,7 +171,7 @@ type search struct {
 	logWidth  int                // of the bits of an element
 	firstLane int                // where a word has its first element
 	lines     [blockLines]uint16 // that have large elements: their first bytes
-	elements  [room + 64]uint16  // that are large
+	elements  [room]uint16       // that are large
 }
 
 // reset makes magnitudes large from this one on, given as the upper bits of 32.
@@ -196,7 +196,7 @@ func (s *search) find(block []byte) (large []uint16, few bool) {
 	signs, others, carry := s.signs, ^s.signs, s.carry
 	n := 0
 	for _, at := range s.lines[:s.look(block)] {
-		if n > room-64 {
+		if n > room-2*32 { // for this line's, and for those past the last line
 			return nil, false
 		}
 		l := (*line)(block[at:])
