@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 )
 
 // Exit codes.
@@ -76,7 +77,8 @@ Commands:
 		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, `
-"aikf COMMAND --help" explains a command's flags, with examples.
+"aikf COMMAND --help" explains a command's flags, with examples; "aikf version"
+prints the version.
 Exit codes: 0 done, 1 wrong result or missed bar, 2 bad usage or input,
 3 internal failure, 130 interrupted.
 `)
@@ -97,7 +99,14 @@ func run(ctx context.Context, args []string, c console) int {
 	}
 	switch args[0] {
 	case "help", "-h", "-help", "--help":
+		if len(args) > 1 && args[0] == "help" {
+			return run(ctx, []string{args[1], "--help"}, c)
+		}
 		usage(c.out)
+		return exitDone
+	case "version", "-version", "--version":
+		version, commit := buildVersion()
+		fmt.Fprintln(c.out, strings.TrimSpace("aikf "+version+" "+commit))
 		return exitDone
 	}
 	for _, command := range commands {
@@ -178,7 +187,8 @@ func parseFlags(flags *flag.FlagSet, args []string, c console) (words []string, 
 		err := flags.Parse(args)
 		flags.Usage = usage
 		if err != nil {
-			return nil, usageErrorf("%s: %w; \"aikf %s --help\" lists the flags", flags.Name(), err, flags.Name())
+			message := strings.NewReplacer("defined: -", "defined: --", "flag -", "flag --", "argument: -", "argument: --").Replace(err.Error())
+			return nil, usageErrorf("%s: %s; \"aikf %s --help\" lists the flags", flags.Name(), message, flags.Name())
 		}
 		args = flags.Args()
 		if len(args) == 0 {

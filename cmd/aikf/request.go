@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -203,8 +204,7 @@ var nonFinite = []struct {
 
 // parseNumber reads the number at the front of text, rounded to the nearest
 // value of the dtype, ties to even, and returns how long it is: 0 if there is
-// none. A finite number that rounds to infinity is an error. The 16-bit types
-// round the nearest float64.
+// none. A finite number that rounds to infinity is an error.
 func parseNumber(text []byte, dtype tensorfile.DType) (v float32, length int, err error) {
 	if len(text) > 0 && text[0] == '"' {
 		for _, n := range nonFinite {
@@ -230,6 +230,7 @@ func parseNumber(text []byte, dtype tensorfile.DType) (v float32, length int, er
 	if err != nil {
 		return 0, 0, overflow(number, dtype)
 	}
+	wide = besideTie(number, wide)
 	if dtype == tensorfile.Float16 {
 		v = topk.Float16FromFloat32(roundToOdd(wide)).Float32()
 	} else {
@@ -243,6 +244,28 @@ func parseNumber(text []byte, dtype tensorfile.DType) (v float32, length int, er
 
 func overflow(number []byte, dtype tensorfile.DType) error {
 	return fmt.Errorf("%s overflows %s", quote(string(number)), dtype)
+}
+
+// besideTie returns v, the float64 nearest to the number; or its neighbour on the
+// number's side, if the number is not v and v could be a tie of a 16-bit type, of
+// which few bits are set. Numbers of absurd length are left at v.
+func besideTie(number []byte, v float64) float64 {
+	const rest = 1<<(52-12) - 1 // the bits that a tie of a type with 11 bits has not
+	const least = 0x1p-140      // below all ties; the exponent may be anything there
+	if math.Float64bits(v)&rest != 0 || math.Abs(v) < least || len(number) > 4096 {
+		return v
+	}
+	exact, ok := new(big.Rat).SetString(string(number))
+	if !ok {
+		return v
+	}
+	switch exact.Cmp(new(big.Rat).SetFloat64(v)) {
+	case -1:
+		return math.Nextafter(v, math.Inf(-1))
+	case 1:
+		return math.Nextafter(v, math.Inf(1))
+	}
+	return v
 }
 
 // roundToOdd returns v, or of its two neighbours among the float32s the one

@@ -170,7 +170,7 @@ func TestTopKRefuses(t *testing.T) {
 		{"k = 4 exceeds vocab = 3", []string{file, "--top-k", "4"}},
 		{"k = -1 is negative (vocab = 3)", []string{file, "--top-k", "-1"}},
 		{`invalid value "many"`, []string{file, "--top-k", "many"}},
-		{"not defined: -top_k", []string{file, "--top_k", "1"}},
+		{"not defined: --top_k", []string{file, "--top_k", "1"}},
 		{`--format "xml", want table or json`, []string{file, "--top-k", "1", "--format", "xml"}},
 		{"--rows 1:3 of a tensor with rows 0:2", []string{file, "--top-k", "1", "--rows", "1:3"}},
 		{"--rows 2:1 of a tensor with rows 0:2", []string{file, "--top-k", "1", "--rows", "2:1"}},

@@ -61,6 +61,10 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	case *first >= 0 && *seed == 0:
 		return usageErrorf("verify: --case = %d needs the --seed that it was found with", *first)
 	}
+	// Verify tries targets of its own, but a misspelt variable is a mistake here too.
+	if _, err := targetCandidates(); err != nil {
+		return err
+	}
 	v := verification{Schema: 1, Seed: *seed}
 	if v.DTypes, err = choose("dtype", *dtypes, topktest.DTypes()); err != nil {
 		return err

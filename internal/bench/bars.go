@@ -54,9 +54,8 @@ func RealCase() Case {
 	return Case{Work: TopK, Source: Real, Batch: 1, Vocab: vocab, TopK: 50, DType: BFloat16}
 }
 
-// Bars lists every figure that has a bar on the CPU, one thread. Those of the
-// AVX-512 tier are what a prototype of the same algorithm reached, and some
-// room.
+// Bars lists every figure that has a bar on the CPU, one thread. Must
+// is the bar of a release, aim what is hoped for.
 func Bars() []Bar {
 	const (
 		avx512 = "avx512"

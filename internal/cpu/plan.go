@@ -90,7 +90,9 @@ func NewMergePlan(entries int, tier simd.Tier) Plan {
 // are rare, and for the places that Expand wants to see free. A target past
 // 65,536 gets no more room: cutting now and then costs less than a megabyte.
 func capacity(k, target int) int {
-	return max(768, 3*k+512, 2*min(target, 1<<16)) + simd.ExpandRoom
+	const most = math.MaxInt - simd.ExpandRoom - simd.SortSlack // 3k may overflow an int of 32 bits
+	room := int64(max(768, 2*min(target, 1<<16)))
+	return int(min(max(room, 3*int64(k)+512), most)) + simd.ExpandRoom
 }
 
 // sampleFor plans a guess for a part of the row, or for another row's length.

@@ -78,16 +78,17 @@ func (r *Row[E]) grow(candidates int) {
 func (r *Row[E]) Push(elements []E, base uint32) {
 	// Cutting at twice k keeps the bound sharp. If the bound is guessed anew for
 	// each chunk, cutting only makes room.
-	if full := r.plan.Capacity - simd.ExpandRoom - 2*r.k; len(r.packed) >= 2*r.k && (!r.crowded || len(r.packed) > full) {
+	if spare := r.plan.Capacity - simd.ExpandRoom - len(r.packed); len(r.packed)/2 >= r.k && (!r.crowded || spare/2 < r.k) {
 		r.cut()
 	}
 	for attempt, reached := 0, 0; len(elements) > 0 && r.bound < beyond; {
-		before := len(r.packed)
+		before, keptBefore := len(r.packed), len(r.kept)
 		least := max(r.bound, r.guess(elements, attempt, reached))
 		read := r.filter(elements, base, least)
 		if least > r.bound {
 			if found := len(r.packed) - before; found < r.k {
-				r.packed = r.packed[:before] // the guess was too high
+				// The guess was too high.
+				r.packed, r.kept = r.packed[:before], r.kept[:keptBefore]
 				attempt, reached = attempt+1, found
 				continue
 			}

@@ -17,8 +17,7 @@ type RowKind struct {
 }
 
 // SampleStep is the distance, in cache lines of 64 bytes, of what the CPU's
-// launch plan reads of a long row to guess a threshold. OnSample and OffSample
-// use it.
+// launch plan reads of a long row to guess a threshold for a small k.
 const SampleStep = 11
 
 // Adversarial returns the kinds of rows on which a fast top-k is likely to be
@@ -42,6 +41,10 @@ func Adversarial() []RowKind {
 // fast top-k is likely to be wrong.
 func Rows() []RowKind {
 	return append(Adversarial(), []RowKind{
+		{"on_every_9th", OnSample(9)}, // the steps of a large k and of the pure tier
+		{"off_every_9th", OffSample(9)},
+		{"on_every_33rd", OnSample(33)},
+		{"off_every_33rd", OffSample(33)},
 		{"random", Random},
 		{"few_distinct", FewDistinct},
 		{"max_at_end", MaxAtEnd},

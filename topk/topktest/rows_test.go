@@ -45,8 +45,10 @@ var claims = map[string]func(row []float32) bool{
 	"masked_0":     func(row []float32) bool { return count(row, isInf(-1)) == len(row) },
 	"masked_20":    func(row []float32) bool { return count(row, isInf(-1)) == len(row)-20 && distinct(row) > 10 },
 	"masked_300":   func(row []float32) bool { return count(row, isInf(-1)) == len(row)-300 && distinct(row) > 200 },
-	"on_sample":    func(row []float32) bool { return topSampled(row, 16) == 1000 && topSampled(row, 32) == 1000 },
-	"off_sample":   func(row []float32) bool { return topSampled(row, 16) == 0 && topSampled(row, 32) == 0 },
+	"on_sample":    sampled(SampleStep, true),
+	"off_sample":   sampled(SampleStep, false),
+	"on_every_9th": sampled(9, true), "off_every_9th": sampled(9, false),
+	"on_every_33rd": sampled(33, true), "off_every_33rd": sampled(33, false),
 	"clusters":     func(row []float32) bool { return neighbours(row) > 700 },
 	"random":       func(row []float32) bool { return distinct(row) > len(row)*9/10 && neighbours(row) < 200 },
 	"few_distinct": func(row []float32) bool { return distinct(row) <= 40 },
@@ -92,15 +94,23 @@ func strictly(row []float32, sign int) bool {
 	return true
 }
 
-// topSampled returns how many of the 1,000 largest lie on a sampled cache line
-// of so many elements.
-func topSampled(row []float32, lanes int) (n int) {
-	for _, i := range Ranking(row, false)[:1000] {
-		if int(i)/lanes%SampleStep == 0 {
-			n++
+// sampled claims that all of the 700 largest lie on every step-th cache line, or
+// none, with 16 and with 32 elements in a line.
+func sampled(step int, all bool) func(row []float32) bool {
+	return func(row []float32) bool {
+		for _, lanes := range []int{16, 32} {
+			n := 0
+			for _, i := range Ranking(row, false)[:700] {
+				if int(i)/lanes%step == 0 {
+					n++
+				}
+			}
+			if all && n != 700 || !all && n != 0 {
+				return false
+			}
 		}
+		return true
 	}
-	return n
 }
 
 // neighbours returns how many of the 1,000 largest stand next to another one.
