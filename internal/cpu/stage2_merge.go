@@ -24,10 +24,16 @@ func (r *Row[E]) drop(first int, least uint64) {
 	if first == 0 {
 		return
 	}
-	below := func(packed uint64) bool { return uint64(key.Of(packed)) < least }
-	older := len(slices.DeleteFunc(r.packed[:first], below))
+	reaches := least << 32 // just the words with that key or a better one
+	older := 0
+	for _, packed := range r.packed[:first] {
+		r.packed[older] = packed
+		if packed >= reaches {
+			older++
+		}
+	}
 	r.packed = r.packed[:older+copy(r.packed[older:], r.packed[first:])]
-	r.kept = slices.DeleteFunc(r.kept, func(kept keptBits) bool { return below(kept.packed) })
+	r.kept = slices.DeleteFunc(r.kept, func(kept keptBits) bool { return kept.packed < reaches })
 }
 
 // Best orders the candidates and returns the k best, best first, or all if
