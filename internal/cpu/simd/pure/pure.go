@@ -85,28 +85,25 @@ func reached(groups []int32, value int32) (n int) {
 // Filter sets bit i of the bitmap just when row[i] has at least the key least.
 // The bitmap has a word for every 64 elements, the last one padded with zeros.
 //
-// Mostly the threshold is positive, and few magnitudes are as large: a search in
-// machine words finds them, signs aside, and only they are compared. From where
-// there are many, as in a row masked with -1e9, every element is. Neither takes
-// a branch on an element: one that is mispredicted costs as much as 32 elements.
+// A search in machine words leaves few elements to be compared. At first it sees
+// magnitudes only, which is quick, and enough unless the threshold is negative or
+// large negative numbers abound: then it looks more closely. Neither takes a
+// branch on an element: one that is mispredicted costs as much as 32 elements.
 func Filter[E Bits](bitmap []uint64, row []E, least uint32, order key.Order) {
+	clear(bitmap)
 	var zero E
 	size := int(unsafe.Sizeof(zero))
 	var s search
-	if few := least > key.SignBit; few {
-		clear(bitmap)
-		s.reset(min(least-key.SignBit, order.Infinity), 8*size)
-		for few && len(row) > 0 {
-			block := row[:min(len(row), blockBytes/size)]
-			whole := len(block) * size / StopBytes
-			var large []uint16
-			large, few = s.find(bytesOf(block[:whole*StopBytes/size]))
-			if !few {
-				break
-			}
-			for i := whole * StopBytes / size; i < len(block); i++ {
-				large = append(large, uint16(i))
-			}
+	s.reset(least, order, 8*size)
+	few := least > key.SignBit // have a magnitude that may pass, so far
+	for block := range slices.Chunk(row, blockBytes/size) {
+		past := len(block) * size / StopBytes * StopBytes / size // the last line
+		lines := bytesOf(block[:past])
+		var large []uint16
+		if few {
+			large, few = s.find(lines)
+		}
+		if few {
 			for _, i := range large {
 				pass := uint64(0)
 				if order.Key(key.Widen(block[i])) >= least {
@@ -114,47 +111,47 @@ func Filter[E Bits](bitmap []uint64, row []E, least uint32, order key.Order) {
 				}
 				bitmap[i>>6] |= pass << (i & 63)
 			}
-			row, bitmap = row[len(block):], bitmap[(len(block)+63)/64:]
+		} else {
+			for _, at := range s.lookClosely(lines) {
+				i := int(at) / size
+				bitmap[i>>6] |= reaching(block[i:i+StopBytes/size], least, order) << (i & 63)
+			}
 		}
+		if past < len(block) {
+			bitmap[past>>6] |= reaching(block[past:], least, order) << (past & 63)
+		}
+		bitmap = bitmap[(len(block)+63)/64:]
 	}
-	compare(bitmap, row, least, order)
 }
 
-// compare is Filter without the search.
-func compare[E Bits](bitmap []uint64, row []E, least uint32, order key.Order) {
+// reaching returns a bit for each of at most 64 elements that has at least the
+// key least.
+//
+//go:noinline // in a larger function its variables would not stay in registers
+func reaching[E Bits](elements []E, least uint32, order key.Order) (word uint64) {
 	// One exclusive or makes keys of the elements on the threshold's side of zero,
 	// and keeps the others on theirs. NaN has no place in that.
 	xor, from := key.SignBit^order.Flip, uint64(least)
 	if least <= key.SignBit {
 		xor, from = ^order.Flip, uint64(min(least, key.SignBit-1)) // -0 passes with +0
 	}
-	for w := range bitmap {
-		block := row[w*64 : min(w*64+64, len(row))]
-		word, largest := reaching(block, from, xor)
-		if largest > order.Infinity {
-			word = 0
-			for i, x := range block {
-				if order.Key(key.Widen(x)) >= least {
-					word |= 1 << i
-				}
-			}
-		}
-		bitmap[w] = word
-	}
-}
-
-// reaching returns the bits of the at most 64 elements that are at least from
-// after the exclusive or, and the largest magnitude.
-//
-//go:noinline // in a larger function its variables would not stay in registers
-func reaching[E Bits](block []E, from uint64, xor uint32) (word uint64, largest uint32) {
-	for i := len(block) - 1; i >= 0; i-- {
-		x := key.Widen(block[i])
+	var largest uint32
+	for i := len(elements) - 1; i >= 0; i-- {
+		x := key.Widen(elements[i])
 		largest = max(largest, x&^key.SignBit)
 		_, less := bits.Sub64(uint64(x^xor), from, 0)
 		word, _ = bits.Add64(word, word, less)
 	}
-	return ^word & (^uint64(0) >> (64 - len(block))), largest
+	if largest <= order.Infinity {
+		return ^word & (^uint64(0) >> (64 - len(elements)))
+	}
+	word = 0
+	for i, x := range elements {
+		if order.Key(key.Widen(x)) >= least {
+			word |= 1 << i
+		}
+	}
+	return word
 }
 
 const (
@@ -163,19 +160,25 @@ const (
 	room       = 1024                   // for the elements of a block that are compared singly
 )
 
-// search finds elements whose magnitude, without the sign, is large. It looks at
-// a line as a whole, and only then for its elements.
+// search finds elements that may reach a threshold. It holds numbers for all
+// elements of a machine word, side by side: adding to a magnitude carries into
+// the sign's place just when it is large enough, and never further.
 type search struct {
-	signs     uint64             // the sign bits of a word's elements
-	carry     uint64             // carries out of a large magnitude into the sign's place, and never further
+	signs  uint64 // the sign bits
+	carry  uint64 // carries out of a magnitude at the threshold or, if that is not positive, past it
+	nan    uint64 // carries out of a NaN's
+	toggle uint64 // makes the sign 1 where a carry counts
+	invert uint64 // the signs if it then counts against the element
+
 	logWidth  int                // of the bits of an element
 	firstLane int                // where a word has its first element
-	lines     [blockLines]uint16 // that have large elements: their first bytes
-	elements  [room]uint16       // that are large
+	lines     [blockLines]uint16 // that may have such elements: their first bytes
+	elements  [room]uint16       // that have large magnitudes
 }
 
-// reset makes magnitudes large from this one on, given as the upper bits of 32.
-func (s *search) reset(magnitude uint32, width int) {
+// reset makes the search one for elements of that width that have at least the
+// key least.
+func (s *search) reset(least uint32, order key.Order, width int) {
 	spread := func(x uint32) (word uint64) {
 		for at := 0; at < 64; at += width {
 			word |= uint64(x>>(32-width)) << at
@@ -183,15 +186,22 @@ func (s *search) reset(magnitude uint32, width int) {
 		return word
 	}
 	s.signs = spread(key.SignBit)
-	s.carry = s.signs - spread(magnitude)
+	s.nan = s.signs - spread(1<<(32-width)) - spread(order.Infinity)
+	s.toggle = s.signs ^ spread(order.Flip)
+	if least > key.SignBit { // a magnitude passes from this one on
+		s.carry = s.signs - spread(min(least-key.SignBit, order.Infinity))
+	} else { // a negative magnitude past this one does not pass; that of zero is -0's
+		s.carry = s.signs - spread(1<<(32-width)) - spread(^min(least, key.SignBit-1)&^key.SignBit)
+		s.toggle, s.invert = s.toggle^s.signs, s.signs
+	}
 	s.logWidth = bits.TrailingZeros(uint(width))
 	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
 		s.firstLane = 64/width - 1
 	}
 }
 
-// find returns the large elements of a block of whole lines, and whether they
-// are few; else not all. NaN is larger than all numbers.
+// find returns the elements of a block of whole lines that have a large
+// magnitude, and whether they are few; else not all. That of NaN is the largest.
 func (s *search) find(block []byte) (large []uint16, few bool) {
 	signs, others, carry := s.signs, ^s.signs, s.carry
 	n := 0
@@ -223,7 +233,7 @@ type line [StopBytes]byte
 // word returns the word that begins at byte i.
 func (l *line) word(i uint) uint64 { return binary.NativeEndian.Uint64(l[i : i+8]) }
 
-// look lists the lines that have a large element, and returns how many.
+// look lists the lines that have a large magnitude, and returns how many.
 func (s *search) look(block []byte) (n uint64) {
 	signs, others, carry := s.signs, ^s.signs, s.carry
 	lines := s.lines[:]
@@ -239,6 +249,35 @@ func (s *search) look(block []byte) (n uint64) {
 		n, _ = bits.Add64(n, 0, one)
 	}
 	return n
+}
+
+// lookClosely returns the lines in which an element may pass, NaN included.
+func (s *search) lookClosely(block []byte) []uint16 {
+	signs, carry, nan, toggle, invert := s.signs, s.carry, s.nan, s.toggle, s.invert
+	lines := s.lines[:]
+	first := unsafe.Pointer(unsafe.SliceData(block))
+	n := uint64(0)
+	for at := 0; at < len(block); at += StopBytes {
+		l := (*line)(unsafe.Add(first, at))
+		pass := mayPass(l.word(0), signs, carry, nan, toggle, invert) |
+			mayPass(l.word(8), signs, carry, nan, toggle, invert) |
+			mayPass(l.word(16), signs, carry, nan, toggle, invert) |
+			mayPass(l.word(24), signs, carry, nan, toggle, invert) |
+			mayPass(l.word(32), signs, carry, nan, toggle, invert) |
+			mayPass(l.word(40), signs, carry, nan, toggle, invert) |
+			mayPass(l.word(48), signs, carry, nan, toggle, invert) |
+			mayPass(l.word(56), signs, carry, nan, toggle, invert)
+		lines[n] = uint16(at)
+		_, one := bits.Add64(pass&signs, math.MaxUint64, 0)
+		n, _ = bits.Add64(n, 0, one)
+	}
+	return lines[:n]
+}
+
+// mayPass sets the sign bits of elements that pass or are NaN.
+func mayPass(word, signs, carry, nan, toggle, invert uint64) uint64 {
+	magnitude := word &^ signs
+	return (magnitude+carry)&(word^toggle) ^ invert | (magnitude + nan)
 }
 
 // bytesOf views elements as bytes.
