@@ -62,9 +62,9 @@ func Merge[T Float](dst Result[T], rows, k int, options Options, shards ...Resul
 	for row := range rows {
 		out := Result[T]{dst.Values[row*k : row*k+k], dst.Indices[row*k : row*k+k]}
 		if unsafe.Sizeof(zero) == 2 {
-			mergeRow(&m.row16, plan, orderOf[T](options), out, row, rows, shards, 16)
+			mergeRow(&m.row16, plan, orderOf[T](options), out, row, rows, shards)
 		} else {
-			mergeRow(&m.row32, plan, orderOf[T](options), out, row, rows, shards, 0)
+			mergeRow(&m.row32, plan, orderOf[T](options), out, row, rows, shards)
 		}
 	}
 	return nil
@@ -83,11 +83,11 @@ var mergers = sync.Pool{New: func() any {
 }}
 
 // mergeRow merges row of rows.
-func mergeRow[E simd.Bits, T Float](r *cpu.Row[E], plan cpu.Plan, order key.Order, dst Result[T], row, rows int, shards []Result[T], shift uint) {
+func mergeRow[E simd.Bits, T Float](r *cpu.Row[E], plan cpu.Plan, order key.Order, dst Result[T], row, rows int, shards []Result[T]) {
 	r.Reset(plan, order, len(dst.Indices))
 	for _, shard := range shards {
 		n := len(shard.Indices) / rows
 		r.Add(bitsOf[E](shard.Values[row*n:row*n+n]), shard.Indices[row*n:row*n+n])
 	}
-	finish(r, dst, shift)
+	r.Write(bitsOf[E](dst.Values), dst.Indices)
 }

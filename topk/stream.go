@@ -7,7 +7,6 @@ import (
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
-	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 )
 
 // Stream selects the k largest logits of one row that arrives in chunks, such
@@ -87,19 +86,10 @@ func (s *Stream[T]) Finish(dst Result[T]) error {
 	switch {
 	case s.k == 0:
 	case s.row16 != nil:
-		finish(s.row16, dst, 16)
+		s.row16.Write(bitsOf[uint16](dst.Values), dst.Indices)
 	default:
-		finish(s.row32, dst, 0)
+		s.row32.Write(bitsOf[uint32](dst.Values), dst.Indices)
 	}
 	s.Reset()
 	return nil
-}
-
-// finish writes the best of the row; the bits of T are those of the key,
-// shifted right.
-func finish[E simd.Bits, T Float](row *cpu.Row[E], dst Result[T], shift uint) {
-	values := bitsOf[E](dst.Values)
-	for i, packed := range row.Best() {
-		values[i], dst.Indices[i] = E(row.BitsOf(packed)>>shift), int32(key.Index(packed))
-	}
 }

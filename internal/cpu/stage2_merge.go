@@ -3,6 +3,7 @@ package cpu
 import (
 	"cmp"
 	"slices"
+	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
@@ -93,11 +94,28 @@ func (r *Row[E]) keep(elements []E, base uint32, candidates []uint64, least uint
 	}
 }
 
-// BitsOf returns the bits of a candidate of a row with KeepBits, widened to 32.
-func (r *Row[E]) BitsOf(packed uint64) uint32 {
-	if !r.needsBits(packed) {
-		return r.order.Bits(key.Of(packed))
+// Write writes the bits and the indices of the k best, best first, of a row with
+// KeepBits.
+func (r *Row[E]) Write(bits []E, indices []int32) {
+	best := r.Best()
+	bits, indices = bits[:len(best)], indices[:len(best)]
+	var narrow E
+	shift := 32 - 8*unsafe.Sizeof(narrow)
+	for i, packed := range best {
+		bits[i], indices[i] = E(r.order.Bits(key.Of(packed))>>shift), int32(key.Index(packed))
 	}
+	if len(r.kept) == 0 {
+		return
+	}
+	for i, packed := range best {
+		if r.needsBits(packed) {
+			bits[i] = E(r.keptBitsOf(packed) >> shift)
+		}
+	}
+}
+
+// keptBitsOf returns the bits of a candidate that is NaN or zero.
+func (r *Row[E]) keptBitsOf(packed uint64) uint32 {
 	i, _ := slices.BinarySearchFunc(r.kept, key.Index(packed), func(kept keptBits, index uint32) int {
 		return cmp.Compare(key.Index(kept.packed), index)
 	})

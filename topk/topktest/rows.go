@@ -43,8 +43,8 @@ func Rows() []RowKind {
 	return append(Adversarial(), []RowKind{
 		{"on_every_9th", OnSample(9)}, // the steps of a large k and of the pure tier
 		{"off_every_9th", OffSample(9)},
-		{"on_every_33rd", OnSample(33)},
-		{"off_every_33rd", OffSample(33)},
+		{"on_every_17th", OnSample(17)},
+		{"off_every_17th", OffSample(17)},
 		{"random", Random},
 		{"few_distinct", FewDistinct},
 		{"max_at_end", MaxAtEnd},

@@ -44,13 +44,7 @@ func (o Order) Key(bits uint32) uint32 {
 // Bits returns the bits of the number with that key; it cannot tell one NaN
 // from another nor -0 from +0.
 func (o Order) Bits(key uint32) uint32 {
-	if key == o.NaN {
-		return notANumber
-	}
-	if key&SignBit != 0 {
-		return key ^ SignBit ^ o.Flip
-	}
-	return ^key ^ o.Flip
+	return key ^ (uint32(int32(^key)>>31) | SignBit) ^ o.Flip
 }
 
 // Widen puts the bits of a 16-bit float into the upper half of 32.
