@@ -124,7 +124,7 @@ func planSample(tier simd.Tier, n, k, elementBytes, target int) SamplePlan {
 	for step > 1 && stops/step*lanes < min(6*k, 2048) {
 		step -= 2
 	}
-	sampled := (stops + step - 1) / step * lanes
+	sampled := (stops - 1) / step * lanes // the first line is left out
 	share := float64(sampled) / float64(n)
 	// The threshold is to lie below the k-th largest, but not far: that many of
 	// the k are expected in the sample, and two standard deviations more.

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
@@ -120,7 +121,7 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 		if cap(r.groups) < sample.Groups {
 			r.groups = make([]int32, sample.Groups)
 		}
-		simd.Sample(r.plan.Tier, r.groups[:sample.Groups], elements, sample.Step, r.order)
+		simd.Sample(r.plan.Tier, r.groups[:sample.Groups], sampled(elements, sample.Step), sample.Step, r.order)
 		if r.crowded {
 			rank = max(rank, sample.SortedRank)
 		}
@@ -137,6 +138,18 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 		r.crowded = false
 	}
 	return guess
+}
+
+// sampled returns the elements from the first stop of a sample on. It is the
+// start of a cache line, so that a stop reads one line and not halves of two; and
+// it is not the first one, because vocabularies begin with what is frequent: half
+// of eight rows of a model had more than their share of the best there.
+func sampled[E simd.Bits](elements []E, step int) []E {
+	var zero E
+	bytes := int(unsafe.Sizeof(zero))
+	past := uintptr(unsafe.Pointer(unsafe.SliceData(elements))) % simd.StopBytes
+	skip := (simd.StopBytes-int(past))%simd.StopBytes/bytes + step*simd.StopBytes/bytes
+	return elements[min(skip, len(elements)):]
 }
 
 // filter makes candidates of the elements whose key is at least least, and
