@@ -52,7 +52,7 @@ type Shape struct {
 func NewPlan(shape Shape, tier simd.Tier, cores int) Plan {
 	p := Plan{
 		Tier:     tier,
-		Sample:   planSample(tier, shape.Vocab, shape.K, shape.ElementBytes, shape.TargetCandidates),
+		Sample:   planSample(shape.Vocab, shape.K, shape.ElementBytes, shape.TargetCandidates),
 		Chunk:    chunk,
 		Capacity: capacity(shape.K, shape.TargetCandidates),
 		Threads:  shape.Threads,
@@ -97,29 +97,24 @@ func capacity(k, target int) int {
 
 // sampleFor plans a guess for a part of the row, or for another row's length.
 func (p Plan) sampleFor(n, k int) SamplePlan {
-	return planSample(p.Tier, n, k, p.elementBytes, p.targetCandidates)
+	return planSample(n, k, p.elementBytes, p.targetCandidates)
 }
 
 // planSample chooses a threshold guess for n elements. Its figures were
 // searched for on random rows of 50,304 float32 (docs/log.md, 2026-11-22);
 // around them the time is flat.
-func planSample(tier simd.Tier, n, k, elementBytes, target int) SamplePlan {
+func planSample(n, k, elementBytes, target int) SamplePlan {
 	lanes := simd.StopBytes / elementBytes
 	stops := n / lanes
 	if k == 0 || k > n/8 || n <= 512 {
 		return SamplePlan{} // ordering all elements is no more work
 	}
-	// Every 11th line, or every 9th when many candidates make a sharper threshold
+	// Every 17th line, or every 9th when many candidates make a sharper threshold
 	// pay; more often in short rows, so that each group gets a line. An odd step
-	// spreads the stops over the sets of the caches. On random rows up to every
-	// 21st does as well, but the best logits of a model stand close together: every
-	// 17th missed k for a fifth of its rows.
-	step := 11
-	switch {
-	case k > 256:
+	// spreads the stops over the sets of the caches.
+	step := 17
+	if k > 256 {
 		step = 9
-	case tier == simd.Pure: // where an element of the sample costs half a nanosecond
-		step = 17
 	}
 	for step > 1 && stops/step*lanes < min(6*k, 2048) {
 		step -= 2

@@ -89,7 +89,7 @@ func TestSmallBatchesStayOnOneCore(t *testing.T) {
 
 func TestPlanString(t *testing.T) {
 	line := NewPlan(Shape{Rows: 1, Vocab: 50304, K: 50, ElementBytes: 4}, simd.AVX512, 1).String()
-	for _, part := range []string{"tier avx512", "sample every 11 lines", "threads 1"} {
+	for _, part := range []string{"tier avx512", "sample every 17 lines", "threads 1"} {
 		if !strings.Contains(line, part) {
 			t.Errorf("%q does not tell %q", line, part)
 		}

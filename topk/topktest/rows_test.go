@@ -48,7 +48,6 @@ var claims = map[string]func(row []float32) bool{
 	"on_sample":    sampled(SampleStep, true),
 	"off_sample":   sampled(SampleStep, false),
 	"on_every_9th": sampled(9, true), "off_every_9th": sampled(9, false),
-	"on_every_17th": sampled(17, true), "off_every_17th": sampled(17, false),
 	"clusters":     func(row []float32) bool { return neighbours(row) > 700 },
 	"random":       func(row []float32) bool { return distinct(row) > len(row)*9/10 && neighbours(row) < 200 },
 	"few_distinct": func(row []float32) bool { return distinct(row) <= 40 },
