@@ -224,6 +224,9 @@ func (f benchFlags) cases(runner *bench.Runner) ([]bench.Case, error) {
 	if len(list(f.work)) == 0 {
 		return nil, usageErrorf("bench: work is empty")
 	}
+	if slices.Contains(f.threads, 0) {
+		return nil, usageErrorf("bench: --threads = 0, want 1 or more: a figure names its threads")
+	}
 	var cases []bench.Case
 	for _, work := range list(f.work) {
 		for _, tier := range tiers {
