@@ -58,13 +58,13 @@ func Merge[T Float](dst Result[T], rows, k int, options Options, shards ...Resul
 	m := mergers.Get().(*merger)
 	defer mergers.Put(m)
 	var zero T
-	plan := cpu.NewMergePlan(entries, tier)
+	m.plan = cpu.NewMergePlan(entries, tier)
 	for row := range rows {
 		out := Result[T]{dst.Values[row*k : row*k+k], dst.Indices[row*k : row*k+k]}
 		if unsafe.Sizeof(zero) == 2 {
-			mergeRow(&m.row16, plan, orderOf[T](options), out, row, rows, shards)
+			mergeRow(&m.row16, &m.plan, orderOf[T](options), out, row, rows, shards)
 		} else {
-			mergeRow(&m.row32, plan, orderOf[T](options), out, row, rows, shards)
+			mergeRow(&m.row32, &m.plan, orderOf[T](options), out, row, rows, shards)
 		}
 	}
 	return nil
@@ -72,6 +72,7 @@ func Merge[T Float](dst Result[T], rows, k int, options Options, shards ...Resul
 
 // merger is the workspace of a Merge.
 type merger struct {
+	plan  cpu.Plan
 	row16 cpu.Row[uint16]
 	row32 cpu.Row[uint32]
 }
@@ -83,7 +84,7 @@ var mergers = sync.Pool{New: func() any {
 }}
 
 // mergeRow merges row of rows.
-func mergeRow[E simd.Bits, T Float](r *cpu.Row[E], plan cpu.Plan, order key.Order, dst Result[T], row, rows int, shards []Result[T]) {
+func mergeRow[E simd.Bits, T Float](r *cpu.Row[E], plan *cpu.Plan, order key.Order, dst Result[T], row, rows int, shards []Result[T]) {
 	r.Reset(plan, order, len(dst.Indices))
 	for _, shard := range shards {
 		n := len(shard.Indices) / rows

@@ -21,8 +21,7 @@ type Selector[T Float] struct {
 	plan    cpu.Plan
 	workers []*worker[T]
 
-	// The batch of the call under way.
-	batch[T]
+	shared  batch[T] // of a call on several goroutines
 	nextRow atomic.Int64
 	running sync.WaitGroup
 }
@@ -34,7 +33,7 @@ type planKey struct {
 	cores int
 }
 
-// batch is the work that the goroutines of one call share.
+// batch is the work of one call.
 type batch[T Float] struct {
 	dst    Result[T]
 	logits []T
@@ -83,7 +82,7 @@ func (s *Selector[T]) Select(dst Result[T], logits []T, shape Shape) error {
 		return nil
 	}
 	s.replan(shape, tier)
-	s.batch = batch[T]{dst, logits, shape, orderOf[T](s.Options)}
+	work := batch[T]{dst, logits, shape, orderOf[T](s.Options)}
 	for len(s.workers) < s.plan.Threads {
 		w := &worker[T]{rows: newRows[T](false)}
 		w.run = func() {
@@ -94,18 +93,19 @@ func (s *Selector[T]) Select(dst Result[T], logits []T, shape Shape) error {
 	}
 	if s.plan.Threads == 1 {
 		for i := range shape.Rows {
-			s.selectRow(s.workers[0], i)
+			work.selectRow(i, s.workers[0].rows, &s.plan)
 		}
-	} else {
-		s.nextRow.Store(0)
-		for _, w := range s.workers[1:s.plan.Threads] {
-			s.running.Add(1)
-			go w.run()
-		}
-		s.shareRows(s.workers[0])
-		s.running.Wait()
+		return nil
 	}
-	s.batch = batch[T]{} // keep none of the caller's memory alive
+	s.shared = work
+	s.nextRow.Store(0)
+	for _, w := range s.workers[1:s.plan.Threads] {
+		s.running.Add(1)
+		go w.run()
+	}
+	s.shareRows(s.workers[0])
+	s.running.Wait()
+	s.shared = batch[T]{} // keep none of the caller's memory alive
 	return nil
 }
 
@@ -135,35 +135,37 @@ func (s *Selector[T]) replan(shape Shape, tier simd.Tier) {
 func (s *Selector[T]) shareRows(w *worker[T]) {
 	for {
 		i := int(s.nextRow.Add(1)) - 1
-		if i >= s.shape.Rows {
+		if i >= s.shared.shape.Rows {
 			return
 		}
-		s.selectRow(w, i)
+		s.shared.selectRow(i, w.rows, &s.plan)
 	}
 }
 
 // selectRow selects row i of the batch.
-func (s *Selector[T]) selectRow(w *worker[T], i int) {
-	k := s.shape.RowResults(i)
+func (b *batch[T]) selectRow(i int, r rows, plan *cpu.Plan) {
+	k := b.shape.RowResults(i)
 	if k == 0 {
 		return
 	}
-	start := i * s.shape.stride()
-	logits := s.logits[start : start+s.shape.length(i)]
-	out := i * s.shape.K
-	values, indices := s.dst.Values[out:out+k], s.dst.Indices[out:out+k]
-	if w.row16 != nil {
-		selectInto(w.row16, s.plan, s.order, values, indices, logits)
+	start := i * b.shape.stride()
+	logits := b.logits[start : start+b.shape.length(i)]
+	out := i * b.shape.K
+	values, indices := b.dst.Values[out:out+k], b.dst.Indices[out:out+k]
+	if r.row16 != nil {
+		selectInto(r.row16, plan, b.order, values, indices, logits)
 	} else {
-		selectInto(w.row32, s.plan, s.order, values, indices, logits)
+		selectInto(r.row32, plan, b.order, values, indices, logits)
 	}
 }
 
 // selectInto selects the best of a row.
-func selectInto[E simd.Bits, T Float](row *cpu.Row[E], plan cpu.Plan, order key.Order, values []T, indices []int32, logits []T) {
+func selectInto[E simd.Bits, T Float](row *cpu.Row[E], plan *cpu.Plan, order key.Order, values []T, indices []int32, logits []T) {
 	row.Reset(plan, order, len(values))
 	row.Push(bitsOf[E](logits), 0)
-	for i, packed := range row.Best() {
+	best := row.Best()
+	values, indices = values[:len(best)], indices[:len(best)]
+	for i, packed := range best {
 		index := key.Index(packed)
 		values[i], indices[i] = logits[index], int32(index)
 	}

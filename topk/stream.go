@@ -45,9 +45,9 @@ func (s *Stream[T]) Reset() {
 	switch {
 	case s.k == 0:
 	case s.row16 != nil:
-		s.row16.Reset(s.plan, s.order, s.k)
+		s.row16.Reset(&s.plan, s.order, s.k)
 	default:
-		s.row32.Reset(s.plan, s.order, s.k)
+		s.row32.Reset(&s.plan, s.order, s.k)
 	}
 }
 

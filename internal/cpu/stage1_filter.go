@@ -17,7 +17,7 @@ import (
 // elements are read again with a lower one. So a guess costs time, never the
 // answer.
 type Row[E simd.Bits] struct {
-	plan  Plan
+	plan  *Plan
 	order key.Order
 	k     int
 
@@ -30,16 +30,19 @@ type Row[E simd.Bits] struct {
 	// far too low for what is to come.
 	crowded bool
 
-	sample    SamplePlan // for chunks of sampleLen elements
-	sampleLen int
-	groups    []int32
-	bitmap    [chunk / 64]uint64
+	sample     SamplePlan
+	sampleTask sampleTask // what it was planned for
+	groups     []int32
+	bitmap     [chunk / 64]uint64
 
 	// KeepBits makes the row remember the bits of candidates that the key does
 	// not tell: NaN and zero.
 	KeepBits bool
 	kept     []keptBits
 }
+
+// sampleTask is what a sample is planned for.
+type sampleTask struct{ elements, k, target int }
 
 // keptBits are the bits of an element whose key does not tell them.
 type keptBits struct {
@@ -51,11 +54,9 @@ type keptBits struct {
 const beyond = math.MaxUint32 + 1
 
 // Reset starts a new row of which the k best are wanted, k >= 1. It allocates
-// only when the plan needs more room than any before.
-func (r *Row[E]) Reset(plan Plan, order key.Order, k int) {
-	if plan != r.plan || k != r.k {
-		r.sampleLen = 0 // what was planned for a chunk of that length no longer holds
-	}
+// only when the plan needs more room than any before. The plan must not change
+// while the row is in use.
+func (r *Row[E]) Reset(plan *Plan, order key.Order, k int) {
 	r.plan, r.order, r.k = plan, order, k
 	r.bound, r.crowded = 0, false
 	r.packed, r.kept = r.packed[:0], r.kept[:0]
@@ -107,11 +108,10 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	if r.bound > 0 && !r.crowded {
 		return 0
 	}
-	if r.sampleLen != len(elements) {
-		r.sampleLen = len(elements)
-		r.sample = r.plan.sampleFor(len(elements), r.k)
+	if task := (sampleTask{len(elements), r.k, r.plan.targetCandidates}); task != r.sampleTask {
+		r.sample, r.sampleTask = r.plan.sampleFor(task.elements, task.k), task
 	}
-	sample := r.sample
+	sample := &r.sample
 	if sample.Groups == 0 {
 		return 0
 	}

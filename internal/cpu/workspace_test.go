@@ -25,7 +25,7 @@ func TestWorkspaceBytes(t *testing.T) {
 		}
 		plan := NewPlan(shape, simd.Pure, 1)
 		var row Row[uint32]
-		row.Reset(plan, key.Float32, shape.K)
+		row.Reset(&plan, key.Float32, shape.K)
 		row.Push(logits, 0)
 		row.Best()
 		held := int(unsafe.Sizeof(row)) + 8*cap(row.packed) + 4*cap(row.groups)
