@@ -3,6 +3,7 @@ package topk_test
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -44,5 +45,43 @@ func TestStreamRoomGrows(t *testing.T) {
 	}
 	if !slices.Equal(got.Indices, want.Indices) || !slices.Equal(got.Values, want.Values) {
 		t.Error("a stream of a large k differs from Select")
+	}
+}
+
+// A chunk of few and small logits, then one whose guess brings little more than
+// k candidates before the room is full: the cut then keeps some of the first.
+func TestStreamCutAmongOlderCandidates(t *testing.T) {
+	for _, tier := range topk.Tiers() {
+		for _, k := range []int{4000, 8000, 12000} {
+			for trial := range 6 {
+				rng := rand.New(rand.NewPCG(uint64(k), uint64(trial)))
+				logits := make([]float32, 2*k-1+(20+4*trial)*k)
+				for i := range logits {
+					logits[i] = float32(rng.NormFloat64())
+					if i < 2*k-1 {
+						logits[i] -= 100
+					}
+				}
+				s, err := topk.NewStream[float32](k, topk.Options{Tier: tier})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, chunk := range [][]float32{logits[:2*k-1], logits[2*k-1:]} {
+					if err := s.Push(chunk); err != nil {
+						t.Fatal(err)
+					}
+				}
+				got, want := topk.NewResult[float32](1, k), topk.NewResult[float32](1, k)
+				if err := s.Finish(got); err != nil {
+					t.Fatal(err)
+				}
+				if err := topk.Select(want, logits, topk.Row(len(logits), k)); err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(got.Indices, want.Indices) {
+					t.Errorf("tier %s, k = %d, trial %d: a stream differs from Select", tier, k, trial)
+				}
+			}
+		}
 	}
 }

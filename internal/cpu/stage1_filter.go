@@ -87,7 +87,12 @@ func (r *Row[E]) Push(elements []E, base uint32) {
 		before, keptBefore := len(r.packed), len(r.kept)
 		least := max(r.bound, r.guess(elements, attempt, reached))
 		read := r.filter(elements, base, least)
-		if least > r.bound {
+		if read < len(elements) {
+			// The room was full, of which the older candidates leave enough for k new
+			// ones that reach the threshold: it is proven. The bound of the cut may be
+			// lower, where the cut has kept some more than k.
+			r.bound = max(r.bound, least)
+		} else if least > r.bound {
 			if found := len(r.packed) - before; found < r.k {
 				// The guess was too high.
 				r.packed, r.kept = r.packed[:before], r.kept[:keptBefore]
