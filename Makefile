@@ -61,6 +61,26 @@ $(GENERATED:%=generate-%): generate-%:
 generate-check: generate
 	git diff --exit-code -- internal/cpu/simd
 
+# The kernels for GPUs, compiled by a pinned NVRTC, which needs no GPU. Python's
+# pip brings it; nothing of its package is used but the library.
+NVRTC := .build/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12
+
+.PHONY: nvrtc
+nvrtc: $(NVRTC)
+
+$(NVRTC): cuda/kernels/build/requirements.txt
+	python3 -m pip --disable-pip-version-check install --quiet --no-deps --upgrade \
+		--only-binary :all: --require-hashes -r $< --target .build/nvrtc
+	touch $@
+
+.PHONY: kernels
+kernels: nvrtc
+	go run ./cuda/kernels/build -nvrtc $(NVRTC)
+
+.PHONY: kernels-check
+kernels-check: nvrtc
+	go run ./cuda/kernels/build -nvrtc $(NVRTC) -check
+
 # Every native fuzz target, one after the other.
 .PHONY: fuzz
 fuzz:
@@ -121,6 +141,7 @@ install-ci-deps:
 	command -v gcc > /dev/null || missing+=(gcc libc6-dev)
 	command -v qemu-aarch64 qemu-s390x > /dev/null || missing+=(qemu-user)
 	command -v aarch64-linux-gnu-as > /dev/null || missing+=(binutils-aarch64-linux-gnu)
+	python3 -m pip --version > /dev/null 2>&1 || missing+=(python3-pip)
 	if (($${#missing[@]})); then
 		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo
 		$$sudo apt-get update -q
