@@ -31,6 +31,7 @@ type Kernel struct {
 	SharedBytes int    `json:"shared_bytes,omitempty"` // static shared memory a block
 	StackBytes  int    `json:"stack_bytes,omitempty"`  // local memory a thread, spills included
 	SpillBytes  int    `json:"spill_bytes,omitempty"`  // written to and read from local memory by spills
+	CodeBytes   int    `json:"code_bytes,omitempty"`   // machine code
 }
 
 //go:embed manifest.json

@@ -15,12 +15,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"debug/elf"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -28,6 +29,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"text/tabwriter"
 
 	"github.com/ai-kernel-factory/aikf/cuda/kernels"
@@ -78,12 +80,11 @@ func compileFile(nvrtc *compiler, path, target, out string, more []string) error
 	if err != nil {
 		return err
 	}
-	name := filepath.Base(path)
-	image, _, err := build(nvrtc, name, sources[name], target, sources, append(slices.Clone(flags), more...))
-	if err != nil || out == "" {
+	made := compile(nvrtc, include(filepath.Base(path)), target, sources, append(slices.Clone(flags), more...))
+	if err := made.print(target); err != nil || out == "" {
 		return err
 	}
-	return os.WriteFile(out, image, 0o644)
+	return os.WriteFile(out, made.image, 0o644)
 }
 
 // buildAll compiles all .cu files of a folder as one program for every target
@@ -96,20 +97,27 @@ func buildAll(nvrtc *compiler, folder string, check bool) error {
 		return err
 	}
 	manifest := kernels.Manifest{Flags: flags, Sources: map[string]string{}}
-	var program strings.Builder
+	program := ""
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		manifest.Sources[name] = hash([]byte(sources[name]))
 		if strings.HasSuffix(name, ".cu") {
-			fmt.Fprintf(&program, "#include %q\n", name)
+			program += include(name)
 		}
 	}
+	made := make([]build, len(targets))
+	var builds sync.WaitGroup
+	for i, target := range targets {
+		builds.Go(func() { made[i] = compile(nvrtc, program, target, sources, flags) })
+	}
+	builds.Wait()
+
 	var stale []string
-	for _, target := range targets {
-		image, entries, err := build(nvrtc, "kernels.cu", program.String(), target, sources, flags)
-		if err != nil {
-			return fmt.Errorf("%s: %w", target, err)
+	for i, target := range targets {
+		if err := made[i].print(target); err != nil {
+			return err
 		}
-		artefact := kernels.Artefact{File: "kernels_" + target + ".cubin.gz", Target: target, Bytes: len(image), SHA256: hash(image), Kernels: entries}
+		image := made[i].image
+		artefact := kernels.Artefact{File: "kernels_" + target + ".cubin.gz", Target: target, Bytes: len(image), SHA256: hash(image), Kernels: made[i].kernels}
 		if isPTX(target) {
 			artefact.File = "kernels_" + target + ".ptx.gz"
 			manifest.Compiler = compilerVersion(image)
@@ -144,38 +152,78 @@ func buildAll(nvrtc *compiler, folder string, check bool) error {
 	return nil
 }
 
-// build compiles a program for one target, and prints the log and a table of
-// its kernels.
-func build(nvrtc *compiler, name, source, target string, sources map[string]string, flags []string) ([]byte, []kernels.Kernel, error) {
+func include(name string) string { return fmt.Sprintf("#include %q\n", name) }
+
+// A build is what the compiler made for one target.
+type build struct {
+	image    []byte
+	kernels  []kernels.Kernel
+	messages string
+	err      error
+}
+
+// compile compiles a program for one target.
+func compile(nvrtc *compiler, program, target string, sources map[string]string, flags []string) build {
 	if !isPTX(target) {
 		flags = append(slices.Clone(flags), "--ptxas-options=-v")
 	}
-	image, log, err := nvrtc.compile(name, source, target, sources, flags)
-	entries, messages := resources(log)
-	os.Stderr.WriteString(messages)
-	if err != nil {
-		return nil, nil, err
+	var b build
+	var log string
+	b.image, log, b.err = nvrtc.compile("kernels.cu", program, target, sources, flags)
+	b.kernels, b.messages = resources(log)
+	if b.err != nil {
+		b.err = fmt.Errorf("%s: %w", target, b.err)
+		return b
 	}
 	if isPTX(target) {
-		for _, match := range entryPoint.FindAllSubmatch(image, -1) {
-			entries = append(entries, kernels.Kernel{Symbol: string(match[1])})
+		for _, match := range entryPoint.FindAllSubmatch(b.image, -1) {
+			b.kernels = append(b.kernels, kernels.Kernel{Symbol: string(match[1])})
 		}
+	} else {
+		b.err = measureCode(b.image, b.kernels)
 	}
-	slices.SortFunc(entries, func(a, b kernels.Kernel) int { return strings.Compare(a.Symbol, b.Symbol) })
-	fmt.Printf("%s: %d bytes, %d kernels\n", target, len(image), len(entries))
-	if !isPTX(target) {
-		printResources(os.Stdout, entries)
-	}
-	return image, entries, nil
+	slices.SortFunc(b.kernels, func(a, b kernels.Kernel) int { return strings.Compare(a.Symbol, b.Symbol) })
+	return b
 }
 
-func printResources(to io.Writer, entries []kernels.Kernel) {
-	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "registers\tshared\tstack\tspills\t  kernel")
-	for _, kernel := range entries {
-		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t  %s\n", kernel.Registers, kernel.SharedBytes, kernel.StackBytes, kernel.SpillBytes, kernel.Symbol)
+// measureCode adds the bytes of machine code, of which each kernel has a
+// section of its own.
+func measureCode(image []byte, entries []kernels.Kernel) error {
+	// NVIDIA keeps a version of its own in the header, where debug/elf wants
+	// that of ELF.
+	image = bytes.Clone(image)
+	binary.LittleEndian.PutUint32(image[20:], uint32(elf.EV_CURRENT))
+	file, err := elf.NewFile(bytes.NewReader(image))
+	if err != nil {
+		return err
 	}
-	table.Flush()
+	for i := range entries {
+		section := file.Section(".text." + entries[i].Symbol)
+		if section == nil {
+			return fmt.Errorf("the image has no code of %s", entries[i].Symbol)
+		}
+		entries[i].CodeBytes = int(section.Size)
+	}
+	return nil
+}
+
+// print writes the compiler's messages and a table of the kernels. It returns
+// the error of the build.
+func (b build) print(target string) error {
+	os.Stderr.WriteString(b.messages)
+	if b.err != nil {
+		return b.err
+	}
+	fmt.Printf("%s: %d bytes, %d kernels\n", target, len(b.image), len(b.kernels))
+	if isPTX(target) {
+		return nil
+	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "registers\tshared\tstack\tspills\tcode\t  kernel")
+	for _, k := range b.kernels {
+		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t  %s\n", k.Registers, k.SharedBytes, k.StackBytes, k.SpillBytes, k.CodeBytes, k.Symbol)
+	}
+	return table.Flush()
 }
 
 // What the assembler says of a kernel with -v.
