@@ -78,7 +78,8 @@ DEVICE void read(const SelectArguments& arguments) {
 
   maximum = Type::max(maximum, Type::max(fill_word(at_head), fill_word(at_tail)));
   if (kSize == 2) maximum = Type::max(maximum, maximum << 16);
-  SHARED(u32, of_warp[kThreads / kWarp]);
+  using PerWarp = u32[kThreads / kWarp];
+  SHARED(PerWarp, of_warp);
   const u32 ordered = warp_max(to_ordered(maximum));
   if (thread % kWarp == 0) of_warp[thread / kWarp] = ordered;
   block_barrier();
