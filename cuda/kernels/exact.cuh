@@ -2,162 +2,187 @@
 // many for their room, or fewer than k. Rows of one value, masks, ties across k
 // and rows made to defeat the bound all end here, in the same launch.
 //
-// The key of the k-th element is found digit by digit from the top, by a count of
-// each digit among the elements that share the digits before. Elements above it
-// are all kept; of those equal to it the first in index order, as many as are
-// missing. Bytes: the row once for each digit that matters, and twice more.
+// If fewer than k elements are better than the threshold, it is the k-th key. If
+// those fit, they are the candidates. Otherwise the k-th key is found digit by
+// digit from the top, by a count of each digit among the elements that share the
+// digits before. Elements above the k-th key are all kept; of those equal to it
+// the first in index order, as many as are missing. Bytes: the row twice more, or
+// once for each digit.
 #pragma once
 
 #include "stage1_filter.cuh"
 
-// Sum over the block; every thread gets it.
+// Sum over the warps before this one, and over all.
 template <class B>
-DEVICE u32 block_sum(B& block, u32 v) {
+DEVICE u32 sum_before(B& block, u32 of_warp, u32& all) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  v = warp_sum(v);
   block_barrier();
-  if (lane == 0) block.total[warp] = v;
+  if (lane == 0) block.reach[warp] = of_warp;
   block_barrier();
-  return warp_sum(lane < B::kWarps ? block.total[lane] : 0);
+  const u32 sum = lane < B::kWarps ? block.reach[lane] : 0;
+  all = warp_sum(sum);
+  return warp_sum(lane < warp ? sum : 0);
 }
 
-// Calls see(key, index) for every element of the row, each thread for its share.
-template <class T, u32 kThreads, class See>
-DEVICE void for_each_key(const Row<T>& row, See see) {
-  for (u32 i = thread_index(); i < row.vectors; i += kThreads) {
-    const Vector v = row.vector(i);
-#pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e++) see(row.key(T::element(v, e)));
+// A vector of the row with its elements outside blanked: 0 is before the first
+// whole vector, row.vectors + 1 after the last. within: marks of what it holds.
+template <class T>
+DEVICE Vector padded_vector(const Row<T>& row, u32 i, u32& at, u32& within) {
+  at = i == 0 ? 0 : row.at(i - 1);
+  within = T::kPerWord == 1 ? 0xf : 0xf000f;
+  if (i > 0 && i <= row.vectors) return row.vector(i - 1);
+  Vector v = {};
+  const u32 count = i == 0 ? row.head : row.length - at;
+  within = 0;
+#pragma unroll 1
+  for (u32 e = 0; e < count; e++) {
+    const u32 placed = row.bits(at + e) << (T::kPerWord == 1 ? 0 : e % 2 * 16), nth = e / T::kPerWord;
+    v.word[0] |= nth == 0 ? placed : 0;
+    v.word[1] |= nth == 1 ? placed : 0;
+    v.word[2] |= nth == 2 ? placed : 0;
+    v.word[3] |= nth == 3 ? placed : 0;
+    within |= 1u << T::mark_of(e);
   }
-  if (thread_index() < row.edges()) see(row.key(row.bits(row.edge(thread_index()))));
+  return v;
 }
 
-// The key of the k-th element, given that it is at least `threshold`. above: how
-// many elements are better.
-template <class T, class B, u32 kThreads>
-DEVICE u32 kth_key(B& block, const Row<T>& row, u32 threshold, u32& above) {
+// How many elements have a key of at least the threshold.
+template <class T, class B>
+DEVICE u32 count_reaching(B& block, const Row<T>& row, u32 threshold) {
   const u32 thread = thread_index();
-  // Often the threshold itself is that key.
-  u32 mine = 0;
-  for_each_key<T, kThreads>(row, [&](u32 key) { mine += key > threshold; });
-  above = block_sum(block, mine);
-  if (above < row.k) return threshold;
+  u32 count = 0;
+#pragma unroll 4
+  for (u32 i = thread; i < row.vectors; i += B::kThreads) {
+    const Vector v = row.vector(i);
+    count += population(mark_reaching<T>(v, threshold));
+  }
+  if (thread < row.edges()) count += T::key(row.bits(row.edge(thread))) >= threshold;
+  u32 all;
+  sum_before(block, warp_sum(count), all);
+  return all;
+}
 
-  u32* counts = block.maxima;  // of 256 digits
+// The key of the k-th element.
+template <class T, class B>
+DEVICE u32 kth_key(B& block, const Row<T>& row) {
+  const u32 thread = thread_index(), lane = thread % kWarp;
   u32 prefix = 0, missing = row.k;
+#pragma unroll 1
   for (int shift = T::kBits - 8; shift >= 0; shift -= 8) {
     block_barrier();
-    if (thread < 256) counts[thread] = 0;
+    if (thread < 256) block.groups[thread] = 0;
     block_barrier();
     // A run of equal digits is counted once: rows of few values would queue at
     // one counter.
     u32 digit = 0, run = 0;
-    for_each_key<T, kThreads>(row, [&](u32 key) {
-      if (key <= threshold || (shift + 8 < 32 && key >> (shift + 8) != prefix >> (shift + 8))) return;
+    const auto see = [&](u32 key) {
+      if (shift + 8 < (int)T::kBits && key >> (shift + 8) != prefix >> (shift + 8)) return;
       const u32 d = key >> shift & 255;
       if (d != digit) {
-        if (run) atomic_add(counts + digit, run);
+        if (run) atomic_add_only(&block.groups[digit], run);
         digit = d;
         run = 0;
       }
       run++;
-    });
-    if (run) atomic_add(counts + digit, run);
+    };
+#pragma unroll 1
+    for (u32 i = thread; i < row.vectors; i += B::kThreads) {
+      Vector v = row.vector(i);
+#pragma unroll 1
+      for (u32 w = 0; w < 4; w++) {
+        see(T::key(v.word[0] & T::kAll));
+        if (T::kPerWord == 2) see(T::key(v.word[0] >> 16));
+        v.word[0] = v.word[1], v.word[1] = v.word[2], v.word[2] = v.word[3];
+      }
+    }
+    if (thread < row.edges()) see(T::key(row.bits(row.edge(thread))));
+    if (run) atomic_add_only(&block.groups[digit], run);
     block_barrier();
     // Every warp finds the digit at which the count from the top reaches what is
     // missing: eight digits a lane, lane 0 has the largest.
-    const u32 lane = thread % kWarp;
     u32 sum = 0;
 #pragma unroll
-    for (u32 j = 0; j < 8; j++) sum += counts[255 - (lane * 8 + j)];
-    u32 before = sum;
+    for (u32 j = 0; j < 8; j++) sum += block.groups[255 - (lane * 8 + j)];
+    u32 through = sum;
 #pragma unroll
     for (u32 d = 1; d < kWarp; d *= 2) {
-      const u32 up = shuffle_up(before, d);
-      if (lane >= d) before += up;
+      const u32 up = shuffle_up(through, d);
+      if (lane >= d) through += up;
     }
-    const u32 owner = lowest_bit(ballot(before >= missing));
-    before -= sum;
-    u32 chosen = 0, left = 0;
+    const u32 owner = lowest_bit(ballot(through >= missing));
+    u32 chosen = 255 - lane * 8, left = missing - (through - sum);
     if (lane == owner) {
-      u32 j = 0;
-      while (before + counts[255 - (lane * 8 + j)] < missing) before += counts[255 - (lane * 8 + j++)];
-      chosen = 255 - (lane * 8 + j);
-      left = missing - before;
+      for (; block.groups[chosen] < left; chosen--) left -= block.groups[chosen];
     }
     prefix |= shuffle(chosen, owner) << shift;
     missing = shuffle(left, owner);
   }
-  above = row.k - missing;
   return prefix;
 }
 
-// Makes block.candidates the k best elements of the row, in any order.
-template <class T, class W, class B, u32 kThreads>
-DEVICE void select_exactly(B& block, const Row<T>& row, u32 threshold) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  u32 above;
-  const u32 kth = kth_key<T, B, kThreads>(block, row, threshold, above);
-  block_barrier();
-  if (thread == 0) block.count = 0;
-  block_barrier();
-
-  // In index order: the head, the vectors, the tail. Equal elements take the
-  // places after `above` in that order.
-  u32 taken = above;
-  const u32 virtuals = row.vectors + 2;
-  for (u32 base = 0; base < virtuals; base += kThreads) {
-    const u32 i = base + thread;
-    Vector v = {0, 0, 0, 0};
-    u32 over = 0, equal = 0, at = 0;
-    if (i < virtuals) {
-      u32 count = T::kPerVector;
-      at = i == 0 ? 0 : row.at(i - 1);
-      if (i == 0) count = row.head;
-      if (i == row.vectors + 1) count = row.length - at;
-      if (count == T::kPerVector) {
-        v = row.vector(i - 1);
-      } else {
-        for (u32 e = 0; e < count; e++) {
-          const u32 bits = row.bits(at + e);
-          const u32 placed = T::kBits == 32 ? bits : bits << (e % 2 * 16);
-          const u32 nth = e * 4 / T::kPerVector;
-          v.word[0] |= nth == 0 ? placed : 0;
-          v.word[1] |= nth == 1 ? placed : 0;
-          v.word[2] |= nth == 2 ? placed : 0;
-          v.word[3] |= nth == 3 ? placed : 0;
-        }
-      }
-#pragma unroll
-      for (u32 e = 0; e < T::kPerVector; e++) {
-        const u32 key = row.key(T::element(v, e));
-        over |= (e < count && key > kth ? 1u : 0u) << e;
-        equal |= (e < count && key == kth ? 1u : 0u) << e;
-      }
+// Appends the first elements of the row in index order that have this key, as many
+// as make `taken` of the pool k.
+template <class T, class B, class P>
+DEVICE void append_equal(B& block, const P& pool, const Row<T>& row, u32 key, u32 taken) {
+  const u32 thread = thread_index(), lane = thread % kWarp;
+#pragma unroll 1
+  for (u32 base = 0; taken < row.k && base < row.vectors + 2; base += B::kThreads) {
+    Vector v = {};
+    u32 at = 0, equal = 0;
+    if (base + thread < row.vectors + 2) {
+      u32 within;
+      v = padded_vector(row, base + thread, at, within);
+      equal = mark_reaching<T>(v, key) & within;
+      if (key < T::kAll) equal &= ~mark_reaching<T>(v, key + 1);
     }
-    append<T, W>(block, row, v, at, over);
-    if (taken < row.k) {
-      // The same for all threads: the place of each thread's first equal element.
-      u32 sum = population(equal);
-      u32 before = sum;
+    const u32 mine = population(equal);
+    u32 through = mine;
 #pragma unroll
-      for (u32 d = 1; d < kWarp; d *= 2) {
-        const u32 up = shuffle_up(before, d);
-        if (lane >= d) before += up;
-      }
+    for (u32 d = 1; d < kWarp; d *= 2) {
+      const u32 up = shuffle_up(through, d);
+      if (lane >= d) through += up;
+    }
+    u32 all;
+    u32 place = taken + through - mine + sum_before(block, shuffle(through, kWarp - 1), all);
+    taken += all;
+    u32 kept = 0;
+#pragma unroll 1
+    for (u32 e = 0; e < T::kPerVector && place < row.k; e++) {
+      kept |= equal & 1u << T::mark_of(e);
+      place += equal >> T::mark_of(e) & 1;
+    }
+    append_one<T>(pool, row.first, v, at, kept);
+  }
+}
+
+// Fills the empty pool with the k best elements of the row, or more, in any order,
+// given a threshold and the number of elements that reach it, or more than there is
+// room for. Returns their number. reset empties the pool.
+template <class T, class B, class P, class Reset>
+DEVICE u32 select_exactly(B& block, const P& pool, const Row<T>& row, u32 threshold, u32 found, Reset reset) {
+  u32 kth = threshold, above = 0;
+  bool proven = found >= row.k;
+  if (proven) {
+    if (kth < T::kAll) above = count_reaching<T>(block, row, kth + 1);
+    proven = above < row.k;
+    if (!proven && above <= pool.room()) {
+      reset();
+      filter_all<T, B::kThreads>(pool, row, kth + 1);
+      filter_edges<T>(pool, row, kth + 1);
       block_barrier();
-      if (lane == kWarp - 1) block.total[warp] = before;
-      block_barrier();
-      const u32 of_warp = lane < B::kWarps ? block.total[lane] : 0;
-      u32 place = taken + before - sum + warp_sum(lane < warp ? of_warp : 0);
-      taken += warp_sum(of_warp);
-      u32 kept = 0;
-      for (; equal && place < row.k; place++) {
-        kept |= equal & -equal;
-        equal &= equal - 1;
-      }
-      append<T, W>(block, row, v, at, kept);
+      return above;
     }
   }
+  if (!proven) {
+    kth = kth_key<T>(block, row);
+    above = kth < T::kAll ? count_reaching<T>(block, row, kth + 1) : 0;
+  }
+  reset();
+  if (above > 0) {
+    filter_all<T, B::kThreads>(pool, row, kth + 1);
+    filter_edges<T>(pool, row, kth + 1);
+  }
+  append_equal<T>(block, pool, row, kth, above);
   block_barrier();
+  return row.k;
 }

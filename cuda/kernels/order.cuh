@@ -11,61 +11,89 @@
 
 #include "ptx.cuh"
 
-// Float is one dtype: the bits of an element, its order, and maxima of whole
-// vectors in the float's own order.
-template <class Bits, u32 kInfinity, u32 (*kMaximum)(u32, u32)>
-struct Float {
+// Vectors and words of a row hold one or two elements in 32 bits. Order is one
+// dtype with one direction; kBest is its better element of each pair in two words.
+template <class Bits, u32 kInfinity, u32 (*kBest)(u32, u32), bool kSmallestFirst>
+struct Order {
   using Element = Bits;
+  static constexpr bool kSmallest = kSmallestFirst;
   static constexpr u32 kBits = sizeof(Bits) * 8;
+  static constexpr u32 kPerWord = 4 / sizeof(Bits);     // elements
   static constexpr u32 kPerVector = 16 / sizeof(Bits);  // elements
   static constexpr u32 kSign = 1u << (kBits - 1);
   static constexpr u32 kAll = kBits == 32 ? 0xffffffffu : (1u << kBits) - 1;
-  static constexpr u32 kLargestKey = kAll;
+  static constexpr u32 kPair = kBits == 32 ? 1 : 0x10001;  // times an element: a word of it
   static constexpr u32 kZeroKey = kSign;
-  // Turns over the sign of each element in a 32-bit word.
-  static constexpr u32 kSigns = kBits == 32 ? kSign : kSign | kSign << 16;
-  // Negative infinity in each element of a 32-bit word.
-  static constexpr u32 kLowest = kBits == 32 ? kSign | kInfinity : (kSign | kInfinity) * 0x10001u;
+  static constexpr u32 kNaNKey = kSmallest ? 0 : kAll;
+  static constexpr u32 kWorstNumber = kSign - 1 - kInfinity;  // key of -Inf, or of +Inf if that is the worst
+  static constexpr u32 kBestNumber = kSign + kInfinity;       // key of the other one
+  // A word that loses against every element.
+  static constexpr u32 kWorst = (kSmallest ? kAll >> 1 : kSign | kInfinity) * kPair;
 
-  static DEVICE u32 element(const Vector& v, u32 e) {
-    if constexpr (kBits == 32) return v.word[e];
-    return v.word[e / 2] >> (e % 2 * 16) & 0xffff;
+  static DEVICE u32 key(u32 bits) {
+    const bool nan = (bits & (kAll >> 1)) > kInfinity;
+    if (kSmallest) bits ^= kSign;
+    u32 k = bits ^ ((u32)((int)(bits << (32 - kBits)) >> 31) & (kAll >> 1) | kSign);
+    k += k == kSign - 1 ? 1 : 0;  // -0, the only value with that key
+    return nan ? kNaNKey : k;
   }
-
-  static DEVICE bool is_nan(u32 bits) { return (bits & (kAll >> 1)) > kInfinity; }
-
-  static DEVICE u32 key(u32 bits, bool smallest) {
-    if (is_nan(bits)) return smallest ? 0 : kLargestKey;
-    if (smallest) bits ^= kSign;
-    u32 k = bits & kSign ? bits ^ kAll : bits | kSign;
-    return k == kSign - 1 ? kZeroKey : k;  // -0, the only value with that key
-  }
-
   // The bits of a key. What several bit patterns share, NaN and zero, a key does
   // not tell: those are read from the row again.
-  static DEVICE bool key_has_bits(u32 key, bool smallest) { return key != kZeroKey && key != (smallest ? 0 : kLargestKey); }
-  static DEVICE u32 bits_of(u32 key, bool smallest) {
-    u32 bits = key & kSign ? key ^ kSign : key ^ kAll;
-    return smallest ? bits ^ kSign : bits;
+  static DEVICE bool key_has_bits(u32 key) { return key != kZeroKey && key != kNaNKey; }
+  static DEVICE u32 bits_of(u32 key) { return key ^ (key & kSign ? kSign : kAll) ^ (kSmallest ? kSign : 0); }
+
+  static DEVICE u32 best(u32 a, u32 b) { return kBest(a, b); }
+  static DEVICE u32 best(const Vector& v) { return kBest(kBest(v.word[0], v.word[1]), kBest(v.word[2], v.word[3])); }
+  // The key of the best element of a word.
+  static DEVICE u32 key_of_word(u32 word) {
+    if (kPerWord == 2) word = kBest(word, word >> 16) & kAll;
+    return key(word);
   }
 
-  // The element-wise maximum of a and of a vector whose signs are turned over by
-  // the mask; NaN wins.
-  static DEVICE u32 maximum(u32 a, const Vector& v, u32 signs) {
-    u32 low = kMaximum(v.word[0] ^ signs, v.word[1] ^ signs);
-    u32 high = kMaximum(v.word[2] ^ signs, v.word[3] ^ signs);
-    return kMaximum(a, kMaximum(low, high));
+  // Elements that reach a threshold are those that beat the number just below it.
+  // There is no such number if the threshold is not above the worst one.
+  static DEVICE bool beatable(u32 threshold) { return threshold > kWorstNumber; }
+  static DEVICE u32 just_below(u32 threshold) {
+    u32 key = threshold > kBestNumber ? kBestNumber : threshold - 1;
+    key -= key == kZeroKey - 1 ? 1 : 0;  // below zero is not the other zero
+    return bits_of(key) * kPair;
   }
-  // The largest element of such a maximum.
-  static DEVICE u32 fold(u32 a) {
-    if constexpr (kBits == 32) return a;
-    return kMaximum(a, a >> 16) & kAll;
+
+  // Marks of the elements of a vector, in one word: bit i for the lower or only
+  // element of word i, bit 16 + i for the upper one.
+  static DEVICE u32 mark_of(u32 element) { return kPerWord == 1 ? element : element / 2 + element % 2 * 16; }
+  static DEVICE u32 marked_shift(u32 mark) { return mark & 16; }
+  static DEVICE u32 marked_element(u32 mark) { return kPerWord == 1 ? mark % 4 : mark % 4 * 2 + mark / 16; }
+
+  // Whether an element of a word beats a number, and marks of those that do: bits 0
+  // and 16.
+  static DEVICE bool beats(u32 word, u32 below) { return kBest(word, below) != below; }
+  static DEVICE u32 mark(u32 word, u32 below) {
+    const u32 over = kBest(word, below) ^ below;
+    return kPerWord == 1 ? (over ? 1u : 0u) : min_u16x2(over, 0x10001);
+  }
+  static DEVICE u32 mark(const Vector& v, u32 below) {
+    return mark(v.word[0], below) | mark(v.word[1], below) << 1 | mark(v.word[2], below) << 2 | mark(v.word[3], below) << 3;
+  }
+  // The same for any threshold, by keys.
+  static DEVICE_APART u32 mark_by_key(Vector v, u32 threshold) {
+    u32 marks = 0;
+#pragma unroll 1
+    for (u32 i = 0; i < 4; i++) {
+      marks |= (key(v.word[0] & kAll) >= threshold ? 1u : 0u) << i;
+      if (kPerWord == 2) marks |= (key(v.word[0] >> 16) >= threshold ? 0x10000u : 0u) << i;
+      v.word[0] = v.word[1], v.word[1] = v.word[2], v.word[2] = v.word[3];
+    }
+    return marks;
   }
 };
 
-using bf16 = Float<u16, 0x7f80, max_bf16x2>;
-using f16 = Float<u16, 0x7c00, max_f16x2>;
-using f32 = Float<u32, 0x7f800000, max_f32>;
+using bf16 = Order<u16, 0x7f80, max_bf16x2, false>;
+using bf16_smallest = Order<u16, 0x7f80, min_bf16x2, true>;
+using f16 = Order<u16, 0x7c00, max_f16x2, false>;
+using f16_smallest = Order<u16, 0x7c00, min_f16x2, true>;
+using f32 = Order<u32, 0x7f800000, max_f32, false>;
+using f32_smallest = Order<u32, 0x7f800000, min_f32, true>;
 
 // Word is a candidate of 32 bits, for keys of 16 bits and at most 65,536
 // elements, or of 64 bits.
@@ -77,6 +105,7 @@ struct Word<u32> {
   static DEVICE u32 pack(u32 key, u32 index) { return key << 16 | (0xffff - index); }
   static DEVICE u32 key(u32 word) { return word >> 16; }
   static DEVICE u32 index(u32 word) { return 0xffff - (word & 0xffff); }
+  static DEVICE u32 top(u32 word) { return word; }  // its upper 32 bits
 };
 
 template <>
@@ -84,4 +113,5 @@ struct Word<u64> {
   static DEVICE u64 pack(u32 key, u32 index) { return (u64)key << 32 | ~index; }
   static DEVICE u32 key(u64 word) { return (u32)(word >> 32); }
   static DEVICE u32 index(u64 word) { return ~(u32)word; }
+  static DEVICE u32 top(u64 word) { return (u32)(word >> 32); }
 };

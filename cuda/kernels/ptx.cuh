@@ -14,6 +14,9 @@ using u64 = unsigned long long;
 using i64 = long long;
 
 #define DEVICE __device__ __forceinline__
+// Code that few rows need: kept out of the way of what all execute, because a
+// block fetches its instructions anew at each launch.
+#define DEVICE_APART __device__ __noinline__
 
 // A kernel of so many threads a block, of which an SM should hold so many.
 #define KERNEL(name, threads, blocks) \
@@ -29,6 +32,9 @@ struct Vector {  // 16 bytes, what one load takes
   u32 word[4];
 };
 
+DEVICE constexpr u32 larger(u32 a, u32 b) { return a > b ? a : b; }
+DEVICE constexpr u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
+
 DEVICE u32 thread_index() { return threadIdx.x; }
 DEVICE u32 block_index() { return blockIdx.x; }
 
@@ -39,6 +45,13 @@ DEVICE Vector load_vector(const void* from) {
                : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
                : "l"(from));
   return v;
+}
+
+// Asks for whole vectors to be brought to L2, any number of them, by one thread.
+DEVICE void prefetch_vectors(const void* from, u32 vectors) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(vectors * 16) : "memory");
+#endif
 }
 
 DEVICE void block_barrier() { __syncthreads(); }
@@ -53,25 +66,65 @@ DEVICE u32 shuffle_up(u32 v, u32 lanes) { return __shfl_up_sync(kAllLanes, v, la
 DEVICE u32 warp_sum(u32 v) { return __reduce_add_sync(kAllLanes, v); }
 DEVICE u32 warp_max(u32 v) { return __reduce_max_sync(kAllLanes, v); }
 
+// count + (a >= b): a subtraction and the addition of its carry.
+DEVICE u32 count_at_least(u32 count, u32 a, u32 b) {
+  asm("{.reg .u32 t; sub.cc.u32 t, %1, %2; addc.u32 %0, %0, 0;}" : "+r"(count) : "r"(a), "r"(b));
+  return count;
+}
+DEVICE u32 count_at_least(u32 count, u64 a, u64 b) {
+  asm("{.reg .u64 t; sub.cc.u64 t, %1, %2; addc.u32 %0, %0, 0;}" : "+r"(count) : "l"(a), "l"(b));
+  return count;
+}
+
 DEVICE u32 population(u32 v) { return __popc(v); }
 DEVICE u32 lowest_bit(u32 v) { return __ffs(v) - 1; }
-DEVICE u32 atomic_add(u32* at, u32 v) { return atomicAdd(at, v); }
+DEVICE u32 leading_zeros(u32 v) { return __clz(v); }
+// On a variable in the shared memory of the block. Not atomicAdd: the compiler joins
+// the lanes of that once more, which our callers have done already.
+DEVICE u32 atomic_add(u32* at, u32 v) {
+  u32 before;
+  asm volatile("atom.shared.add.u32 %0, [%1], %2;" : "=r"(before) : "r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+  return before;
+}
+// The same without the value before.
+DEVICE void atomic_add_only(u32* at, u32 v) {
+  asm volatile("red.shared.add.u32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
 
-// Maxima that are NaN if either operand is.
-DEVICE u32 max_bf16x2(u32 a, u32 b) {
-  u32 r;
-  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
-  return r;
-}
-DEVICE u32 max_f16x2(u32 a, u32 b) {
-  u32 r;
-  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
-  return r;
-}
+// The larger of each pair, NaN if either is; the smaller of each, NaN if both
+// are. Of two zeros +0 is the larger.
+#define EXTREME(name, operation)                                            \
+  DEVICE u32 name(u32 a, u32 b) {                                           \
+    u32 r;                                                                  \
+    asm(operation " %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));               \
+    return r;                                                               \
+  }
+EXTREME(max_bf16x2, "max.NaN.bf16x2")
+EXTREME(min_bf16x2, "min.bf16x2")
+EXTREME(max_f16x2, "max.NaN.f16x2")
+EXTREME(min_f16x2, "min.f16x2")
+#undef EXTREME
 DEVICE u32 max_f32(u32 a, u32 b) {
+  float r;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(__uint_as_float(a)), "f"(__uint_as_float(b)));
+  return __float_as_uint(r);
+}
+DEVICE u32 min_f32(u32 a, u32 b) {
+  float r;
+  asm("min.f32 %0, %1, %2;" : "=f"(r) : "f"(__uint_as_float(a)), "f"(__uint_as_float(b)));
+  return __float_as_uint(r);
+}
+
+// The smaller of each pair of 16-bit integers.
+DEVICE u32 min_u16x2(u32 a, u32 b) {
+#if __CUDA_ARCH__ >= 900
   u32 r;
-  asm("{.reg .f32 x, y, z; mov.b32 x, %1; mov.b32 y, %2; max.NaN.f32 z, x, y; mov.b32 %0, z;}" : "=r"(r) : "r"(a), "r"(b));
+  asm("min.u16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
   return r;
+#else
+  const u32 low = (a & 0xffff) < (b & 0xffff) ? a & 0xffff : b & 0xffff;
+  return a >> 16 < b >> 16 ? (a & 0xffff0000) | low : (b & 0xffff0000) | low;
+#endif
 }
 
 // Approximations, for guesses only.
@@ -108,15 +161,11 @@ DEVICE u64 clock_cycles() {
 }
 
 #if __CUDA_ARCH__ >= 900
-// A cluster of blocks, which see each other's shared memory.
+// A cluster of blocks, which see each other's shared memory. Between an arrival and
+// the wait for the others a block may do what does not concern them.
 DEVICE u32 cluster_rank() {
   u32 r;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-  return r;
-}
-DEVICE u32 cluster_blocks() {
-  u32 r;
-  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
   return r;
 }
 DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
@@ -127,6 +176,12 @@ DEVICE T* in_block(T* variable, u32 rank) {
   u64 r;
   asm("mapa.u64 %0, %1, %2;" : "=l"(r) : "l"(variable), "r"(rank));
   return reinterpret_cast<T*>(r);
+}
+// On a variable in the shared memory of any block of the cluster.
+DEVICE u32 cluster_atomic_add(u32* at, u32 v) {
+  u32 before;
+  asm volatile("atom.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(v) : "memory");
+  return before;
 }
 #endif
 

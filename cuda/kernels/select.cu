@@ -1,52 +1,252 @@
 // Top-k kernels.
 //
-// select_DTYPE_block1024, _block512: one block a row, grid = rows. The row is read
-// once; a few of its vectors are read a second time. Candidates stay in shared
-// memory, and stage 2 writes the results: no workspace, no second launch.
+// plan       grid            what
+// block      rows            one block a row: all in one launch, no workspace
+// cluster    rows * chunks   a cluster of blocks a row, by distributed shared memory
+// two-stage  rows * chunks   stage1: the k best of each chunk, into the workspace
+//            rows            stage2: the k best of those
+// any        rows            any k: candidates in the workspace
 #include "exact.cuh"
 #include "stage2_merge.cuh"
 
-// How many blocks an SM should hold, and how many loads a thread has in flight.
-template <class T, class W, u32 kThreads, u32 kRoom, u32 kUnroll, bool kStamps>
-DEVICE void select_row(const SelectArguments& a) {
-  using B = Block<W, kThreads, kRoom>;
-  SHARED(B, block);
-  const u32 thread = thread_index();
-  u64* stamp = kStamps ? static_cast<u64*>(a.workspace) + (u64)block_index() * 8 : nullptr;
-  if (kStamps && thread == 0) stamp[0] = clock_cycles();
-  if (thread == 0) block.count = 0;
-  wait_for_kernel_before();
-  const Row<T> row(a, block_index(), 0, 1);
-  if (row.k == 0) return;
+constexpr u32 kThreads = 512;  // 1,024 were slower by a fifth: more warps wait for each other
+constexpr u32 kRoom = 4096;    // candidates
 
-  // A row that has room as it is needs no threshold.
-  u32 threshold = 0, own = T::kLargestKey;
-  if (row.length > 512 && !(row.length <= kRoom && row.k * 2 > row.length)) {
-    threshold = find_threshold<T, B, kThreads, kUnroll>(block, row, a.groups, kRoom, own, stamp);
-  } else {
-    block_barrier();
-  }
-  if (kStamps && thread == 0) stamp[2] = clock_cycles();
-  filter<T, W, B, kThreads>(block, row, threshold, own);
-  release_kernel_behind();
-  block_barrier();
-  u32 n = block.count;
-  if (n < row.k || n > kRoom) {
-    select_exactly<T, W, B, kThreads>(block, row, n < row.k ? 0 : threshold);
-    n = row.k;
-  }
-  if (kStamps && thread == 0) stamp[3] = clock_cycles();
-  merge<kThreads, kRoom, W>(block, n, row.k, Results<T, W>(a, row));
-  if (kStamps && thread == 0) stamp[4] = clock_cycles();
+// Appends the elements at the edges. Apart, because most rows have none, and from the
+// arguments again: a row as a parameter would have to be in memory.
+template <class T, class B>
+DEVICE_APART void append_edges(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold) {
+  filter_edges(BlockPool<B>{block}, Row<T>(a, number, chunk, chunks), threshold);
 }
 
-#define SELECT(dtype, suffix, word)                                                                                          \
-  KERNEL(select_##dtype##_block1024##suffix, 1024, 1) { select_row<dtype, word, 1024, 4096, 8, false>(arguments); }          \
-  KERNEL(select_##dtype##_block512##suffix, 512, 4) { select_row<dtype, word, 512, 1024, 4, false>(arguments); }             \
-  KERNEL(phases_##dtype##_block1024##suffix, 1024, 1) { select_row<dtype, word, 1024, 4096, 8, true>(arguments); }
+// The k best of a row or chunk into the candidates of the block, and perhaps more,
+// when there is no threshold (found is 0) or its candidates do not do. Returns their
+// number.
+template <class T, class B>
+DEVICE_APART u32 find_exactly(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold, u32 found) {
+  const Row<T> row(a, number, chunk, chunks);
+  const BlockPool<B> pool{block};
+  const auto reset = [&] {
+    block_barrier();
+    if (thread_index() == 0) block.count = 0;
+    block_barrier();
+  };
+  if (found == 0) {
+    reset();
+    filter_all<T, B::kThreads>(pool, row, threshold);
+    filter_edges(pool, row, threshold);
+    block_barrier();
+    found = block.count;
+    if (found >= row.k && found <= B::kRoom) return found;
+  }
+  return select_exactly<T>(block, pool, row, threshold, found, reset);
+}
 
-SELECT(bf16, , u32)
-SELECT(bf16, _wide, u64)
-SELECT(f16, , u32)
-SELECT(f16, _wide, u64)
-SELECT(f32, , u64)
+// Stamps of the instrumented build: clock cycles at the end of each phase.
+template <bool kOn>
+struct Stamps {
+  u64* at;
+  DEVICE Stamps(const SelectArguments& a) : at(kOn ? static_cast<u64*>(a.workspace) + (u64)block_index() * 8 : nullptr) { set(0); }
+  DEVICE void set(u32 phase) const {
+    if (kOn && thread_index() == 0) at[phase] = clock_cycles();
+  }
+};
+
+// The k best of a row or chunk into the candidates of the block, and perhaps more.
+// Returns their number.
+template <class T, class B, class S>
+DEVICE u32 find_candidates(B& block, const SelectArguments& a, const Row<T>& row, u32 number, u32 chunk, u32 chunks, const S& stamps) {
+  u32 threshold = 0, n = 0;
+  // A row that has room as it is needs no threshold.
+  if (row.length > 512 && (row.length > B::kRoom || row.k * 2 <= row.length)) {
+    Share share;
+    read_share<T, B::kThreads>(row, share);
+    stamps.set(1);
+    threshold = find_threshold(block, row, share, a.groups);
+    stamps.set(2);
+    if (T::beatable(threshold)) {
+      filter(block, BlockPool<B>{block}, row, share, threshold);
+      if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
+      block_barrier();
+      n = block.count;
+    }
+  }
+  if (n < row.k || n > B::kRoom) n = find_exactly<T>(block, a, number, chunk, chunks, threshold, n);
+  stamps.set(3);
+  return n;
+}
+
+template <class T, class B, bool kStamps>
+DEVICE void select_row(B& block, const SelectArguments& a) {
+  const Stamps<kStamps> stamps(a);
+  block.clear();
+  wait_for_kernel_before();
+  const u32 number = block_index();
+  const Row<T> row(a, number, 0, 1);
+  if (row.k == 0) return;
+  const u32 n = find_candidates(block, a, row, number, 0, 1, stamps);
+  release_kernel_behind();
+  merge(block, n, row.k, Results<T, typename B::Candidate>{a, number}, stamps);
+  stamps.set(5);
+}
+
+template <class T, class B>
+DEVICE void select_chunk(B& block, const SelectArguments& a) {
+  block.clear();
+  wait_for_kernel_before();
+  const u32 number = block_index() / a.chunks, chunk = block_index() % a.chunks;
+  const Row<T> row(a, number, chunk, a.chunks);
+  const Stamps<false> stamps(a);
+  u64* words = static_cast<u64*>(a.workspace) + (u64)block_index() * a.k;
+  if (row.k > 0) {
+    const u32 n = find_candidates(block, a, row, number, chunk, a.chunks, stamps);
+    merge(block, n, row.k, Words{words}, stamps);
+  }
+  for (u32 i = row.k + thread_index(); i < a.k; i += B::kThreads) words[i] = 0;
+  release_kernel_behind();
+}
+
+template <class T, class B>
+DEVICE void merge_chunks(B& block, const SelectArguments& a) {
+  block.clear();
+  wait_for_kernel_before();
+  const u32 number = block_index();
+  const Row<T> row(a, number, 0, 1);
+  const u64* words = static_cast<const u64*>(a.workspace) + (u64)number * a.chunks * a.k;
+  const BlockPool<B> pool{block};
+  block_barrier();
+  const u32 all = a.chunks * a.k, lane = thread_index() % kWarp;
+#pragma unroll 1
+  for (u32 base = 0; base < all; base += B::kThreads) {
+    const u32 i = base + thread_index();
+    const u64 word = i < all ? words[i] : 0;
+    const u32 lanes = ballot(word != 0);
+    u32 place = 0;
+    if (lanes && lane == 0) place = pool.reserve(population(lanes));
+    place = shuffle(place, 0) + population(lanes & ((1u << lane) - 1));
+    if (word && place < pool.room()) pool.put(place, word);
+  }
+  block_barrier();
+  merge(block, block.count, row.k, Results<T, u64>{a, number}, Stamps<false>(a));
+}
+
+// GlobalPool takes candidates in the workspace, of which there is one place for each
+// of k.
+template <class B>
+struct GlobalPool {
+  using Candidate = u64;
+  B& block;
+  u64* words;
+  u32 places;
+  DEVICE u32 room() const { return places; }
+  DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
+  DEVICE void put(u32 place, u64 word) const { words[place] = word; }
+};
+
+template <class T, class B>
+DEVICE void select_any(B& block, const SelectArguments& a) {
+  block.clear();
+  wait_for_kernel_before();
+  const u32 number = block_index();
+  const Row<T> row(a, number, 0, 1);
+  if (row.k == 0) return;
+  u32 places = 2;
+  while (places < (u32)a.k) places *= 2;
+  u64* words = static_cast<u64*>(a.workspace) + (u64)number * places;
+  const auto reset = [&] {
+    block_barrier();
+    if (thread_index() == 0) block.count = 0;
+    block_barrier();
+  };
+  const u32 n = select_exactly<T>(block, GlobalPool<B>{block, words, row.k}, row, 0, 0, reset);
+  sort_words<B::kThreads>(words, n);
+  for (u32 i = thread_index(); i < row.k; i += B::kThreads) Results<T, u64>{a, number}.write(i, words[i]);
+}
+
+#if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
+// ClusterPool takes candidates in the shared memory of the cluster's first block.
+template <class B>
+struct ClusterPool {
+  using Candidate = typename B::Candidate;
+  B* home;
+  DEVICE u32 room() const { return B::kRoom; }
+  DEVICE u32 reserve(u32 n) const { return cluster_atomic_add(&home->count, n); }
+  DEVICE void put(u32 place, Candidate word) const { home->candidates[place] = word; }
+};
+
+// Each block reads a chunk, tells all blocks the best of its groups, and sends the
+// first block its candidates.
+template <class T, class B>
+DEVICE void select_in_cluster(B& block, const SelectArguments& a) {
+  constexpr u32 kGroups = 512;
+  const u32 thread = thread_index(), chunks = a.chunks, chunk = cluster_rank(), number = block_index() / chunks;
+  block.clear();
+  block_barrier();
+  cluster_arrive();
+  wait_for_kernel_before();
+  const Row<T> row(a, number, chunk, chunks);
+  const u32 k = Row<T>(a, number, 0, 1).k;
+  Share share;
+  read_share<T, B::kThreads>(row, share);
+  // The groups of neighbouring lanes are joined, so that all blocks together have
+  // kGroups.
+  u32 key = best_key<T>(share);
+#pragma unroll 1
+  for (u32 joined = 1; joined < chunks; joined *= 2) key = larger(key, shuffle_xor(key, joined));
+  cluster_wait();
+  if (thread % chunks < chunks) {
+    // Lanes that hold the same group write it to different blocks.
+    in_block(&block, thread % chunks)->groups[chunk * (kGroups / chunks) + thread / chunks] = key;
+  }
+  cluster_arrive();
+  cluster_wait();
+  u32 threshold = 0;
+  if (provable(k, kGroups)) threshold = bound_of<kGroups>(block, k);
+  const ClusterPool<B> pool{in_block(&block, 0)};
+  if (T::beatable(threshold)) {
+    filter(block, pool, row, share, threshold);
+    if (row.edges()) filter_edges(pool, row, threshold);
+  }
+  release_kernel_behind();
+  cluster_arrive();
+  cluster_wait();
+  if (chunk != 0 || k == 0) return;
+  u32 n = block.count;
+  if (n < k || n > B::kRoom) n = find_exactly<T>(block, a, number, 0, 1, threshold, n);
+  merge(block, n, k, Results<T, typename B::Candidate>{a, number}, Stamps<false>(a));
+}
+#endif
+
+// Chooses the order at run time.
+#define KERNEL_OF(name, dtype, word, call)        \
+  KERNEL(name, kThreads, 2) {                     \
+    using B = Block<word, kThreads, kRoom>;       \
+    SHARED(B, block);                             \
+    if (arguments.smallest) {                     \
+      using Type = dtype##_smallest;              \
+      call;                                       \
+    } else {                                      \
+      using Type = dtype;                         \
+      call;                                       \
+    }                                             \
+  }
+#define BLOCK_KERNELS(dtype, suffix, word)                                                                    \
+  KERNEL_OF(select_##dtype##_block##suffix, dtype, word, (select_row<Type, B, false>(block, arguments)))      \
+  KERNEL_OF(phases_##dtype##_block##suffix, dtype, word, (select_row<Type, B, true>(block, arguments)))
+#define KERNELS(dtype)                                                                                        \
+  BLOCK_KERNELS(dtype, , u64)                                                                                 \
+  KERNEL_OF(select_##dtype##_stage1, dtype, u64, (select_chunk<Type, B>(block, arguments)))                   \
+  KERNEL_OF(select_##dtype##_stage2, dtype, u64, (merge_chunks<Type, B>(block, arguments)))                   \
+  KERNEL_OF(select_##dtype##_any, dtype, u64, (select_any<Type, B>(block, arguments)))
+#define CLUSTER_KERNEL(dtype) KERNEL_OF(select_##dtype##_cluster, dtype, u64, (select_in_cluster<Type, B>(block, arguments)))
+
+KERNELS(bf16)
+KERNELS(f16)
+KERNELS(f32)
+BLOCK_KERNELS(bf16, _narrow, u32)
+BLOCK_KERNELS(f16, _narrow, u32)
+#if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
+CLUSTER_KERNEL(bf16)
+CLUSTER_KERNEL(f16)
+CLUSTER_KERNEL(f32)
+#endif

@@ -1,179 +1,292 @@
 // Stage 1: a bound below the k-th value of a row, and the candidates that reach it.
 //
-// Shapes: one block for each row [length]. Order: maxima of disjoint groups of
-// elements, one group a thread; the rank of 64 of them among all; the largest
-// that k groups reach is the bound (each such group has an element that reaches
-// it, so at least k elements do). Then only threads whose own maximum reaches the
-// bound look at their elements a second time. Bytes: the row once, and for k = 50
-// a fifteenth of it again, from L1 or L2.
+// Shapes: one block for each row [length]. Each thread keeps the best of its share
+// of the row in a few slots, and the best of those is the best of a group. Order:
+// the groups that reach each of 32 pivots are counted; the best pivot that k
+// groups reach is the bound (each such group has an element that reaches it, so at
+// least k elements do). Then only vectors of slots that reach the bound are looked
+// at again, two by each lane. Bytes: the row once, and for k = 50 a fiftieth of it
+// again, from L1.
 // Source: group maxima as a bound are those of Dr. Top-k (arXiv 2109.08219).
 #pragma once
 
 #include "row.cuh"
 
-constexpr u32 kPivots = 64;
+constexpr u32 kSlots = 8;
+constexpr u32 kBins = 1024;  // of stage 2
 
 // Block is what the threads of a block share.
-template <class W, u32 kThreads, u32 kRoom>
+template <class W, u32 kBlockThreads, u32 kBlockRoom>
 struct Block {
+  using Candidate = W;
+  static constexpr u32 kThreads = kBlockThreads;
   static constexpr u32 kWarps = kThreads / kWarp;
-  W candidates[kRoom];
-  u32 maxima[kThreads];         // keys of group maxima; then scratch of the exact path
-  u32 pivots[kWarp];            // the best bound that each warp found
-  u32 total[kWarp];             // sums of warps
-  u32 count;                    // candidates found, also those without room
-  u8 hits[kThreads];            // for each warp, its lanes that look again
+  static constexpr u32 kRoom = kBlockRoom;
+  alignas(16) W candidates[kRoom];
+  // Keys of the best of groups; then, of each warp, the slots to look at again; then
+  // counts of bins or digits.
+  alignas(16) u32 groups[larger(kBins, kThreads * kSlots / 4)];
+  u32 reach[kWarp];                     // groups that reach each pivot; later values of warps
+  u32 lows[kWarp];                      // values of warps
+  u32 count;                            // candidates found, also those without room
+
+  DEVICE void clear() {
+    if (thread_index() < kWarp) reach[thread_index()] = 0;
+    if (thread_index() == 0) count = 0;
+  }
 };
 
-// Appends the element of each lane that has one, for the whole warp at once.
-// found: one bit for each element of the lane's vector.
-template <class T, class W, class B>
-DEVICE void append(B& block, const Row<T>& row, const Vector& v, u32 at, u32 found) {
-  const u32 lane = thread_index() % kWarp;
-  u32 lanes = ballot(found != 0);
-  if (!lanes) return;
-  u32 slot = 0;
-  const u32 sum = warp_sum(population(found));
-  if (lane == 0) slot = atomic_add(&block.count, sum);
-  slot = shuffle(slot, 0);
-  do {
-    if (found) {
-      const u32 e = lowest_bit(found);
-      found &= found - 1;
-      const u32 mine = slot + population(lanes & ((1u << lane) - 1));
-      u32 word = v.word[0];
-      const u32 nth = e * 4 / T::kPerVector;
-      if (nth == 1) word = v.word[1];
-      if (nth == 2) word = v.word[2];
-      if (nth == 3) word = v.word[3];
-      const u32 bits = T::kBits == 32 ? word : word >> (e % 2 * 16) & 0xffff;
-      if (mine < sizeof(block.candidates) / sizeof(W)) block.candidates[mine] = Word<W>::pack(row.key(bits), row.first + at + e);
-    }
-    slot += population(lanes);
-    lanes = ballot(found != 0);
-  } while (lanes);
-}
+// Share is the best that a thread saw of each slot: vectors thread + round *
+// kThreads of the row, in slot round % kSlots. Words of one or two elements.
+struct Share {
+  u32 slot[kSlots];
+};
 
-// Which elements of a vector reach the threshold, one bit each.
-template <class T>
-DEVICE u32 reaching(const Row<T>& row, const Vector& v, u32 threshold) {
-  u32 found = 0;
+// Reads the whole vectors of the row, with kSlots loads in flight: as soon as one
+// has come, the next of its slot is asked for.
+template <class T, u32 kThreads>
+DEVICE void read_share(const Row<T>& row, Share& share) {
+  const Vector* at = row.vector_at(thread_index());
+  int left = row.vectors - thread_index();
+  // The rest of a row that is not in L2 would be waited for twice.
+  constexpr u32 kFirst = kSlots * kThreads;
+  if (thread_index() == 0 && row.vectors > kFirst) prefetch_vectors(row.vector_at(kFirst), smaller(row.vectors - kFirst, kFirst));
+  Vector v[kSlots];
 #pragma unroll
-  for (u32 e = 0; e < T::kPerVector; e++) found |= (row.key(T::element(v, e)) >= threshold ? 1u : 0u) << e;
-  return found;
+  for (u32 s = 0; s < kSlots; s++) {
+    share.slot[s] = T::kWorst;
+    if (left > int(s * kThreads)) v[s] = load_vector(at + s * kThreads);
+  }
+#pragma unroll 1
+  for (; left > 0; left -= kSlots * kThreads) {
+    at += kSlots * kThreads;
+#pragma unroll
+    for (u32 s = 0; s < kSlots; s++) {
+      if (left > int(s * kThreads)) share.slot[s] = T::best(share.slot[s], T::best(v[s]));
+      if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
+    }
+  }
 }
 
-// The rank among m group maxima that a bound should have. For few k of m it is k,
-// which is proven. Beyond, maxima of groups of equal size are expected to hold
-// `wanted` elements at the rank where 1 - (1 - wanted / length)^(length / m) of
-// the groups are reached: a guess, which counting the candidates proves or not.
-DEVICE u32 bound_rank(u32 k, u32 m, u32 length, u32 room) {
-  if (k * 4 <= m * 3) return k;
+// The rank that a bound should have among the best of so many groups, which hold
+// `covered` elements of the row, where k is too many to prove one. Groups of equal
+// size are expected to hold `wanted` elements of the row at the rank where
+// 1 - (1 - wanted / length)^(covered / groups) of them are reached. A guess: the
+// number of candidates proves it or not.
+DEVICE_APART u32 guess_rank(u32 k, u32 groups, u32 covered, u32 length, u32 room) {
   const float wanted = 1.4f * k < 0.8f * room ? 1.4f * k : 0.8f * room;
   const float missed = 1 - wanted / length;
-  if (missed <= 0.01f) return m;
-  const u32 rank = m * (1 - approximate_exp2(approximate_log2(missed) * length / m));
+  if (missed <= 0.01f) return groups;
+  const u32 rank = groups * (1 - approximate_exp2(approximate_log2(missed) * covered / groups));
   return rank < 1 ? 1 : rank;
 }
 
-// Finds a threshold key for the block's row: at least k elements reach it, or that
-// is guessed. Returns this thread's own maximum in `own`.
-template <class T, class B, u32 kThreads, u32 kUnroll>
-DEVICE u32 find_threshold(B& block, const Row<T>& row, u32 groups, u32 room, u32& own, u64* stamp) {
-  constexpr u32 kWarps = kThreads / kWarp;
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  const u32 signs = row.smallest ? T::kSigns : 0;
-
-  u32 best = T::kLowest;
-  for (u32 base = thread; base < row.vectors; base += kThreads * kUnroll) {
-    Vector v[kUnroll];
+// Adds to each pivot's count the groups of this warp's part that reach it. A lane
+// has a pivot of its own, which is returned; all lanes read the same groups.
+template <u32 kGroups, class B>
+DEVICE u32 count_reach(B& block) {
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+  const u32 pivot = block.groups[lane * (kGroups / kWarp)];
+  u32 reach = 0;
 #pragma unroll
-    for (u32 i = 0; i < kUnroll; i++) {
-      if (base + i * kThreads < row.vectors) {
-        v[i] = row.vector(base + i * kThreads);
-      } else {
-        v[i] = {T::kLowest ^ signs, T::kLowest ^ signs, T::kLowest ^ signs, T::kLowest ^ signs};
-      }
-    }
+  for (u32 i = 0; i < kGroups / B::kWarps; i += 4) {
+    const Vector keys = *reinterpret_cast<const Vector*>(block.groups + warp * (kGroups / B::kWarps) + i);
 #pragma unroll
-    for (u32 i = 0; i < kUnroll; i++) best = T::maximum(best, v[i], signs);
+    for (u32 j = 0; j < 4; j++) reach = count_at_least(reach, keys.word[j], pivot);
   }
-  best = T::fold(best);
-  // A NaN hides the rest of its group. For the smallest k, where it is the worst
-  // of all, the group then bounds nothing, but is looked at again.
-  const bool nan = T::is_nan(best);
-  u32 group = nan ? (row.smallest ? 0 : T::kLargestKey) : T::key(best, false);
-  own = nan ? T::kLargestKey : group;
-  if (thread >= row.vectors) group = own = 0;
-
-  // Fewer groups: those of neighbouring lanes are joined.
-  u32 lanes = kWarp;
-  for (u32 left = kThreads; left > groups; left /= 2) {
-    lanes /= 2;
-    const u32 other = shuffle_xor(group, lanes);
-    group = group > other ? group : other;
-  }
-  if (lane < lanes) block.maxima[warp * lanes + lane] = group;
-  if (stamp && thread == 0) stamp[1] = clock_cycles();
-  block_barrier();
-
-  // Each warp counts, for its share of the pivots, the groups that reach them; two
-  // counts in one word.
-  const u32 rank = bound_rank(row.k, groups, row.length, room);
-  u32 bound = 0;
-#pragma unroll
-  for (u32 p = 0; p < kPivots / kWarps; p += 2) {
-    const u32 step = groups / kPivots;
-    const u32 a = block.maxima[(warp * (kPivots / kWarps) + p) * step];
-    const u32 b = block.maxima[(warp * (kPivots / kWarps) + p + 1) * step];
-    u32 count = 0;
-#pragma unroll 4
-    for (u32 i = lane; i < groups; i += kWarp) {
-      const u32 key = block.maxima[i];
-      count += (key >= a ? 1u : 0u) + (key >= b ? 0x10000u : 0u);
-    }
-    count = warp_sum(count);
-    if ((count & 0xffff) >= rank && a > bound) bound = a;
-    if (count >> 16 >= rank && b > bound) bound = b;
-  }
-  if (lane == 0) block.pivots[warp] = bound;
-  block_barrier();
-  return warp_max(lane < kWarps ? block.pivots[lane] : 0);
+  atomic_add_only(&block.reach[lane], reach);
+  return pivot;
 }
 
-// Appends every element of the row that reaches the threshold. block.count must be
-// 0, and holds their number afterwards, even if there was no room for all.
-template <class T, class W, class B, u32 kThreads>
-DEVICE void filter(B& block, const Row<T>& row, u32 threshold, u32 own) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  const u32 lanes = ballot(own >= threshold);
-  const u32 hits = population(lanes);
-  if (hits) {
-    u8* hit = block.hits + warp * kWarp;
-    if (own >= threshold) hit[population(lanes & ((1u << lane) - 1))] = lane;
-    warp_barrier();
-    const u32 rounds = (row.vectors + kThreads - 1) / kThreads;
-    for (u32 pair = 0; pair < hits * rounds; pair += kWarp) {
-      const u32 round = (pair + lane) / hits;
-      const u32 i = round * kThreads + warp * kWarp + hit[(pair + lane) % hits];
-      Vector v = {0, 0, 0, 0};
-      u32 found = 0;
-      if (round < rounds && i < row.vectors) {
-        v = row.vector(i);
-        found = reaching<T>(row, v, threshold);
-      }
-      append<T, W>(block, row, v, row.at(i), found);
-    }
+// The best pivot that `rank` groups reach; 0 if none has so many. All threads of
+// the block call it, when groups and reach are written.
+template <u32 kGroups, class B>
+DEVICE u32 bound_of(B& block, u32 rank) {
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+  const u32 pivot = block.groups[lane * (kGroups / kWarp)];
+  // Each lane counts for a pivot of its own; all read the same groups.
+  u32 reach = 0;
+#pragma unroll
+  for (u32 i = 0; i < kGroups / B::kWarps; i += 4) {
+    const Vector keys = *reinterpret_cast<const Vector*>(block.groups + warp * (kGroups / B::kWarps) + i);
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) reach = count_at_least(reach, keys.word[j], pivot);
   }
-  // The elements at the edges are in no group: they are always looked at.
-  if (row.edges() && warp == Block<W, kThreads, 1>::kWarps - 1) {
-    Vector v = {0, 0, 0, 0};
-    u32 at = 0, found = 0;
-    if (lane < row.edges()) {
-      at = row.edge(lane);
-      v.word[0] = row.bits(at);
-      found = row.key(v.word[0]) >= threshold;
+  atomic_add_only(&block.reach[lane], reach);
+  block_barrier();
+  return warp_max(block.reach[lane] >= rank ? pivot : 0);
+}
+
+// The best key of this thread's share.
+template <class T>
+DEVICE u32 best_key(const Share& share) {
+  u32 best = share.slot[0];
+#pragma unroll
+  for (u32 s = 1; s < kSlots; s++) best = T::best(best, share.slot[s]);
+  return T::key_of_word(best);
+}
+
+// Whether a bound by so many groups can be proven. Beyond three quarters of them it
+// would be far too low.
+DEVICE bool provable(u32 k, u32 groups) { return k * 4 <= groups * 3; }
+
+// A threshold key for the block's row: at least k elements reach it, or so it is
+// guessed. groups: 256 or 512, which prove a bound for k up to three quarters.
+template <class T, class B>
+DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 groups) {
+  static_assert(B::kThreads == 512, "a thread is a group, or a neighbour of one");
+  const u32 thread = thread_index();
+  if (!provable(row.k, groups)) {
+    // Two slots of each thread are groups: a part of the row.
+    block.groups[thread] = T::key_of_word(share.slot[0]);
+    block.groups[512 + thread] = T::key_of_word(share.slot[1]);
+    block_barrier();
+    const u32 rounds = (row.vectors + B::kThreads - 1) / B::kThreads;
+    const u32 covered = row.vectors * T::kPerVector / (rounds < 2 ? 1 : smaller(rounds, kSlots)) * smaller(rounds, 2);
+    return bound_of<1024>(block, guess_rank(row.k, smaller(row.vectors, 1024), covered, row.length, B::kRoom));
+  }
+  u32 key = best_key<T>(share);
+  if (groups == 256) {
+    key = larger(key, shuffle_xor(key, 1));
+    if (thread % 2 == 0) block.groups[thread / 2] = key;
+    block_barrier();
+    return bound_of<256>(block, row.k);
+  }
+  block.groups[thread] = key;
+  block_barrier();
+  return bound_of<512>(block, row.k);
+}
+
+// A pool takes candidates: in the shared memory of the block, of another block of
+// the cluster, or in global memory.
+template <class B>
+struct BlockPool {
+  using Candidate = typename B::Candidate;
+  B& block;
+  DEVICE u32 room() const { return B::kRoom; }
+  DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
+  DEVICE void put(u32 place, Candidate word) const { block.candidates[place] = word; }
+};
+
+// Appends the marked elements of each lane's two vectors, for the whole warp; first is
+// the index of the row or chunk. Marks of the second are four bits above those of the first. False if there was no room
+// for all; they are counted nevertheless.
+template <class T, class P>
+DEVICE bool append(const P& pool, u32 first, const Vector& v, u32 at, const Vector& next, u32 next_at, u32 marks) {
+  using W = typename P::Candidate;
+  const u32 lane = thread_index() % kWarp, before = (1u << lane) - 1;
+  const u32 some = ballot(marks != 0);
+  if (!some) return true;
+  // Places: the lanes before, one bit of their numbers after the other.
+  const u32 mine = population(marks);
+  u32 place = 0, all = 0;
+#pragma unroll 1
+  for (u32 bit = 0; ballot(mine >> bit != 0); bit++) {
+    const u32 lanes = ballot(mine >> bit & 1);
+    place += population(lanes & before) << bit;
+    all += population(lanes) << bit;
+  }
+  u32 start = 0;
+  if (lane == 0) start = pool.reserve(all);
+  start = shuffle(start, 0);
+  place += start;
+#pragma unroll 1
+  while (marks && place < pool.room()) {
+    const u32 mark = lowest_bit(marks);
+    const bool second = mark & 4;
+    const u32 low = mark & 2 ? (second ? next.word[2] : v.word[2]) : (second ? next.word[0] : v.word[0]);
+    const u32 high = mark & 2 ? (second ? next.word[3] : v.word[3]) : (second ? next.word[1] : v.word[1]);
+    const u32 key = T::key((mark & 1 ? high : low) >> T::marked_shift(mark) & T::kAll);
+    pool.put(place++, Word<W>::pack(key, first + (second ? next_at : at) + T::marked_element(mark)));
+    marks &= marks - 1;
+  }
+  warp_barrier();
+  return start + all <= pool.room();
+}
+// The same for one vector of each lane, where speed matters less than size.
+template <class T, class P>
+DEVICE_APART bool append_one(P pool, u32 first, Vector v, u32 at, u32 marks) {
+  return append<T>(pool, first, v, at, v, at, marks);
+}
+
+// Marks the elements of a vector that reach any threshold.
+template <class T>
+DEVICE u32 mark_reaching(const Vector& v, u32 threshold) {
+  return T::beatable(threshold) ? T::mark(v, T::just_below(threshold)) : T::mark_by_key(v, threshold);
+}
+
+// Appends the elements outside of whole vectors, which are in no group. For the first
+// warp.
+template <class T, class P>
+DEVICE void filter_edges(const P& pool, const Row<T>& row, u32 threshold) {
+  const u32 lane = thread_index();
+  if (lane >= kWarp) return;
+  Vector v = {};
+  u32 at = 0, marks = 0;
+  if (lane < row.edges()) {
+    at = row.edge(lane);
+    v.word[0] = row.bits(at);
+    marks = T::key(v.word[0]) >= threshold;
+  }
+  append_one<T>(pool, row.first, v, at, marks);
+}
+
+// Appends every element in whole vectors that reaches the threshold, looking at all.
+template <class T, u32 kThreads, class P>
+DEVICE void filter_all(const P& pool, const Row<T>& row, u32 threshold) {
+#pragma unroll 1
+  for (u32 base = 0; base < row.vectors; base += kThreads) {
+    const u32 i = base + thread_index();
+    Vector v = {};
+    u32 marks = 0;
+    if (i < row.vectors) {
+      v = row.vector(i);
+      marks = mark_reaching<T>(v, threshold);
     }
-    append<T, W>(block, row, v, at, found);
+    if (!append_one<T>(pool, row.first, v, row.at(i), marks)) return;
+  }
+}
+
+// Appends every element in whole vectors that reaches the threshold, from the slots
+// that do. The pool must be empty; its count holds the number of candidates afterwards, or
+// more than there is room for.
+template <class T, class B, class P>
+DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& share, u32 threshold) {
+  constexpr u32 kThreads = B::kThreads, kStep = kSlots * kThreads;  // vectors from one of a slot to the next
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, before = (1u << lane) - 1;
+  const u32 below = T::just_below(threshold);
+
+  // The slots of the warp's lanes, in one list.
+  u8* list = reinterpret_cast<u8*>(block.groups) + warp * kWarp * kSlots;
+  u32 slots = 0;
+#pragma unroll
+  for (u32 s = 0; s < kSlots; s++) {
+    const bool hit = T::beats(share.slot[s], below);
+    const u32 lanes = ballot(hit);
+    if (hit) list[slots + population(lanes & before)] = s * kWarp + lane;
+    slots += population(lanes);
+  }
+  warp_barrier();
+  // Two vectors of a slot for each lane; several lanes for a slot of more.
+  u32 spread = 0;
+  while (row.vectors > (2 * kStep << spread) && spread < 5) spread++;
+#pragma unroll 1
+  for (u32 task = lane; task < (slots << spread) + lane; task += kWarp) {
+    u32 first = row.vectors;
+    if (task >> spread < slots) {
+      const u32 slot = list[task >> spread];
+      first = slot / kWarp * kThreads + warp * kWarp + slot % kWarp + (task & ((1u << spread) - 1)) * kStep;
+    }
+#pragma unroll 1
+    for (u32 round = 0; round < row.vectors; round += 2 * kStep << spread) {
+      const u32 i = first + round, next = i + (kStep << spread);
+      Vector v = {}, w = {};
+      u32 marks = 0;
+      if (i < row.vectors) v = row.vector(i);
+      if (next < row.vectors) w = row.vector(next);
+      if (i < row.vectors) marks = T::mark(v, below);
+      if (next < row.vectors) marks |= T::mark(w, below) << 4;
+      if (!append<T>(pool, row.first, v, row.at(i), w, row.at(next), marks)) return;
+    }
   }
 }
