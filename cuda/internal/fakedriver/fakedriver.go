@@ -1,5 +1,5 @@
 // Package fakedriver builds a driver library over host memory, with devices
-// that do not exist, and asks it for faults: driver.cc says how it behaves.
+// that do not exist, and asks it for faults: library/driver.cc says how it behaves.
 package fakedriver
 
 import (
@@ -38,7 +38,7 @@ func BuildWithout(t testing.TB) string {
 	return build(t, source("without_launch.cc"), source("standin.cc"))
 }
 
-func source(name string) string { return filepath.Join("cuda", "internal", "fakedriver", name) }
+func source(name string) string { return filepath.Join("cuda", "internal", "fakedriver", "library", name) }
 
 func build(t testing.TB, sources ...string) string {
 	t.Helper()

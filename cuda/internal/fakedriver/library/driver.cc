@@ -2,7 +2,7 @@
 // driver calls, with devices that do not exist. What is put into a stream runs
 // when the stream is waited for, and not before, so that a caller who does not
 // wait gets nothing. Kernels are run by the machine of cuda/kernels/shim, or by
-// the stand-in of standin.cc.
+// that of standin.cc.
 //
 // Handles are checked: one that was never made, or was destroyed, is
 // CUDA_ERROR_INVALID_HANDLE. Faults are asked for with fakecuda_set and
