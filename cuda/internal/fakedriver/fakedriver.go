@@ -38,7 +38,9 @@ func BuildWithout(t testing.TB) string {
 	return build(t, source("without_launch.cc"), source("standin.cc"))
 }
 
-func source(name string) string { return filepath.Join("cuda", "internal", "fakedriver", "library", name) }
+func source(name string) string {
+	return filepath.Join("cuda", "internal", "fakedriver", "library", name)
+}
 
 func build(t testing.TB, sources ...string) string {
 	t.Helper()
