@@ -3,9 +3,12 @@
 package fakedriver
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"unsafe"
 
+	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
 	"github.com/ebitengine/purego"
 )
 
@@ -41,6 +44,20 @@ func Load(t testing.TB, path string) *Library {
 	l.reset()
 	t.Cleanup(l.reset)
 	return l
+}
+
+// LoadCopy loads a library of its own, which package driver has not seen yet.
+func LoadCopy(t testing.TB, path string) *Library {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("fakedriver: %v", err)
+	}
+	path = filepath.Join(t.TempDir(), driver.Path)
+	if err := os.WriteFile(path, content, 0o755); err != nil {
+		t.Fatalf("fakedriver: %v", err)
+	}
+	return Load(t, path)
 }
 
 // Set changes a setting; driver.cc lists them.
