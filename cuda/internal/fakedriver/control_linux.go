@@ -22,7 +22,7 @@ type Library struct {
 	live         func() int64
 	foreign      func(device int32) uintptr
 	destroy      func(stream uintptr)
-	timeLaunches func(n int64, config, kernel, parameters unsafe.Pointer) float64
+	timeLaunches func(n int64, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64
 }
 
 // Load loads the library at the path. Its settings are those of a sound driver
@@ -82,6 +82,6 @@ func (l *Library) ForeignStream(t testing.TB, device int) uintptr {
 }
 
 // TimeLaunches returns the nanoseconds of a launch from C.
-func (l *Library) TimeLaunches(n int, config, kernel, parameters unsafe.Pointer) float64 {
+func (l *Library) TimeLaunches(n int, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64 {
 	return l.timeLaunches(int64(n), config, kernel, parameters)
 }
