@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -164,13 +165,20 @@ func (d *Device) load(code []byte) (err error) {
 	d.kernels = map[string]driver.Kernel{}
 	for _, symbol := range kernelSymbols() {
 		kernel, err := d.library.Kernel(d.image, symbol)
-		switch {
-		case err == nil:
-			d.kernels[symbol] = kernel
-		case driver.CodeOf(err) != driver.NotFound:
+		if driver.CodeOf(err) == driver.NotFound {
+			continue
+		}
+		if err == nil && strings.HasSuffix(symbol, clusterSuffix) {
+			d.library.AllowLargeClusters(kernel, d.handle) // if not, clusterBlocks finds out
+		}
+		if err == nil {
+			err = d.library.LoadKernel(kernel)
+		}
+		if err != nil {
 			d.library.Unload(d.image)
 			return fmt.Errorf("kernel %s: %w", symbol, err)
 		}
+		d.kernels[symbol] = kernel
 	}
 	d.architecture.ClusterBlocks = d.clusterBlocks()
 	return nil
@@ -185,12 +193,9 @@ func (d *Device) clusterBlocks() int {
 	most := 16
 	launch := driver.NewLaunch(nil)
 	for _, t := range dtypes {
-		kernel, ok := d.kernels["select_"+t.symbol+"_cluster"]
+		kernel, ok := d.kernels["select_"+t.symbol+clusterSuffix]
 		if !ok {
 			return 0
-		}
-		if d.library.AllowLargeClusters(kernel, d.handle) != nil {
-			most = min(most, clusterBlocks)
 		}
 		for ; most > 1; most /= 2 {
 			launch.Configure(most, 1024, most, false)
@@ -201,6 +206,9 @@ func (d *Device) clusterBlocks() int {
 	}
 	return most
 }
+
+// clusterSuffix ends the names of kernels that run in clusters.
+const clusterSuffix = "_cluster"
 
 // kernelSymbols lists the kernels that any plan or probe launches.
 func kernelSymbols() []string {

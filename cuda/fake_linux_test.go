@@ -76,5 +76,11 @@ func TestKernelConformance(t *testing.T) {
 			t.Skipf("the sources have no %s", symbol)
 		}
 	}
-	topktest.Run(t, hostBackend(t, d, Options{}, true))
+	plans := plansOf(d)
+	if testing.Short() {
+		plans = plans[:1]
+	}
+	for _, name := range plans {
+		t.Run("plan "+name, func(t *testing.T) { topktest.Run(t, hostBackend(t, d, forced(name), true)) })
+	}
 }

@@ -135,20 +135,23 @@ func (l *Library) CompileLog(code []byte) string {
 // Unload gives back what Load loaded.
 func (l *Library) Unload(image Image) error { return l.call(cuLibraryUnload, uintptr(image)) }
 
-// Kernel returns the kernel with that name, loaded into the current context: a
-// kernel that is loaded by its first launch would end a capture.
+// Kernel returns the kernel with that name.
 func (l *Library) Kernel(image Image, name string) (Kernel, error) {
 	var kernel Kernel
 	symbol := append([]byte(name), 0)
-	if err := l.call(cuLibraryGetKernel, uintptr(unsafe.Pointer(&kernel)), uintptr(image), uintptr(unsafe.Pointer(&symbol[0]))); err != nil {
-		return 0, err
-	}
-	var inContext uintptr
-	err := l.call(cuKernelGetFunction, uintptr(unsafe.Pointer(&inContext)), uintptr(kernel))
+	err := l.call(cuLibraryGetKernel, uintptr(unsafe.Pointer(&kernel)), uintptr(image), uintptr(unsafe.Pointer(&symbol[0])))
 	return kernel, err
 }
 
-// AllowLargeClusters lets the kernel have clusters of more than 8 blocks.
+// LoadKernel loads the kernel into the current context: one that is loaded by its
+// first launch would end a capture.
+func (l *Library) LoadKernel(kernel Kernel) error {
+	var inContext uintptr
+	return l.call(cuKernelGetFunction, uintptr(unsafe.Pointer(&inContext)), uintptr(kernel))
+}
+
+// AllowLargeClusters lets the kernel have clusters of more than 8 blocks, if the
+// device can; it is for a kernel that is not loaded yet.
 func (l *Library) AllowLargeClusters(kernel Kernel, d Device) error {
 	return l.call(cuKernelSetAttribute, nonPortableCluster, 1, uintptr(kernel), uintptr(d))
 }
