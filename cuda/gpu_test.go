@@ -158,13 +158,14 @@ func TestGPULargeVocab(t *testing.T) {
 	rng := rand.New(rand.NewPCG(12, 1))
 	for _, kind := range []topktest.RowKind{{Name: "random", Make: topktest.Random}, {Name: "ascending", Make: topktest.Ascending}, {Name: "two_values", Make: topktest.TwoValues}} {
 		row := kind.Make(rng, 2<<20)
+		bfloat16, float16 := topktest.Convert[topk.BFloat16](row), topktest.Convert[topk.Float16](row)
 		for _, vocab := range []int{151936, 262144, 1<<20 - 1, 1 << 20} {
 			for _, k := range []int{1, 50, 2048, 2049, 100000} {
 				for _, name := range plansOf(d) {
 					shape := topk.Shape{Rows: 2, Vocab: vocab, K: k}
 					compareWithCPU(t, d, name, row, shape)
-					compareWithCPU(t, d, name, topktest.Convert[topk.BFloat16](row), shape)
-					compareWithCPU(t, d, name, topktest.Convert[topk.Float16](row), shape)
+					compareWithCPU(t, d, name, bfloat16, shape)
+					compareWithCPU(t, d, name, float16, shape)
 				}
 			}
 		}
