@@ -5,7 +5,6 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -278,27 +277,90 @@ func open(t *testing.T, p plan) *kernels {
 	return k
 }
 
-// Every plan gives the answers of the contract.
-func TestConformance(t *testing.T) {
-	for _, p := range []plan{
-		block(1024, fastK, false), block(1024, fastK, true), block(512, 128, false), block(512, 128, true),
-		cluster(2), cluster(8), cluster(16), twoStage, anyK,
-	} {
+// plans are all ways to run the kernels, and the dtypes that each is for.
+var plans = []struct {
+	plan
+	dtypes []string
+}{
+	{block(1024, fastK, false), dtypes},
+	{block(1024, fastK, true), dtypes[1:]},
+	{block(512, 128, false), dtypes},
+	{block(512, 128, true), dtypes[1:]},
+	{cluster(2), dtypes},
+	{cluster(8), dtypes},
+	{cluster(16), dtypes},
+	{twoStage, dtypes},
+	{anyK, dtypes},
+}
+
+var dtypes = []string{"f32", "f16", "bf16"}
+
+// forEachPlan runs a test for every plan that the sources have kernels for.
+func forEachPlan(t *testing.T, test func(t *testing.T, k *kernels, dtypes []string)) {
+	for _, p := range plans {
 		t.Run(p.name, func(t *testing.T) {
-			k := open(t, p)
-			launches, _ := p.make("bf16", topk.Row(100, 10), p.chunks(topk.Row(100, 10), 0))
-			if !slices.Contains(k.symbols, launches[0].symbol) {
-				t.Skipf("the sources have no %s", launches[0].symbol)
+			k := open(t, p.plan)
+			shape := topk.Row(100, 10)
+			for _, dtype := range p.dtypes {
+				launches, _ := p.make(dtype, shape, p.chunks(shape, 0))
+				for _, l := range launches {
+					if !slices.Contains(k.symbols, l.symbol) {
+						t.Skipf("the sources have no %s", l.symbol)
+					}
+				}
 			}
 			t.Cleanup(func() {
 				t.Logf("%d launches, %d rows; %d calls by another plan", k.counts.launches.Load(), k.counts.rows.Load(), k.counts.others.Load())
 			})
-			topktest.Run(t, topktest.Backend{
-				Name: "shim/" + p.name, Float32: engine[float32](k), Float16: engine[topk.Float16](k), BFloat16: engine[topk.BFloat16](k),
-			})
+			test(t, k, p.dtypes)
 		})
 	}
 }
 
-var _ = strings.TrimSpace
-var _ = rand.IntN
+// Every plan gives the answers of the contract.
+func TestConformance(t *testing.T) {
+	forEachPlan(t, func(t *testing.T, k *kernels, dtypes []string) {
+		backend := topktest.Backend{Name: "shim/" + k.plan.name, Float16: engine[topk.Float16](k), BFloat16: engine[topk.BFloat16](k)}
+		if slices.Contains(dtypes, "f32") {
+			backend.Float32 = engine[float32](k)
+		}
+		topktest.Run(t, backend)
+	})
+}
+
+// Every kind of row, at lengths and k at which a kernel takes another path: a row
+// that fits as it is, each way to order the candidates, a bound that is a guess.
+func TestPaths(t *testing.T) {
+	forEachPlan(t, func(t *testing.T, k *kernels, dtypes []string) {
+		if slices.Contains(dtypes, "f32") {
+			t.Run("float32", func(t *testing.T) { testPaths(t, engine[float32](k)) })
+		}
+		t.Run("float16", func(t *testing.T) { testPaths(t, engine[topk.Float16](k)) })
+		t.Run("bfloat16", func(t *testing.T) { testPaths(t, engine[topk.BFloat16](k)) })
+	})
+}
+
+func testPaths[T topk.Float](t *testing.T, engine topktest.Engine[T]) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(12, 12))
+	ks := []int{1, 2, 31, 50, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 400, 511, 512, 513, 700, 1000, 1024, 1025, 1600, 2047, 2048}
+	vocabs := []int{500, 513, 1024, 2500, 4096, 4097, 5000, 8200, 12345}
+	most := 3
+	if testing.Short() {
+		most = 1
+	}
+	for _, kind := range topktest.Rows() {
+		for range most {
+			vocab := vocabs[rng.IntN(len(vocabs))]
+			logits := topktest.Convert[T](kind.Make(rng, vocab))
+			answers := topktest.NewAnswers(logits)
+			for range 4 {
+				options := topk.Options{Smallest: rng.IntN(2) == 0, TargetCandidates: max(0, rng.IntN(1500)-500)}
+				shape := topk.Row(vocab, min(vocab, ks[rng.IntN(len(ks))]))
+				if err := answers.CheckSelect(engine.NewSelector(options), shape, options.Smallest); err != nil {
+					t.Errorf("%s, %+v, %+v: %v", kind.Name, shape, options, err)
+				}
+			}
+		}
+	}
+}
