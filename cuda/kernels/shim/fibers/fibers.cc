@@ -199,6 +199,15 @@ struct Block {
   uint8_t poison;
 };
 
+// Tells the address sanitizer what surrounds a variable.
+void fence([[maybe_unused]] const Block& block, [[maybe_unused]] const Used& used, [[maybe_unused]] bool closed) {
+#ifdef SHIM_ASAN
+  char* variable = block.arena + used.offset;
+  (closed ? __asan_poison_memory_region : __asan_unpoison_memory_region)(variable - kRedzone, kRedzone);
+  (closed ? __asan_poison_memory_region : __asan_unpoison_memory_region)(variable + used.bytes, kRedzone);
+#endif
+}
+
 // Blocks that no launch uses at the moment; they are never unmapped.
 std::mutex pool_mutex;
 std::vector<Block*> pool;
@@ -408,6 +417,7 @@ void start_fiber() {
 }
 
 void Machine::prepare(Block& block, uint32_t index, uint32_t rank) {
+  for (const Used& used : block.used) fence(block, used, false);  // of a launch that failed
   block.used.clear();
   block.used_bytes = 0;
   block.index = index;
@@ -593,6 +603,7 @@ void Machine::check_untouched(Block& block, const char* from, size_t bytes, cons
 void Machine::end_block(Block& block) {
   for (const Used& used : block.used) {
     char* variable = block.arena + used.offset;
+    fence(block, used, false);
     check_untouched(block, variable - kRedzone, kRedzone, "a write just below a shared variable");
     check_untouched(block, variable + used.bytes, kRedzone, "a write past the end of a shared variable");
     memset(variable, block.poison, used.bytes);
@@ -621,6 +632,7 @@ void* Machine::use(Block& block, uint32_t offset, uint32_t bytes) {
     fail("the shared variables of the block exceed " + std::to_string(kSharedBytes) + " bytes: " + std::to_string(block.used_bytes));
   }
   memset(variable - kRedzone, block.poison, bytes + 2 * kRedzone);
+  fence(block, block.used.back(), true);
   return variable;
 }
 
