@@ -238,6 +238,7 @@ std::atomic<uint64_t> next_seed{1};
 thread_local uint64_t given_seed;
 thread_local bool seed_given;
 thread_local std::string message;
+thread_local uint64_t meetings;  // of the last launch
 
 class Machine {
  public:
@@ -256,6 +257,8 @@ class Machine {
   ~Machine() {
     for (Block* block : blocks_) return_block(block);
   }
+
+  uint64_t meetings() const { return meetings_; }
 
   // Runs one cluster to its end and reports whether it went well.
   bool run(uint32_t first_block);
@@ -398,7 +401,7 @@ class Machine {
   std::vector<Warp*> ready_;  // warps that do not wait at a barrier
   uint32_t live_warps_ = 0, cluster_arrived_ = 0;
   std::vector<Warp*> cluster_waiting_;
-  uint64_t cluster_phase_ = 0;
+  uint64_t cluster_phase_ = 0, meetings_ = 0;
   Warp* warp_ = nullptr;  // what runs
   uint32_t lane_ = 0;
   Context home_;
@@ -463,8 +466,8 @@ bool Machine::run(uint32_t first_block) {
 // on.
 bool Machine::settle(Warp& warp) {
   Block& block = *warp.block;
-  const uint32_t live = __builtin_popcount(warp.live);
-  if (live == 0) {
+  meetings_++;
+  if (warp.live == 0) {
     remove_ready(warp);
     live_warps_--;
     if (--block.live_warps == 0) end_block(block);
@@ -715,13 +718,12 @@ int launch(const char* symbol, uint32_t grid, uint32_t block, uint32_t cluster, 
   std::vector<uint32_t> order(grid / cluster);
   for (uint32_t i = 0; i < order.size(); i++) order[i] = i;
   Random(seed).permute(order.data(), order.size());
-  for (uint32_t at : order) {
-    if (!here_machine.run(at * cluster)) {
-      message = "seed " + std::to_string(seed) + ": " + message;
-      return AIKF_SHIM_FAULT;
-    }
-  }
-  return AIKF_SHIM_DONE;
+  bool good = true;
+  for (size_t i = 0; i < order.size() && good; i++) good = here_machine.run(order[i] * cluster);
+  meetings = here_machine.meetings();
+  if (good) return AIKF_SHIM_DONE;
+  message = "seed " + std::to_string(seed) + ": " + message;
+  return AIKF_SHIM_FAULT;
 }
 
 }  // namespace
@@ -729,6 +731,7 @@ int launch(const char* symbol, uint32_t grid, uint32_t block, uint32_t cluster, 
 
 int aikf_shim_launch(const char* symbol, unsigned grid, unsigned block, unsigned cluster, const void* arguments) {
   shim::message.clear();
+  shim::meetings = 0;
   const int status = shim::launch(symbol, grid, block, cluster, arguments);
   if (status != AIKF_SHIM_DONE) {
     shim::message = std::string(symbol) + ", grid " + std::to_string(grid) + ", block " + std::to_string(block) + ", cluster " +
@@ -738,6 +741,8 @@ int aikf_shim_launch(const char* symbol, unsigned grid, unsigned block, unsigned
 }
 
 const char* aikf_shim_error(void) { return shim::message.c_str(); }
+
+unsigned long long aikf_shim_meetings(void) { return shim::meetings; }
 
 void aikf_shim_seed(unsigned long long seed) {
   shim::given_seed = seed;
