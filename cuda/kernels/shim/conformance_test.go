@@ -2,6 +2,7 @@ package shim_test
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"math/rand/v2"
 	"slices"
@@ -103,6 +104,19 @@ var anyK = plan{
 	chunks: oneChunk,
 }
 
+// stamps are the 64-bit words of workspace a row of the instrumented build.
+const stamps = 8
+
+// phases is the instrumented build of block1024.
+var phases = plan{
+	name: "phases",
+	fits: func(shape topk.Shape) bool { return shape.K <= fastK && shape.Vocab <= 1<<16 },
+	make: func(dtype string, shape topk.Shape, _ int) ([]launch, int) {
+		return []launch{{"phases_" + dtype + "_block1024", shape.Rows, 1024, 1}}, shape.Rows * stamps
+	},
+	chunks: oneChunk,
+}
+
 // groupCounts are what a kernel can be given; its block has at least so many
 // threads.
 var groupCounts = []int{128, 256, 512, 1024}
@@ -156,8 +170,7 @@ func short[T topk.Float]() string {
 	return map[string]string{"float32": "f32", "float16": "f16", "bfloat16": "bf16"}[topktest.DType[T]()]
 }
 
-// Select lets the kernels read fenced memory and write where the caller wants its
-// results, or, every other call, 64-bit indices at a stride of their own.
+// Select checks the call as a host must, and launches the kernels.
 func (s *selector[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) error {
 	if err := shape.Validate(); err != nil {
 		return err
@@ -173,6 +186,13 @@ func (s *selector[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) e
 	if shape.Rows == 0 || shape.K == 0 {
 		return nil
 	}
+	return s.run(dst, logits, span, shape)
+}
+
+// run lets the kernels read the first logits, span of them, often in fenced memory,
+// and write where the caller wants its results, or, at times, 64-bit indices at a
+// stride of their own.
+func (s *selector[T]) run(dst topk.Result[T], logits []T, span int, shape topk.Shape) error {
 	s.calls++
 	choice := s.calls<<32 + uint64(shape.Vocab*4099+shape.K*67+shape.Rows)
 	seed := choice + s.order<<56
@@ -296,6 +316,7 @@ var plans = []struct {
 	{cluster(16), dtypes},
 	{twoStage, dtypes},
 	{anyK, dtypes},
+	{phases, dtypes},
 }
 
 var dtypes = []string{"f32", "f16", "bf16"}
@@ -400,6 +421,64 @@ func testSameWork[T topk.Float](t *testing.T, k *kernels) {
 		}
 		if len(meetings) > 1 {
 			t.Errorf("%s, %+v: warps met so often, in these orders of threads: %v", kind.Name, shape, meetings)
+		}
+	}
+}
+
+// wild hands k and lengths to the kernels that no host has checked, as a caller
+// may leave them in device memory.
+type wild[T topk.Float] struct {
+	*selector[T]
+	rowK, rowLengths []int32
+}
+
+func (w wild[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) error {
+	shape.RowK, shape.RowLengths = w.rowK, w.rowLengths
+	return w.run(dst, logits, len(logits), shape)
+}
+
+// A row's k is clamped to what its length and the batch allow, and its length to
+// the vocab.
+func TestClamps(t *testing.T) {
+	rowK := []int32{-1, 20, 21, math.MinInt32, math.MaxInt32, 5, 5, 20, -7}
+	rowLengths := []int32{700, 701, -1, 700, 10, math.MaxInt32, math.MinInt32, 0, -7}
+	clamped := topk.Shape{Rows: len(rowK), Vocab: 700, K: 20}
+	for i := range rowK {
+		clamped.RowK = append(clamped.RowK, min(max(rowK[i], 0), int32(clamped.K)))
+		clamped.RowLengths = append(clamped.RowLengths, min(max(rowLengths[i], 0), int32(clamped.Vocab)))
+	}
+	forEachPlan(t, func(t *testing.T, k *kernels, dtypes []string) {
+		rng := rand.New(rand.NewPCG(14, 14))
+		answers := topktest.NewAnswers(topktest.Convert[topk.BFloat16](topktest.Random(rng, clamped.Rows*clamped.Vocab)))
+		for _, smallest := range []bool{false, true} {
+			for range 8 {
+				s := &selector[topk.BFloat16]{kernels: k, options: topk.Options{Smallest: smallest}, calls: rng.Uint64N(1000)}
+				if err := answers.CheckSelect(wild[topk.BFloat16]{s, rowK, rowLengths}, clamped, smallest); err != nil {
+					t.Errorf("smallest %v: %v", smallest, err)
+				}
+			}
+		}
+	})
+}
+
+// The clock stamps of the instrumented build are in order.
+func TestPhases(t *testing.T) {
+	k := open(t, phases)
+	const rows, vocab, n = 3, 20000, 50
+	logits := topktest.Convert[topk.BFloat16](topktest.Random(rand.New(rand.NewPCG(15, 15)), rows*vocab))
+	stamp := make([]uint64, rows*stamps)
+	dst := topk.NewResult[topk.BFloat16](rows, n)
+	a := arguments{
+		logits: first(logits), values: first(dst.Values), indices: first(dst.Indices), workspace: first(stamp),
+		stride: vocab, resultStride: n, rows: rows, vocab: vocab, k: n, groups: 256, chunks: 1, indexBytes: 4,
+	}
+	if _, err := k.Launch("phases_bf16_block1024", rows, 1024, 1, 1, unsafe.Pointer(&a)); err != nil {
+		t.Fatal(err)
+	}
+	for row := range rows {
+		used := slices.DeleteFunc(slices.Clone(stamp[row*stamps:][:stamps]), func(s uint64) bool { return s == 0 })
+		if len(used) < 5 || !slices.IsSorted(used) {
+			t.Errorf("row %d: stamps %v", row, stamp[row*stamps:][:stamps])
 		}
 	}
 }
