@@ -482,3 +482,45 @@ func TestPhases(t *testing.T) {
 		}
 	}
 }
+
+// The read floor is the maximum of each row, and NaN where a row holds one.
+func TestReadFloor(t *testing.T) {
+	k := open(t, phases)
+	t.Run("float32", func(t *testing.T) { testReadFloor[float32](t, k) })
+	t.Run("float16", func(t *testing.T) { testReadFloor[topk.Float16](t, k) })
+	t.Run("bfloat16", func(t *testing.T) { testReadFloor[topk.BFloat16](t, k) })
+}
+
+func testReadFloor[T topk.Float](t *testing.T, k *kernels) {
+	rng := rand.New(rand.NewPCG(16, 16))
+	for _, kind := range topktest.Rows() {
+		rows, vocab, gap := 1+rng.IntN(4), rng.IntN(20000), 3
+		stride := vocab + rng.IntN(3)
+		logits, values := topktest.Convert[T](kind.Make(rng, rows*stride)), make([]T, rows*gap)
+		a := arguments{logits: first(logits), values: first(values), stride: int64(stride), resultStride: int64(gap), rows: int32(rows), vocab: int32(vocab)}
+		if _, err := k.Launch("floor_read_"+short[T](), rows, 1024, 1, rng.Uint64(), unsafe.Pointer(&a)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range rows {
+			want := math.Inf(-1)
+			if vocab > 0 {
+				largest, _ := topktest.Oracle(logits[i*stride:][:vocab], 1, false)
+				want = number(largest[0])
+			}
+			if got := number(values[i*gap]); got != want && !(math.IsNaN(got) && math.IsNaN(want)) {
+				t.Errorf("%s, row %d of %d logits: %v, want %v", kind.Name, i, vocab, got, want)
+			}
+		}
+	}
+}
+
+// number is what x stands for.
+func number[T topk.Float](x T) float64 {
+	switch x := any(x).(type) {
+	case topk.Float16:
+		return float64(x.Float32())
+	case topk.BFloat16:
+		return float64(x.Float32())
+	}
+	return float64(any(x).(float32))
+}
