@@ -104,8 +104,8 @@ constexpr size_t kSharedBytes = 48 << 10; // what a launch gets by default
 constexpr uint64_t kCanary = 0x5bd1e995a5c3d2f1;
 
 const char* const kNames[] = {
-    "nothing",  "ballot",  "shuffle",      "shuffle_xor",   "shuffle_up",     "shuffle_down", "warp_sum",
-    "warp_max", "warp_min", "warp_or", "warp_barrier", "block_barrier", "cluster_arrive", "cluster_wait",
+    "nothing",  "ballot",       "shuffle",       "shuffle_xor",    "shuffle_up",   "warp_sum",
+    "warp_max", "warp_barrier", "block_barrier", "cluster_arrive", "cluster_wait",
 };
 
 bool same(const Place& a, const Place& b) {
@@ -551,20 +551,11 @@ void Machine::exchange(Warp& warp) {
     case Operation::shuffle_up:
       for (uint32_t i = 0; i < kWarpLanes; i++) result[i] = value[argument[i] <= i ? i - argument[i] : i];
       return;
-    case Operation::shuffle_down:
-      for (uint32_t i = 0; i < kWarpLanes; i++) result[i] = value[argument[i] < kWarpLanes - i ? i + argument[i] : i];
-      return;
     case Operation::warp_sum:
       for (uint32_t i = 1; i < kWarpLanes; i++) all += uint32_t(value[i]);
       break;
     case Operation::warp_max:
       for (uint32_t i = 1; i < kWarpLanes; i++) all = std::max(all, uint32_t(value[i]));
-      break;
-    case Operation::warp_min:
-      for (uint32_t i = 1; i < kWarpLanes; i++) all = std::min(all, uint32_t(value[i]));
-      break;
-    case Operation::warp_or:
-      for (uint32_t i = 1; i < kWarpLanes; i++) all |= uint32_t(value[i]);
       break;
     default:
       fail("no such operation: " + describe(warp.meeting));

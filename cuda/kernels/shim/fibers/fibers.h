@@ -23,17 +23,15 @@ extern __thread Here here __attribute__((tls_model("initial-exec")));
 extern __thread Here here;
 #endif
 
+// What threads meet at; fibers.cc names them in the same order.
 enum class Operation : uint8_t {
   none,
   ballot,
   shuffle,
   shuffle_xor,
   shuffle_up,
-  shuffle_down,
   warp_sum,
   warp_max,
-  warp_min,
-  warp_or,
   warp_barrier,
   block_barrier,
   cluster_arrive,
