@@ -92,11 +92,11 @@ constexpr uint32_t kWarpLanes = 32;
 constexpr uint32_t kAll = 0xffffffffu;
 constexpr uint32_t kBlockThreads = 1024;
 constexpr uint32_t kClusterBlocks = 16;
-constexpr size_t kPage = 4096;
-// 64 KiB a stack, and a page more: equal depths of all stacks would otherwise
-// share one set of the cache.
+constexpr size_t kGuard = 64 << 10;  // below all stacks: a page, of any system
+// Room for tops at different lines of a page: equal depths of all stacks would
+// otherwise share one set of the cache.
 constexpr size_t kStackBytes = 64 << 10;
-constexpr size_t kStackStride = kStackBytes + kPage;
+constexpr size_t kStackStride = kStackBytes + 4096;
 constexpr size_t kStackMargin = 8 << 10;  // what this file itself may need
 constexpr size_t kArenaBytes = 16 << 20;  // the variables of all kernels of a library
 constexpr size_t kRedzone = 64;           // between two shared variables
@@ -171,12 +171,12 @@ struct Used {
 
 struct Block {
   Block() {
-    stacks = map(kBlockThreads * kStackStride + kPage);
-    mprotect(stacks, kPage, PROT_NONE);
+    stacks = map(kGuard + kBlockThreads * kStackStride);
+    mprotect(stacks, kGuard, PROT_NONE);
     arena = map(kArenaBytes);
     for (uint32_t i = 0; i < kBlockThreads; i++) {
       Warp& warp = warps[i / kWarpLanes];
-      warp.stack[i % kWarpLanes] = stacks + kPage + i * kStackStride;
+      warp.stack[i % kWarpLanes] = stacks + kGuard + i * kStackStride;
     }
   }
 
@@ -438,7 +438,6 @@ void Machine::prepare(Block& block, uint32_t index, uint32_t rank) {
     warp.arrived = false;
     for (uint32_t lane = 0; lane < lanes; lane++) {
       warp.place[lane] = Place{};
-      // Tops at different lines of a page: they would share one set of the cache.
       const size_t colour = (warp.first_thread + lane) * 7 % 64 * 64;
       warp.context[lane].prepare(warp.stack[lane], kStackBytes + colour, start_fiber);
       memcpy(warp.stack[lane], &kCanary, sizeof kCanary);
