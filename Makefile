@@ -95,6 +95,18 @@ kernels-clang:
 		done
 	done
 
+# The kernels on random batches, on the CPU, under the address and the
+# undefined-behaviour sanitizer, with arrays of exactly the bytes that count.
+SANITIZETIME ?= 30
+
+.PHONY: shim-sanitize
+shim-sanitize:
+	@mkdir -p .build
+	$(CXX) -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -ffp-contract=off \
+		-Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-unused-variable -DAIKF_SHIM -Icuda/kernels -o .build/shim-sanitize \
+		-x c++ cuda/kernels/*.cu cuda/kernels/shim/fibers/fibers.cc cuda/kernels/shim/sanitize/sanitize.cc
+	ASAN_OPTIONS=detect_leaks=0 .build/shim-sanitize $(SANITIZETIME)
+
 # Every native fuzz target, one after the other.
 .PHONY: fuzz
 fuzz:
@@ -153,6 +165,7 @@ docs-check:
 install-ci-deps:
 	@missing=()
 	command -v gcc > /dev/null || missing+=(gcc libc6-dev)
+	command -v c++ > /dev/null || missing+=(g++)
 	command -v qemu-aarch64 qemu-s390x > /dev/null || missing+=(qemu-user)
 	command -v aarch64-linux-gnu-as > /dev/null || missing+=(binutils-aarch64-linux-gnu)
 	command -v $(CLANG) > /dev/null || missing+=($(CLANG))

@@ -25,7 +25,7 @@ type Merge[T topk.Float] func(dst topk.Result[T], rows, k int, options topk.Opti
 // Engine is what a backend offers for one dtype. The options that it is given
 // have no Tier.
 type Engine[T topk.Float] struct {
-	NewSelector func(options topk.Options) Selector[T]
+	NewSelector func(options topk.Options) Selector[T]               // nil: the dtype is not offered
 	NewStream   func(k int, options topk.Options) (Stream[T], error) // nil: not offered
 	Merge       Merge[T]                                             // nil: not offered
 

@@ -2,10 +2,10 @@ package shim_test
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -104,6 +104,19 @@ var anyK = plan{
 	chunks: oneChunk,
 }
 
+// stamps are the 64-bit words of workspace a row of the instrumented build.
+const stamps = 8
+
+// phases is the instrumented build of block1024.
+var phases = plan{
+	name: "phases",
+	fits: func(shape topk.Shape) bool { return shape.K <= fastK && shape.Vocab <= 1<<16 },
+	make: func(dtype string, shape topk.Shape, _ int) ([]launch, int) {
+		return []launch{{"phases_" + dtype + "_block1024", shape.Rows, 1024, 1}}, shape.Rows * stamps
+	},
+	chunks: oneChunk,
+}
+
 // groupCounts are what a kernel can be given; its block has at least so many
 // threads.
 var groupCounts = []int{128, 256, 512, 1024}
@@ -139,8 +152,10 @@ const fenceBytes = 8 << 20
 // selector selects by one plan, or by the plan "any" where that does not fit.
 type selector[T topk.Float] struct {
 	*kernels
-	options topk.Options
-	calls   uint64
+	options  topk.Options
+	order    uint64 // of threads: part of the seed, and of nothing else
+	calls    uint64 // so far: each has another seed
+	meetings uint64 // of warps, in all calls
 }
 
 func engine[T topk.Float](k *kernels) topktest.Engine[T] {
@@ -155,8 +170,7 @@ func short[T topk.Float]() string {
 	return map[string]string{"float32": "f32", "float16": "f16", "bfloat16": "bf16"}[topktest.DType[T]()]
 }
 
-// Select lets the kernels read fenced memory and write where the caller wants its
-// results, or, every other call, 64-bit indices at a stride of their own.
+// Select checks the call as a host must, and launches the kernels.
 func (s *selector[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) error {
 	if err := shape.Validate(); err != nil {
 		return err
@@ -172,8 +186,16 @@ func (s *selector[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) e
 	if shape.Rows == 0 || shape.K == 0 {
 		return nil
 	}
+	return s.run(dst, logits, span, shape)
+}
+
+// run lets the kernels read the first logits, span of them, often in fenced memory,
+// and write where the caller wants its results, or, at times, 64-bit indices at a
+// stride of their own.
+func (s *selector[T]) run(dst topk.Result[T], logits []T, span int, shape topk.Shape) error {
 	s.calls++
-	seed := s.calls<<32 + uint64(shape.Vocab*4099+shape.K*67+shape.Rows)
+	choice := s.calls<<32 + uint64(shape.Vocab*4099+shape.K*67+shape.Rows)
+	seed := choice + s.order<<56
 	plan := s.plan
 	if !plan.fits(shape) {
 		s.counts.others.Add(1)
@@ -194,7 +216,7 @@ func (s *selector[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) e
 	}
 	memory := s.fences.Get().([]byte)
 	defer s.fences.Put(memory)
-	switch seed / 3 % 3 {
+	switch choice / 3 % 3 {
 	case 0:
 		a.logits = first(logits)
 	case 1:
@@ -217,7 +239,7 @@ func (s *selector[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) e
 	}
 	var values []T
 	var indices []int64
-	if wide := seed%2 == 0; wide {
+	if wide := choice%2 == 0; wide {
 		a.indexBytes, a.resultStride = 8, int64(shape.K)+5
 		values, indices = make([]T, shape.Rows*(shape.K+5)), make([]int64, shape.Rows*(shape.K+5))
 		for i := range shape.Rows { // untouched entries stay what they are
@@ -234,9 +256,11 @@ func (s *selector[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) e
 	}
 	for i, l := range launches {
 		s.counts.launches.Add(1)
-		if err := s.Launch(l.symbol, l.grid, l.block, l.cluster, seed+uint64(i)<<48, unsafe.Pointer(&a)); err != nil {
+		meetings, err := s.Launch(l.symbol, l.grid, l.block, l.cluster, seed+uint64(i)<<48, unsafe.Pointer(&a))
+		if err != nil {
 			return err
 		}
+		s.meetings += meetings
 	}
 	for i := range shape.Rows {
 		for j := 0; j < shape.K+5 && indices != nil; j++ {
@@ -278,27 +302,225 @@ func open(t *testing.T, p plan) *kernels {
 	return k
 }
 
-// Every plan gives the answers of the contract.
-func TestConformance(t *testing.T) {
-	for _, p := range []plan{
-		block(1024, fastK, false), block(1024, fastK, true), block(512, 128, false), block(512, 128, true),
-		cluster(2), cluster(8), cluster(16), twoStage, anyK,
-	} {
+// plans are all ways to run the kernels, and the dtypes that each is for.
+var plans = []struct {
+	plan
+	dtypes []string
+}{
+	{block(1024, fastK, false), dtypes},
+	{block(1024, fastK, true), dtypes[1:]},
+	{block(512, 128, false), dtypes},
+	{block(512, 128, true), dtypes[1:]},
+	{cluster(2), dtypes},
+	{cluster(8), dtypes},
+	{cluster(16), dtypes},
+	{twoStage, dtypes},
+	{anyK, dtypes},
+	{phases, dtypes},
+}
+
+var dtypes = []string{"f32", "f16", "bf16"}
+
+// forEachPlan runs a test for every plan that the sources have kernels for.
+func forEachPlan(t *testing.T, test func(t *testing.T, k *kernels, dtypes []string)) {
+	for _, p := range plans {
 		t.Run(p.name, func(t *testing.T) {
-			k := open(t, p)
-			launches, _ := p.make("bf16", topk.Row(100, 10), p.chunks(topk.Row(100, 10), 0))
-			if !slices.Contains(k.symbols, launches[0].symbol) {
-				t.Skipf("the sources have no %s", launches[0].symbol)
+			k := open(t, p.plan)
+			shape := topk.Row(100, 10)
+			for _, dtype := range p.dtypes {
+				launches, _ := p.make(dtype, shape, p.chunks(shape, 0))
+				for _, l := range launches {
+					if !slices.Contains(k.symbols, l.symbol) {
+						t.Skipf("the sources have no %s", l.symbol)
+					}
+				}
 			}
 			t.Cleanup(func() {
 				t.Logf("%d launches, %d rows; %d calls by another plan", k.counts.launches.Load(), k.counts.rows.Load(), k.counts.others.Load())
 			})
-			topktest.Run(t, topktest.Backend{
-				Name: "shim/" + p.name, Float32: engine[float32](k), Float16: engine[topk.Float16](k), BFloat16: engine[topk.BFloat16](k),
-			})
+			test(t, k, p.dtypes)
 		})
 	}
 }
 
-var _ = strings.TrimSpace
-var _ = rand.IntN
+// Every plan gives the answers of the contract.
+func TestConformance(t *testing.T) {
+	forEachPlan(t, func(t *testing.T, k *kernels, dtypes []string) {
+		backend := topktest.Backend{Name: "shim/" + k.plan.name, Float16: engine[topk.Float16](k), BFloat16: engine[topk.BFloat16](k)}
+		if slices.Contains(dtypes, "f32") {
+			backend.Float32 = engine[float32](k)
+		}
+		topktest.Run(t, backend)
+	})
+}
+
+// Every kind of row, at lengths and k at which a kernel takes another path: a row
+// that fits as it is, each way to order the candidates, a bound that is a guess.
+func TestPaths(t *testing.T) {
+	forEachPlan(t, func(t *testing.T, k *kernels, dtypes []string) {
+		if slices.Contains(dtypes, "f32") {
+			t.Run("float32", func(t *testing.T) { testPaths(t, engine[float32](k)) })
+		}
+		t.Run("float16", func(t *testing.T) { testPaths(t, engine[topk.Float16](k)) })
+		t.Run("bfloat16", func(t *testing.T) { testPaths(t, engine[topk.BFloat16](k)) })
+	})
+}
+
+func testPaths[T topk.Float](t *testing.T, engine topktest.Engine[T]) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(12, 12))
+	ks := []int{1, 2, 31, 50, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 400, 511, 512, 513, 700, 1000, 1024, 1025, 1600, 2047, 2048}
+	vocabs := []int{500, 513, 1024, 2500, 4096, 4097, 5000, 8200, 12345}
+	most := 3
+	if testing.Short() {
+		most = 1
+	}
+	for _, kind := range topktest.Rows() {
+		for range most {
+			vocab := vocabs[rng.IntN(len(vocabs))]
+			logits := topktest.Convert[T](kind.Make(rng, vocab))
+			answers := topktest.NewAnswers(logits)
+			for range 4 {
+				options := topk.Options{Smallest: rng.IntN(2) == 0, TargetCandidates: max(0, rng.IntN(1500)-500)}
+				shape := topk.Row(vocab, min(vocab, ks[rng.IntN(len(ks))]))
+				if err := answers.CheckSelect(engine.NewSelector(options), shape, options.Smallest); err != nil {
+					t.Errorf("%s, %+v, %+v: %v", kind.Name, shape, options, err)
+				}
+			}
+		}
+	}
+}
+
+// A race between threads may leave the answer right, as one that spoils the bound
+// does: the exact path mends that. But then the work depends on the order of
+// threads.
+func TestSameWorkInEveryOrder(t *testing.T) {
+	forEachPlan(t, func(t *testing.T, k *kernels, dtypes []string) {
+		if slices.Contains(dtypes, "f32") {
+			t.Run("float32", func(t *testing.T) { testSameWork[float32](t, k) })
+		}
+		t.Run("float16", func(t *testing.T) { testSameWork[topk.Float16](t, k) })
+		t.Run("bfloat16", func(t *testing.T) { testSameWork[topk.BFloat16](t, k) })
+	})
+}
+
+func testSameWork[T topk.Float](t *testing.T, k *kernels) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(13, 13))
+	for _, kind := range topktest.Rows() {
+		shape := topk.Row(1000+rng.IntN(12000), 1+rng.IntN(300))
+		logits := topktest.Convert[T](kind.Make(rng, shape.Vocab))
+		dst := topk.NewResult[T](shape.Rows, shape.K)
+		meetings := map[uint64][]uint64{}
+		for order := range uint64(4) {
+			s := &selector[T]{kernels: k, order: order}
+			if err := s.Select(dst, logits, shape); err != nil {
+				t.Fatal(err)
+			}
+			meetings[s.meetings] = append(meetings[s.meetings], order)
+		}
+		if len(meetings) > 1 {
+			t.Errorf("%s, %+v: warps met so often, in these orders of threads: %v", kind.Name, shape, meetings)
+		}
+	}
+}
+
+// wild hands k and lengths to the kernels that no host has checked, as a caller
+// may leave them in device memory.
+type wild[T topk.Float] struct {
+	*selector[T]
+	rowK, rowLengths []int32
+}
+
+func (w wild[T]) Select(dst topk.Result[T], logits []T, shape topk.Shape) error {
+	shape.RowK, shape.RowLengths = w.rowK, w.rowLengths
+	return w.run(dst, logits, len(logits), shape)
+}
+
+// A row's k is clamped to what its length and the batch allow, and its length to
+// the vocab.
+func TestClamps(t *testing.T) {
+	rowK := []int32{-1, 20, 21, math.MinInt32, math.MaxInt32, 5, 5, 20, -7}
+	rowLengths := []int32{700, 701, -1, 700, 10, math.MaxInt32, math.MinInt32, 0, -7}
+	clamped := topk.Shape{Rows: len(rowK), Vocab: 700, K: 20}
+	for i := range rowK {
+		clamped.RowK = append(clamped.RowK, min(max(rowK[i], 0), int32(clamped.K)))
+		clamped.RowLengths = append(clamped.RowLengths, min(max(rowLengths[i], 0), int32(clamped.Vocab)))
+	}
+	forEachPlan(t, func(t *testing.T, k *kernels, dtypes []string) {
+		rng := rand.New(rand.NewPCG(14, 14))
+		answers := topktest.NewAnswers(topktest.Convert[topk.BFloat16](topktest.Random(rng, clamped.Rows*clamped.Vocab)))
+		for _, smallest := range []bool{false, true} {
+			for range 8 {
+				s := &selector[topk.BFloat16]{kernels: k, options: topk.Options{Smallest: smallest}, calls: rng.Uint64N(1000)}
+				if err := answers.CheckSelect(wild[topk.BFloat16]{s, rowK, rowLengths}, clamped, smallest); err != nil {
+					t.Errorf("smallest %v: %v", smallest, err)
+				}
+			}
+		}
+	})
+}
+
+// The clock stamps of the instrumented build are in order.
+func TestPhases(t *testing.T) {
+	k := open(t, phases)
+	const rows, vocab, n = 3, 20000, 50
+	logits := topktest.Convert[topk.BFloat16](topktest.Random(rand.New(rand.NewPCG(15, 15)), rows*vocab))
+	stamp := make([]uint64, rows*stamps)
+	dst := topk.NewResult[topk.BFloat16](rows, n)
+	a := arguments{
+		logits: first(logits), values: first(dst.Values), indices: first(dst.Indices), workspace: first(stamp),
+		stride: vocab, resultStride: n, rows: rows, vocab: vocab, k: n, groups: 256, chunks: 1, indexBytes: 4,
+	}
+	if _, err := k.Launch("phases_bf16_block1024", rows, 1024, 1, 1, unsafe.Pointer(&a)); err != nil {
+		t.Fatal(err)
+	}
+	for row := range rows {
+		used := slices.DeleteFunc(slices.Clone(stamp[row*stamps:][:stamps]), func(s uint64) bool { return s == 0 })
+		if len(used) < 5 || !slices.IsSorted(used) {
+			t.Errorf("row %d: stamps %v", row, stamp[row*stamps:][:stamps])
+		}
+	}
+}
+
+// The read floor is the maximum of each row, and NaN where a row holds one.
+func TestReadFloor(t *testing.T) {
+	k := open(t, phases)
+	t.Run("float32", func(t *testing.T) { testReadFloor[float32](t, k) })
+	t.Run("float16", func(t *testing.T) { testReadFloor[topk.Float16](t, k) })
+	t.Run("bfloat16", func(t *testing.T) { testReadFloor[topk.BFloat16](t, k) })
+}
+
+func testReadFloor[T topk.Float](t *testing.T, k *kernels) {
+	rng := rand.New(rand.NewPCG(16, 16))
+	for _, kind := range topktest.Rows() {
+		rows, vocab, gap := 1+rng.IntN(4), rng.IntN(20000), 3
+		stride := vocab + rng.IntN(3)
+		logits, values := topktest.Convert[T](kind.Make(rng, rows*stride)), make([]T, rows*gap)
+		a := arguments{logits: first(logits), values: first(values), stride: int64(stride), resultStride: int64(gap), rows: int32(rows), vocab: int32(vocab)}
+		if _, err := k.Launch("floor_read_"+short[T](), rows, 1024, 1, rng.Uint64(), unsafe.Pointer(&a)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range rows {
+			want := math.Inf(-1)
+			if vocab > 0 {
+				largest, _ := topktest.Oracle(logits[i*stride:][:vocab], 1, false)
+				want = number(largest[0])
+			}
+			if got := number(values[i*gap]); got != want && !(math.IsNaN(got) && math.IsNaN(want)) {
+				t.Errorf("%s, row %d of %d logits: %v, want %v", kind.Name, i, vocab, got, want)
+			}
+		}
+	}
+}
+
+// number is what x stands for.
+func number[T topk.Float](x T) float64 {
+	switch x := any(x).(type) {
+	case topk.Float16:
+		return float64(x.Float32())
+	case topk.BFloat16:
+		return float64(x.Float32())
+	}
+	return float64(any(x).(float32))
+}

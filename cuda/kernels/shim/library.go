@@ -18,10 +18,11 @@ var ErrFault = errors.New("kernel fault")
 
 // Library is compiled kernels. Any number of goroutines may launch them.
 type Library struct {
-	launch  func(symbol string, grid, block, cluster uint32, arguments unsafe.Pointer) int32
-	seed    func(seed uint64)
-	failure func() string
-	symbol  func(i uint32) string
+	launch   func(symbol string, grid, block, cluster uint32, arguments unsafe.Pointer) int32
+	seed     func(seed uint64)
+	meetings func() uint64
+	failure  func() string
+	symbol   func(i uint32) string
 }
 
 // Open builds a library of the sources, as [Build] does, and loads it.
@@ -35,6 +36,7 @@ func Open(t testing.TB, sources ...string) *Library {
 	l := &Library{}
 	purego.RegisterLibFunc(&l.launch, handle, "aikf_shim_launch")
 	purego.RegisterLibFunc(&l.seed, handle, "aikf_shim_seed")
+	purego.RegisterLibFunc(&l.meetings, handle, "aikf_shim_meetings")
 	purego.RegisterLibFunc(&l.failure, handle, "aikf_shim_error")
 	purego.RegisterLibFunc(&l.symbol, handle, "aikf_shim_symbol")
 	return l
@@ -42,16 +44,18 @@ func Open(t testing.TB, sources ...string) *Library {
 
 // Launch runs a kernel to its end: grid blocks of so many threads, in clusters of
 // so many blocks. Between two barriers the threads run in an order that the seed
-// decides. The arguments are a pointer to what the kernel takes by value. A
+// decides. The arguments are a pointer to what the kernel takes by value. Returns
+// how often warps met at operations and barriers: a kernel without races meets as
+// often under every seed, unless it looks at the order in which atomics came. A
 // failure is an ErrFault.
-func (l *Library) Launch(symbol string, grid, block, cluster int, seed uint64, arguments unsafe.Pointer) error {
-	runtime.LockOSThread() // the seed and the error belong to the thread
+func (l *Library) Launch(symbol string, grid, block, cluster int, seed uint64, arguments unsafe.Pointer) (meetings uint64, err error) {
+	runtime.LockOSThread() // the seed, the count and the error belong to the thread
 	defer runtime.UnlockOSThread()
 	l.seed(seed)
 	if status := l.launch(symbol, uint32(grid), uint32(block), uint32(cluster), arguments); status != 0 {
-		return fmt.Errorf("shim: %s: %w (%d)", l.failure(), ErrFault, status)
+		return 0, fmt.Errorf("shim: %s: %w (%d)", l.failure(), ErrFault, status)
 	}
-	return nil
+	return l.meetings(), nil
 }
 
 // Symbols lists the kernels.

@@ -21,8 +21,8 @@ func Open(t testing.TB, sources ...string) *Library {
 }
 
 // Launch is not reached.
-func (l *Library) Launch(symbol string, grid, block, cluster int, seed uint64, arguments unsafe.Pointer) error {
-	return ErrFault
+func (l *Library) Launch(symbol string, grid, block, cluster int, seed uint64, arguments unsafe.Pointer) (meetings uint64, err error) {
+	return 0, ErrFault
 }
 
 // Symbols is not reached.

@@ -29,7 +29,7 @@ func words(t *testing.T, l *shim.Library, symbol string, blocks, cluster int, se
 	t.Helper()
 	out := make([]uint32, n)
 	a := arguments{logits: first(in), indices: first(out)}
-	if err := l.Launch(symbol, blocks, threads, cluster, seed, unsafe.Pointer(&a)); err != nil {
+	if _, err := l.Launch(symbol, blocks, threads, cluster, seed, unsafe.Pointer(&a)); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -61,7 +61,7 @@ func TestOperations(t *testing.T) {
 		const blocks = 6
 		out := make([]uint32, 16*threads*blocks)
 		a := arguments{logits: first(in), indices: first(out)}
-		if err := l.Launch("operations", blocks, threads, 3, seed, unsafe.Pointer(&a)); err != nil {
+		if _, err := l.Launch("operations", blocks, threads, 3, seed, unsafe.Pointer(&a)); err != nil {
 			t.Fatal(err)
 		}
 		for block := range blocks {
@@ -142,7 +142,7 @@ func TestMaxima(t *testing.T) {
 	pairs := len(in) / 2
 	out := make([]uint32, 3*pairs)
 	a := arguments{logits: first(in), indices: first(out), rows: int32(pairs)}
-	if err := l.Launch("maxima", 1, 256, 1, 1, unsafe.Pointer(&a)); err != nil {
+	if _, err := l.Launch("maxima", 1, 256, 1, 1, unsafe.Pointer(&a)); err != nil {
 		t.Fatal(err)
 	}
 	for i := range pairs {
@@ -166,7 +166,7 @@ func TestApproximations(t *testing.T) {
 	}
 	out := make([]float32, 64)
 	a := arguments{logits: first(in), indices: first(out)}
-	if err := l.Launch("approximations", 1, 32, 1, 1, unsafe.Pointer(&a)); err != nil {
+	if _, err := l.Launch("approximations", 1, 32, 1, 1, unsafe.Pointer(&a)); err != nil {
 		t.Fatal(err)
 	}
 	for i, x := range in {
@@ -219,14 +219,14 @@ func TestMissingBarriersShow(t *testing.T) {
 		for seed := range uint64(200) {
 			out := make([]uint32, len(test.want))
 			a := arguments{logits: first(in), indices: first(out)}
-			if err := l.Launch(test.whole, test.cluster, threads, test.cluster, seed, unsafe.Pointer(&a)); err != nil {
+			if _, err := l.Launch(test.whole, test.cluster, threads, test.cluster, seed, unsafe.Pointer(&a)); err != nil {
 				t.Fatal(err)
 			}
 			if !slices.Equal(out, test.want) {
 				t.Fatalf("%s, seed %d: a wrong answer", test.whole, seed)
 			}
 			clear(out)
-			err := l.Launch(test.broken, test.cluster, threads, test.cluster, seed, unsafe.Pointer(&a))
+			_, err := l.Launch(test.broken, test.cluster, threads, test.cluster, seed, unsafe.Pointer(&a))
 			if err == nil && slices.Equal(out, test.want) {
 				t.Errorf("%s, seed %d: nothing shows that a barrier is missing", test.broken, seed)
 			}
@@ -268,7 +268,7 @@ func TestFaults(t *testing.T) {
 		{"empty", 17, 32, 17, []string{"whole clusters of at most 16"}},
 	} {
 		for seed := range uint64(20) {
-			err := l.Launch(test.symbol, test.grid, test.block, test.cluster, seed, unsafe.Pointer(&a))
+			_, err := l.Launch(test.symbol, test.grid, test.block, test.cluster, seed, unsafe.Pointer(&a))
 			if !errors.Is(err, shim.ErrFault) {
 				t.Fatalf("%s, seed %d: error %v, want a fault", test.symbol, seed, err)
 			}
@@ -282,7 +282,7 @@ func TestFaults(t *testing.T) {
 		words(t, l, "reversed", 1, 1, 1, in, threads)
 	}
 	a.k = 10
-	if err := l.Launch("deep", 1, threads, 1, 1, unsafe.Pointer(&a)); err != nil {
+	if _, err := l.Launch("deep", 1, threads, 1, 1, unsafe.Pointer(&a)); err != nil {
 		t.Errorf("ten calls deep: %v", err)
 	}
 }
@@ -382,7 +382,7 @@ func BenchmarkLaunch(b *testing.B) {
 				block = 32
 			}
 			for i := range b.N {
-				if err := l.Launch(symbol, 1, block, 1, uint64(i), unsafe.Pointer(&a)); err != nil {
+				if _, err := l.Launch(symbol, 1, block, 1, uint64(i), unsafe.Pointer(&a)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -92,11 +92,11 @@ constexpr uint32_t kWarpLanes = 32;
 constexpr uint32_t kAll = 0xffffffffu;
 constexpr uint32_t kBlockThreads = 1024;
 constexpr uint32_t kClusterBlocks = 16;
-constexpr size_t kPage = 4096;
-// 64 KiB a stack, and a page more: equal depths of all stacks would otherwise
-// share one set of the cache.
+constexpr size_t kGuard = 64 << 10;  // below all stacks: a page, of any system
+// Room for tops at different lines of a page: equal depths of all stacks would
+// otherwise share one set of the cache.
 constexpr size_t kStackBytes = 64 << 10;
-constexpr size_t kStackStride = kStackBytes + kPage;
+constexpr size_t kStackStride = kStackBytes + 4096;
 constexpr size_t kStackMargin = 8 << 10;  // what this file itself may need
 constexpr size_t kArenaBytes = 16 << 20;  // the variables of all kernels of a library
 constexpr size_t kRedzone = 64;           // between two shared variables
@@ -104,8 +104,8 @@ constexpr size_t kSharedBytes = 48 << 10; // what a launch gets by default
 constexpr uint64_t kCanary = 0x5bd1e995a5c3d2f1;
 
 const char* const kNames[] = {
-    "nothing",  "ballot",  "shuffle",      "shuffle_xor",   "shuffle_up",     "shuffle_down", "warp_sum",
-    "warp_max", "warp_min", "warp_or", "warp_barrier", "block_barrier", "cluster_arrive", "cluster_wait",
+    "nothing",  "ballot",       "shuffle",       "shuffle_xor",    "shuffle_up",   "warp_sum",
+    "warp_max", "warp_barrier", "block_barrier", "cluster_arrive", "cluster_wait",
 };
 
 bool same(const Place& a, const Place& b) {
@@ -171,12 +171,12 @@ struct Used {
 
 struct Block {
   Block() {
-    stacks = map(kBlockThreads * kStackStride + kPage);
-    mprotect(stacks, kPage, PROT_NONE);
+    stacks = map(kGuard + kBlockThreads * kStackStride);
+    mprotect(stacks, kGuard, PROT_NONE);
     arena = map(kArenaBytes);
     for (uint32_t i = 0; i < kBlockThreads; i++) {
       Warp& warp = warps[i / kWarpLanes];
-      warp.stack[i % kWarpLanes] = stacks + kPage + i * kStackStride;
+      warp.stack[i % kWarpLanes] = stacks + kGuard + i * kStackStride;
     }
   }
 
@@ -198,6 +198,15 @@ struct Block {
   Place barrier;  // where the first warp waits
   uint8_t poison;
 };
+
+// Tells the address sanitizer what surrounds a variable.
+void fence([[maybe_unused]] const Block& block, [[maybe_unused]] const Used& used, [[maybe_unused]] bool closed) {
+#ifdef SHIM_ASAN
+  char* variable = block.arena + used.offset;
+  (closed ? __asan_poison_memory_region : __asan_unpoison_memory_region)(variable - kRedzone, kRedzone);
+  (closed ? __asan_poison_memory_region : __asan_unpoison_memory_region)(variable + used.bytes, kRedzone);
+#endif
+}
 
 // Blocks that no launch uses at the moment; they are never unmapped.
 std::mutex pool_mutex;
@@ -229,6 +238,7 @@ std::atomic<uint64_t> next_seed{1};
 thread_local uint64_t given_seed;
 thread_local bool seed_given;
 thread_local std::string message;
+thread_local uint64_t meetings;  // of the last launch
 
 class Machine {
  public:
@@ -247,6 +257,8 @@ class Machine {
   ~Machine() {
     for (Block* block : blocks_) return_block(block);
   }
+
+  uint64_t meetings() const { return meetings_; }
 
   // Runs one cluster to its end and reports whether it went well.
   bool run(uint32_t first_block);
@@ -389,7 +401,7 @@ class Machine {
   std::vector<Warp*> ready_;  // warps that do not wait at a barrier
   uint32_t live_warps_ = 0, cluster_arrived_ = 0;
   std::vector<Warp*> cluster_waiting_;
-  uint64_t cluster_phase_ = 0;
+  uint64_t cluster_phase_ = 0, meetings_ = 0;
   Warp* warp_ = nullptr;  // what runs
   uint32_t lane_ = 0;
   Context home_;
@@ -408,6 +420,7 @@ void start_fiber() {
 }
 
 void Machine::prepare(Block& block, uint32_t index, uint32_t rank) {
+  for (const Used& used : block.used) fence(block, used, false);  // of a launch that failed
   block.used.clear();
   block.used_bytes = 0;
   block.index = index;
@@ -425,7 +438,6 @@ void Machine::prepare(Block& block, uint32_t index, uint32_t rank) {
     warp.arrived = false;
     for (uint32_t lane = 0; lane < lanes; lane++) {
       warp.place[lane] = Place{};
-      // Tops at different lines of a page: they would share one set of the cache.
       const size_t colour = (warp.first_thread + lane) * 7 % 64 * 64;
       warp.context[lane].prepare(warp.stack[lane], kStackBytes + colour, start_fiber);
       memcpy(warp.stack[lane], &kCanary, sizeof kCanary);
@@ -453,8 +465,8 @@ bool Machine::run(uint32_t first_block) {
 // on.
 bool Machine::settle(Warp& warp) {
   Block& block = *warp.block;
-  const uint32_t live = __builtin_popcount(warp.live);
-  if (live == 0) {
+  meetings_++;
+  if (warp.live == 0) {
     remove_ready(warp);
     live_warps_--;
     if (--block.live_warps == 0) end_block(block);
@@ -538,20 +550,11 @@ void Machine::exchange(Warp& warp) {
     case Operation::shuffle_up:
       for (uint32_t i = 0; i < kWarpLanes; i++) result[i] = value[argument[i] <= i ? i - argument[i] : i];
       return;
-    case Operation::shuffle_down:
-      for (uint32_t i = 0; i < kWarpLanes; i++) result[i] = value[argument[i] < kWarpLanes - i ? i + argument[i] : i];
-      return;
     case Operation::warp_sum:
       for (uint32_t i = 1; i < kWarpLanes; i++) all += uint32_t(value[i]);
       break;
     case Operation::warp_max:
       for (uint32_t i = 1; i < kWarpLanes; i++) all = std::max(all, uint32_t(value[i]));
-      break;
-    case Operation::warp_min:
-      for (uint32_t i = 1; i < kWarpLanes; i++) all = std::min(all, uint32_t(value[i]));
-      break;
-    case Operation::warp_or:
-      for (uint32_t i = 1; i < kWarpLanes; i++) all |= uint32_t(value[i]);
       break;
     default:
       fail("no such operation: " + describe(warp.meeting));
@@ -593,6 +596,7 @@ void Machine::check_untouched(Block& block, const char* from, size_t bytes, cons
 void Machine::end_block(Block& block) {
   for (const Used& used : block.used) {
     char* variable = block.arena + used.offset;
+    fence(block, used, false);
     check_untouched(block, variable - kRedzone, kRedzone, "a write just below a shared variable");
     check_untouched(block, variable + used.bytes, kRedzone, "a write past the end of a shared variable");
     memset(variable, block.poison, used.bytes);
@@ -621,6 +625,7 @@ void* Machine::use(Block& block, uint32_t offset, uint32_t bytes) {
     fail("the shared variables of the block exceed " + std::to_string(kSharedBytes) + " bytes: " + std::to_string(block.used_bytes));
   }
   memset(variable - kRedzone, block.poison, bytes + 2 * kRedzone);
+  fence(block, block.used.back(), true);
   return variable;
 }
 
@@ -703,13 +708,12 @@ int launch(const char* symbol, uint32_t grid, uint32_t block, uint32_t cluster, 
   std::vector<uint32_t> order(grid / cluster);
   for (uint32_t i = 0; i < order.size(); i++) order[i] = i;
   Random(seed).permute(order.data(), order.size());
-  for (uint32_t at : order) {
-    if (!here_machine.run(at * cluster)) {
-      message = "seed " + std::to_string(seed) + ": " + message;
-      return AIKF_SHIM_FAULT;
-    }
-  }
-  return AIKF_SHIM_DONE;
+  bool good = true;
+  for (size_t i = 0; i < order.size() && good; i++) good = here_machine.run(order[i] * cluster);
+  meetings = here_machine.meetings();
+  if (good) return AIKF_SHIM_DONE;
+  message = "seed " + std::to_string(seed) + ": " + message;
+  return AIKF_SHIM_FAULT;
 }
 
 }  // namespace
@@ -717,6 +721,7 @@ int launch(const char* symbol, uint32_t grid, uint32_t block, uint32_t cluster, 
 
 int aikf_shim_launch(const char* symbol, unsigned grid, unsigned block, unsigned cluster, const void* arguments) {
   shim::message.clear();
+  shim::meetings = 0;
   const int status = shim::launch(symbol, grid, block, cluster, arguments);
   if (status != AIKF_SHIM_DONE) {
     shim::message = std::string(symbol) + ", grid " + std::to_string(grid) + ", block " + std::to_string(block) + ", cluster " +
@@ -726,6 +731,8 @@ int aikf_shim_launch(const char* symbol, unsigned grid, unsigned block, unsigned
 }
 
 const char* aikf_shim_error(void) { return shim::message.c_str(); }
+
+unsigned long long aikf_shim_meetings(void) { return shim::meetings; }
 
 void aikf_shim_seed(unsigned long long seed) {
   shim::given_seed = seed;

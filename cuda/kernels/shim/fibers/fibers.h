@@ -23,17 +23,15 @@ extern __thread Here here __attribute__((tls_model("initial-exec")));
 extern __thread Here here;
 #endif
 
+// What threads meet at; fibers.cc names them in the same order.
 enum class Operation : uint8_t {
   none,
   ballot,
   shuffle,
   shuffle_xor,
   shuffle_up,
-  shuffle_down,
   warp_sum,
   warp_max,
-  warp_min,
-  warp_or,
   warp_barrier,
   block_barrier,
   cluster_arrive,
@@ -97,6 +95,11 @@ int aikf_shim_launch(const char* symbol, unsigned grid, unsigned block, unsigned
 
 // Why the last launch of this thread failed; "" if it did not.
 const char* aikf_shim_error(void);
+
+// How often warps met in the last launch of this thread, at operations and
+// barriers. A kernel without races meets as often under every seed, unless it
+// looks at the order in which atomics came.
+unsigned long long aikf_shim_meetings(void);
 
 // The next launch of this thread orders its threads by this seed; without it,
 // launches take 1, 2, 3 and so on. The seed stands in the error of a launch.
