@@ -139,12 +139,12 @@ func TestInputsRotate(t *testing.T) {
 	}
 	c := RealCase()
 	c.BaseOffset = 1
-	memory, err := newMemory(c.inputBytes())
+	memory, err := newMemory(c.inputBytes(c.inputs()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer memory.release()
-	batches, wide := makeInputs[topk.BFloat16](quick(), c, memory)
+	batches, wide := makeInputs[topk.BFloat16](quick(), c, c.inputs(), memory)
 	for i := range batches {
 		if got := uintptr(unsafe.Pointer(&batches[i][0])) % 64; got != 2 {
 			t.Errorf("input %d starts %d bytes into a cache line, want 2", i, got)

@@ -94,7 +94,7 @@ func TestPeer(t *testing.T) {
 	} {
 		t.Run(test.manner, func(t *testing.T) {
 			t.Setenv("AIKF_TEST_PEER", test.manner)
-			peer, err := StartPeer(t.Context(), "torch", []string{filepath.Join(t.TempDir(), "nothing"), os.Args[0]})
+			peer, err := StartPeer(t.Context(), "torch", "cpu", []string{filepath.Join(t.TempDir(), "nothing"), os.Args[0]})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,11 +130,11 @@ func TestPeer(t *testing.T) {
 
 func TestPeerNotFound(t *testing.T) {
 	t.Setenv("AIKF_TEST_PEER", "absent")
-	_, err := StartPeer(t.Context(), "numpy", []string{os.Args[0]})
+	_, err := StartPeer(t.Context(), "numpy", "cpu", []string{os.Args[0]})
 	if !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "No module named numpy") {
 		t.Errorf("error = %v", err)
 	}
-	if _, err = StartPeer(t.Context(), "numpy", nil); !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "no python3") {
+	if _, err = StartPeer(t.Context(), "numpy", "cpu", nil); !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "no python3") {
 		t.Errorf("error = %v", err)
 	}
 }
@@ -143,7 +143,7 @@ func TestPeerNotFound(t *testing.T) {
 func TestPeerScript(t *testing.T) {
 	for _, name := range PeerNames() {
 		t.Run(name, func(t *testing.T) {
-			peer, err := StartPeer(t.Context(), name, Pythons())
+			peer, err := StartPeer(t.Context(), name, "cpu", Pythons())
 			if errors.Is(err, ErrNoPeer) {
 				t.Skip(err)
 			}

@@ -122,6 +122,11 @@ type Result struct {
 	EmptyUS    float64 `json:"empty_us,omitempty"`
 	EmptyUSP10 float64 `json:"empty_us_p10,omitempty"`
 	EmptyUSP90 float64 `json:"empty_us_p90,omitempty"`
+	// LaunchNS is the processor's time for one launch of Eager, in nanoseconds,
+	// without waiting for the GPU.
+	LaunchNS    float64 `json:"launch_ns,omitempty"`
+	LaunchNSP10 float64 `json:"launch_ns_p10,omitempty"`
+	LaunchNSP90 float64 `json:"launch_ns_p90,omitempty"`
 
 	MaxAbsDiff   float64 `json:"max_abs_diff"`  // of ours to the first k of a stable sort
 	IndicesEqual bool    `json:"indices_equal"` // to those of a stable sort
@@ -153,7 +158,7 @@ type PeerResult struct {
 // setTimes fills in the times and their ratios.
 func (r *Result) setTimes(ours, reference, floor, dtypeFloor Times) {
 	for _, t := range []*Times{&ours, &reference, &floor, &dtypeFloor} {
-		t.Median, t.P10, t.P90 = significant(t.Median), significant(t.P10), significant(t.P90)
+		*t = t.rounded()
 	}
 	r.Samples = ours.Samples
 	r.OursUS, r.OursUSP10, r.OursUSP90 = ours.Median, ours.P10, ours.P90
@@ -292,8 +297,9 @@ func (r Result) invalid() (field string, got any) {
 		{"floor_us", r.FloorUS, r.FloorUSP10, r.FloorUSP90},
 		{"dtype_floor_us", r.DTypeFloorUS, r.DTypeFloorUSP10, r.DTypeFloorUSP90},
 		{"empty_us", r.EmptyUS, r.EmptyUSP10, r.EmptyUSP90},
+		{"launch_ns", r.LaunchNS, r.LaunchNSP10, r.LaunchNSP90},
 	} {
-		absent := t.name == "empty_us" && !gpu || t.name == "reference_us" && r.Reference == ""
+		absent := t.name == "empty_us" && !gpu || t.name == "launch_ns" && r.Mode != Eager || t.name == "reference_us" && r.Reference == ""
 		if absent != (t.median == 0) || !absent && !spans(t.p10, t.median, t.p90) {
 			return t.name, fmt.Sprintf("%v (p10 %v, p90 %v)", t.median, t.p10, t.p90)
 		}

@@ -53,7 +53,7 @@ func TestRecordRoundTrip(t *testing.T) {
 func TestRecordInvalid(t *testing.T) {
 	first := func(change func(*Result)) func(*Record) { return func(r *Record) { change(&r.Results[0]) } }
 	for field, spoil := range map[string]func(*Record){
-		"schema":                         func(r *Record) { r.Schema = 2 },
+		"schema":                         func(r *Record) { r.Schema = Schema + 1 },
 		"machine.cpu":                    func(r *Record) { r.Machine.CPU = "" },
 		"machine.cores":                  func(r *Record) { r.Machine.Cores = 0 },
 		"machine.os":                     func(r *Record) { r.Machine.OS = "" },
@@ -108,7 +108,7 @@ func TestDecodeRecordRefuses(t *testing.T) {
 		"two":        good.String() + good.String(),
 		"batch":      strings.Replace(good.String(), `"batch": 1`, `"batch": "one"`, 1),
 		"colour":     strings.Replace(good.String(), `"command"`, `"colour": 1, "command"`, 1),
-		"schema":     strings.Replace(good.String(), `"schema": 1`, `"schema": 7`, 1),
+		"schema":     strings.Replace(good.String(), `"schema": 2`, `"schema": 7`, 1),
 		"schema = 0": "{}",
 	} {
 		_, err := DecodeRecord(strings.NewReader(text))
