@@ -12,11 +12,11 @@ import (
 
 // The figures of a GPU: graph replay, warm, unless they say otherwise.
 const (
-	Micros      Figure = "us"                    // ours_us, at most; moves with the read floor of the run
-	ColdPenalty Figure = "us cold, beyond floor" // ours cold - warm, less the floor's cold - warm, at most
-	OverAligned Figure = "x aligned"             // ours_us over that of the aligned case, at most
-	OverRandom  Figure = "x random"              // ours_us over that of random rows, at most
-	OverC       Figure = "us over C"             // a launch from Go less one from C, at most
+	Micros      Figure = "us"              // ours_us, at most; moves with the read floor of the run
+	ColdPenalty Figure = "us beyond floor" // ours cold - warm, less the floor's cold - warm, at most
+	OverAligned Figure = "x aligned"       // ours_us over that of the aligned case, at most
+	OverRandom  Figure = "x random"        // ours_us over that of random rows, at most
+	OverC       Figure = "us over C"       // a launch from Go less one from C, at most
 )
 
 // DeviceBar is a promise about a figure of a GPU. Of several cases the worst
