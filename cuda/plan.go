@@ -43,6 +43,7 @@ const (
 	manyRowsK     = 128    // the largest k for them
 	clusterVocab  = 131072 // vocab from which a row is shared by a cluster
 	clusterRows   = 8      // as long as every row has that many multiprocessors
+	clusterMajor  = 9      // the first compute capability that has clusters
 	clusterBlocks = 8      // blocks that share a row; more are not portable
 	clusterChunk  = 4096   // logits that a block of a cluster has at least
 )
@@ -161,8 +162,8 @@ func ChoosePlan(shape PlanShape, arch Architecture, options PlanOptions) (Plan, 
 	if err := shape.validate(); err != nil {
 		return Plan{}, err
 	}
-	if options.TargetCandidates < 0 {
-		return Plan{}, fmt.Errorf("cuda: target candidates = %d is negative: %w", options.TargetCandidates, topk.ErrShape)
+	if err := options.validate(); err != nil {
+		return Plan{}, err
 	}
 	if shape.Rows == 0 || shape.K == 0 {
 		return Plan{Name: PlanNone}, nil
@@ -201,6 +202,21 @@ func (s PlanShape) validate() error {
 	return topk.Shape{Rows: s.Rows, Vocab: s.Vocab, K: s.K, Expand: true}.Validate()
 }
 
+// validate reports options that fit no shape.
+func (o PlanOptions) validate() error {
+	switch {
+	case o.Name != "" && !slices.Contains(planNames, o.Name):
+		return fmt.Errorf("cuda: plan %q, want one of %s: %w", o.Name, strings.Join(planNames, ", "), ErrUnsupported)
+	case o.Groups != 0 && !slices.Contains(groupCounts, o.Groups):
+		return fmt.Errorf("cuda: groups = %d, want one of %v: %w", o.Groups, groupCounts, ErrUnsupported)
+	case o.Chunks < 0:
+		return fmt.Errorf("cuda: chunks = %d is negative: %w", o.Chunks, ErrUnsupported)
+	case o.TargetCandidates < 0:
+		return fmt.Errorf("cuda: target candidates = %d is negative: %w", o.TargetCandidates, ErrUnsupported)
+	}
+	return nil
+}
+
 // fastest names the plan for the shape, of those that fit.
 func fastest(s PlanShape, arch Architecture) string {
 	switch {
@@ -220,14 +236,8 @@ func newPlan(s PlanShape, arch Architecture, o PlanOptions) (Plan, error) {
 	unfit := func(format string, args ...any) (Plan, error) {
 		return Plan{}, fmt.Errorf("cuda: plan %q %s: %w", o.Name, fmt.Sprintf(format, args...), ErrUnsupported)
 	}
-	if !slices.Contains(planNames, p.Name) {
-		return unfit("is not one of %s", strings.Join(planNames, ", "))
-	}
 	if p.Groups == 0 {
 		p.Groups = groups(s.K, o)
-	}
-	if !slices.Contains(groupCounts, p.Groups) {
-		return unfit("has %d groups, want one of %v", p.Groups, groupCounts)
 	}
 	if s.K > fastK && p.Name != PlanAny {
 		return unfit("takes k up to %d, not %d", fastK, s.K)

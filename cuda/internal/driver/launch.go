@@ -1,0 +1,87 @@
+package driver
+
+import (
+	"runtime"
+	"unsafe"
+)
+
+// Launch is a launch of a kernel with one argument, a structure that is passed
+// by value. It holds all that the driver reads, so that a Launch which is kept
+// allocates nothing. One goroutine at a time may use it, and it must not be
+// copied.
+type Launch struct {
+	config     launchConfig
+	attributes [2]launchAttribute
+	parameters [1]unsafe.Pointer
+	arguments  [4]uintptr
+}
+
+// launchConfig is a CUlaunchConfig.
+type launchConfig struct {
+	grid, block    [3]uint32
+	sharedBytes    uint32
+	stream         Stream
+	attributes     *launchAttribute
+	attributeCount uint32
+}
+
+// launchAttribute is a CUlaunchAttribute: its value is a union of 64 bytes that
+// starts at byte 8.
+type launchAttribute struct {
+	id    uint32
+	_     uint32
+	value [16]uint32
+}
+
+// NewLaunch returns a launch of kernels whose argument is at the address.
+func NewLaunch(argument unsafe.Pointer) *Launch {
+	l := &Launch{parameters: [1]unsafe.Pointer{argument}}
+	l.config.attributes = &l.attributes[0]
+	l.arguments[0] = uintptr(unsafe.Pointer(&l.config)) // heap memory does not move
+	l.arguments[2] = uintptr(unsafe.Pointer(&l.parameters[0]))
+	return l
+}
+
+// Configure sets the grid: how many blocks of how many threads, in clusters of
+// how many blocks. A dependent kernel may start while the one before it ends.
+func (l *Launch) Configure(grid, block, cluster int, dependent bool) {
+	l.config.grid = [3]uint32{uint32(grid), 1, 1}
+	l.config.block = [3]uint32{uint32(block), 1, 1}
+	l.config.attributeCount = 0
+	if cluster > 1 {
+		l.attribute(clusterDimension).value = [16]uint32{uint32(cluster), 1, 1}
+	}
+	if dependent {
+		l.attribute(programmaticSerialization).value = [16]uint32{1}
+	}
+}
+
+// attribute adds an attribute.
+func (l *Launch) attribute(id uint32) *launchAttribute {
+	a := &l.attributes[l.config.attributeCount]
+	a.id = id
+	l.config.attributeCount++
+	return a
+}
+
+// Launch puts the kernel into the stream. The context is that of the stream; a
+// default stream, which is below 3, takes the current one.
+func (l *Library) Launch(launch *Launch, kernel Kernel, stream Stream) Code {
+	launch.config.stream = stream
+	launch.arguments[1] = uintptr(kernel)
+	code := call(l.address[cuLaunchKernelEx], launch.arguments[:]...)
+	runtime.KeepAlive(launch)
+	return code
+}
+
+// LaunchError turns the result of Launch into an error.
+func (l *Library) LaunchError(code Code) error { return l.result(cuLaunchKernelEx, code) }
+
+// ActiveClusters returns how many clusters of the configured launch fit the
+// device of the current context at once.
+func (l *Library) ActiveClusters(launch *Launch, kernel Kernel) (int, error) {
+	var n int32
+	err := l.call(cuOccupancyMaxActiveClusters, uintptr(unsafe.Pointer(&n)), uintptr(kernel), launch.arguments[0])
+	runtime.KeepAlive(launch)
+	return int(n), err
+}

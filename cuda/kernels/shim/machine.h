@@ -1,0 +1,120 @@
+// The machine of ptx.cuh on a CPU: the same names, for the same kernels, run by
+// fibers/fibers.cc. What an operation means stands in ptx.cuh and in the PTX ISA
+// 8.7; what breaks its rules ends the launch with a fault.
+#pragma once
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "fibers/fibers.h"
+
+// The kernels use what sm_90 has.
+#define __CUDA_ARCH__ 900
+
+using u8 = unsigned char;
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+using i64 = long long;
+
+// Always inline, as on the device: functions of two sources may share a name.
+#define DEVICE inline __attribute__((always_inline))
+
+#define KERNEL(name, threads, blocks) SHIM_KERNEL(name, threads)
+#define SHIM_KERNEL(name, threads)                                                                    \
+  static void name##_body(const SelectArguments& arguments);                                          \
+  static shim::Kernel name##_kernel(#name, threads, sizeof(SelectArguments), [](const void* at) {     \
+    name##_body(*static_cast<const SelectArguments*>(at));                                            \
+  });                                                                                                 \
+  static void name##_body([[maybe_unused]] const SelectArguments& arguments)
+
+// The name is a reference to the running block's copy; an array needs a name for
+// its type.
+#define SHARED(type, name)                                                        \
+  static shim::Site name##_site = {sizeof(type), alignof(type), {0}};             \
+  type& name = *static_cast<type*>(shim::shared_memory(name##_site))
+
+constexpr u32 kWarp = 32;
+constexpr u32 kAllLanes = 0xffffffffu;
+
+struct Vector {
+  u32 word[4];
+};
+
+DEVICE u32 thread_index() { return shim::here.thread; }
+DEVICE u32 block_index() { return shim::here.block; }
+
+DEVICE Vector load_vector(const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % sizeof(Vector) != 0) shim::fault("load_vector of %p, which is not aligned to 16 bytes", from);
+  Vector v;
+  memcpy(&v, from, sizeof v);
+  return v;
+}
+
+// A meeting tells where in the kernel it stands.
+#define SHIM_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define SHIM_PLACE(operation) \
+  shim::Place { shim::Operation::operation, line, file }
+
+DEVICE void block_barrier(SHIM_HERE) { shim::meet(SHIM_PLACE(block_barrier)); }
+DEVICE void warp_barrier(SHIM_HERE) { shim::meet(SHIM_PLACE(warp_barrier)); }
+
+DEVICE u32 ballot(bool p, SHIM_HERE) { return u32(shim::meet(SHIM_PLACE(ballot), p)); }
+DEVICE u32 shuffle(u32 v, u32 lane, SHIM_HERE) { return u32(shim::meet(SHIM_PLACE(shuffle), v, lane)); }
+DEVICE u32 shuffle_xor(u32 v, u32 mask, SHIM_HERE) { return u32(shim::meet(SHIM_PLACE(shuffle_xor), v, mask)); }
+DEVICE u64 shuffle_xor(u64 v, u32 mask, SHIM_HERE) { return shim::meet(SHIM_PLACE(shuffle_xor), v, mask); }
+DEVICE u32 shuffle_up(u32 v, u32 lanes, SHIM_HERE) { return u32(shim::meet(SHIM_PLACE(shuffle_up), v, lanes)); }
+DEVICE u32 warp_sum(u32 v, SHIM_HERE) { return u32(shim::meet(SHIM_PLACE(warp_sum), v)); }
+DEVICE u32 warp_max(u32 v, SHIM_HERE) { return u32(shim::meet(SHIM_PLACE(warp_max), v)); }
+
+DEVICE u32 population(u32 v) { return u32(__builtin_popcount(v)); }
+DEVICE u32 lowest_bit(u32 v) { return u32(__builtin_ffs(int(v))) - 1; }
+DEVICE u32 atomic_add(u32* at, u32 v) {
+  shim::maybe_wait();
+  const u32 before = *at;
+  *at = before + v;
+  return before;
+}
+
+namespace shim {
+
+// The larger of two floats of sign and magnitude, by their bits: NaN, as
+// nothing but ones below the sign, if either is; +0 is above -0.
+template <u32 kSign, u32 kInfinity>
+DEVICE u32 maximum(u32 a, u32 b) {
+  constexpr u32 kMagnitude = kSign - 1;
+  if ((a & kMagnitude) > kInfinity || (b & kMagnitude) > kInfinity) return kMagnitude;
+  const u32 rank_a = a & kSign ? kMagnitude - (a & kMagnitude) : a | kSign;
+  const u32 rank_b = b & kSign ? kMagnitude - (b & kMagnitude) : b | kSign;
+  return rank_a >= rank_b ? a : b;
+}
+
+template <u32 kInfinity>
+DEVICE u32 maximum_of_halves(u32 a, u32 b) {
+  return maximum<0x8000, kInfinity>(a >> 16, b >> 16) << 16 | maximum<0x8000, kInfinity>(a & 0xffff, b & 0xffff);
+}
+
+}  // namespace shim
+
+DEVICE u32 max_bf16x2(u32 a, u32 b) { return shim::maximum_of_halves<0x7f80>(a, b); }
+DEVICE u32 max_f16x2(u32 a, u32 b) { return shim::maximum_of_halves<0x7c00>(a, b); }
+DEVICE u32 max_f32(u32 a, u32 b) { return shim::maximum<0x80000000u, 0x7f800000u>(a, b); }
+
+DEVICE float approximate_log2(float x) { return std::log2(x); }
+DEVICE float approximate_exp2(float x) { return std::exp2(x); }
+
+// Launches follow one another here.
+DEVICE void wait_for_kernel_before() {}
+DEVICE void release_kernel_behind() {}
+
+DEVICE u64 clock_cycles() { return u64(std::chrono::steady_clock::now().time_since_epoch().count()); }
+
+DEVICE u32 cluster_rank() { return shim::here.rank; }
+DEVICE u32 cluster_blocks() { return shim::here.blocks; }
+DEVICE void cluster_arrive(SHIM_HERE) { shim::meet(SHIM_PLACE(cluster_arrive)); }
+DEVICE void cluster_wait(SHIM_HERE) { shim::meet(SHIM_PLACE(cluster_wait)); }
+template <class T>
+DEVICE T* in_block(T* variable, u32 rank) {
+  return static_cast<T*>(shim::in_block(const_cast<void*>(static_cast<const volatile void*>(variable)), rank));
+}

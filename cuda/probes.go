@@ -1,0 +1,102 @@
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
+)
+
+// The probes measure what a selection is compared with. They are for
+// benchmarks, and allocate.
+
+const emptySymbol = "floor_empty"
+
+// ReadFloor puts a kernel into the stream that reads each row once, one block
+// a row, and writes its maximum to maxima, [Rows] in the dtype of the logits:
+// the time that no selection by one block a row can beat. Of the shape, K, RowK
+// and RowLengths are not used.
+func (d *Device) ReadFloor(stream *Stream, logits Logits, shape Shape, maxima Pointer) error {
+	shape.K, shape.RowK, shape.RowLengths = min(1, shape.Vocab), 0, 0
+	if err := d.usable(); err != nil {
+		return err
+	}
+	if err := shape.validate(); err != nil {
+		return err
+	}
+	if err := logits.DType.validate(); err != nil {
+		return err
+	}
+	if shape.Rows == 0 || shape.Vocab == 0 {
+		return d.checkStream(stream)
+	}
+	if err := d.checkPointer("logits", logits.Pointer, logits.DType.Bytes()); err != nil {
+		return err
+	}
+	if err := d.checkPointer("maxima", maxima, logits.DType.Bytes()); err != nil {
+		return err
+	}
+	return d.probe(stream, Launch{"floor_read_" + dtypes[logits.DType].symbol, shape.Rows, 1024, 1}, selectArguments{
+		logits: logits.Pointer, values: maxima, stride: int64(shape.stride()), resultStride: 1,
+		rows: int32(shape.Rows), vocab: int32(shape.Vocab), k: 1, groups: int32(groupCounts[0]), chunks: 1, indexBytes: 4,
+	})
+}
+
+// EmptyKernel puts a kernel that does nothing into the stream: what a launch
+// costs.
+func (d *Device) EmptyKernel(stream *Stream) error {
+	if err := d.usable(); err != nil {
+		return err
+	}
+	return d.probe(stream, Launch{emptySymbol, 1, 32, 1}, selectArguments{})
+}
+
+// probe launches one kernel.
+func (d *Device) probe(stream *Stream, l Launch, arguments selectArguments) error {
+	if err := d.checkStream(stream); err != nil {
+		return err
+	}
+	plan, err := d.loadPlan(Plan{Kernels: []Launch{l}})
+	if err != nil {
+		return err
+	}
+	launch := driver.NewLaunch(unsafe.Pointer(&arguments))
+	launch.Configure(l.Grid, l.Block, l.Cluster, false)
+	return d.launch(launch, plan.kernels[0], stream)
+}
+
+// Phases are the clock stamps that [Selector.SelectPhases] writes for a row, in
+// cycles of the multiprocessor: when each part of the kernel was over.
+type Phases struct {
+	Start, Loaded, Bounded, Filtered, Ordered, Written uint64
+	_                                                  [2]uint64
+}
+
+// SelectPhases is SelectDevice by an instrumented build of the plan
+// [PlanBlock1024]. stamps is the address of [Rows] Phases.
+func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, result Result, stamps Pointer) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := shape.validate(); err != nil {
+		return err
+	}
+	options := s.planned
+	if options.Name != "" && options.Name != PlanBlock1024 {
+		return fmt.Errorf("cuda: phases of plan %q, want %q: %w", options.Name, PlanBlock1024, ErrUnsupported)
+	}
+	options.Name = PlanBlock1024
+	plan, err := ChoosePlan(PlanShape{shape.Rows, shape.Vocab, shape.K, logits.DType}, s.device.architecture, options)
+	if err != nil {
+		return err
+	}
+	plan.WorkspaceBytes = shape.Rows * int(unsafe.Sizeof(Phases{}))
+	for i := range plan.Kernels {
+		plan.Kernels[i].Symbol = "phases_" + plan.Kernels[i].Symbol[len("select_"):]
+	}
+	loaded, err := s.device.loadPlan(plan)
+	if err != nil {
+		return err
+	}
+	return s.launch(stream, loaded, logits, shape, result, Workspace{stamps, plan.WorkspaceBytes})
+}
