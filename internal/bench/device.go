@@ -38,6 +38,9 @@ type deviceMemory interface {
 type deviceSelector interface {
 	plan(shape cuda.Shape, dtype cuda.DType) (cuda.Plan, error)
 	selectDevice(logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error
+	// selectStage puts only one kernel of the plan into the stream.
+	selectStage(stage int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error
+	// selectPhases is an instrumented build that writes clock stamps of each row.
 	selectPhases(logits cuda.Logits, shape cuda.Shape, result cuda.Result, stamps cuda.Pointer) error
 	close() error
 }

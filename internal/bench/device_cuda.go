@@ -111,6 +111,10 @@ func (s cudaSelector) selectDevice(logits cuda.Logits, shape cuda.Shape, result 
 	return s.SelectDevice(s.stream, logits, shape, result, workspace)
 }
 
+func (s cudaSelector) selectStage(stage int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error {
+	return s.SelectStage(s.stream, stage, logits, shape, result, workspace)
+}
+
 func (s cudaSelector) selectPhases(logits cuda.Logits, shape cuda.Shape, result cuda.Result, stamps cuda.Pointer) error {
 	return s.SelectPhases(s.stream, logits, shape, result, stamps)
 }

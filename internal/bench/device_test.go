@@ -181,6 +181,11 @@ func (s *handSelector) selectDevice(logits cuda.Logits, shape cuda.Shape, result
 	})
 }
 
+// selectStage takes a quarter of the time for the first stage.
+func (s *handSelector) selectStage(stage int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error {
+	return s.d.do(s.d.callUS*float64(1+2*stage)/4, func() error { return nil })
+}
+
 func handSelect[T topk.Float](d *handDevice, logits cuda.Logits, shape cuda.Shape, result cuda.Result) error {
 	row := make([]T, shape.Rows*shape.Vocab)
 	copy(bytesOf(row), d.at(logits.Pointer))
@@ -460,5 +465,35 @@ func TestDeviceBarsGolden(t *testing.T) {
 	}
 	if text.String() != strings.ReplaceAll(string(want), "\r\n", "\n") {
 		t.Errorf("the bars have changed; go test -update writes\n%s", text.String())
+	}
+}
+
+func TestProfilePhases(t *testing.T) {
+	r, d := onHand()
+	c := Case{Work: TopK, Source: Random, Batch: 3, Vocab: 3000, TopK: 50, DType: BFloat16}
+	p, err := r.Profile(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Part{{"load", 1, 2000, 0.5}, {"bound", 0.25, 500, 0.125}, {"filter", 0.5, 1000, 0.25}, {"order", 0.2, 400, 0.1}, {"write", 0.05, 100, 0.025}}
+	if !slices.Equal(p.Parts, want) || p.CallUS != 40 || p.EmptyUS != 20 || p.PartsOf != cuda.PlanBlock1024 || len(p.Plan.Kernels) != 1 || d.live != 0 {
+		t.Errorf("%+v, %d things left open", p, d.live)
+	}
+}
+
+func TestProfileStages(t *testing.T) {
+	r, d := onHand()
+	r.Plan = cuda.PlanTwoStage
+	p, err := r.Profile(t.Context(), Case{Work: TopK, Source: Random, Batch: 1, Vocab: 50304, TopK: 50, DType: Float32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Part{{"stage 1", 10, 0, 0.25}, {"stage 2", 30, 0, 0.75}}
+	if !slices.Equal(p.Parts, want) || p.PartsOf != cuda.PlanTwoStage || len(p.Plan.Kernels) != 2 || d.live != 0 {
+		t.Errorf("%+v, %d things left open", p, d.live)
+	}
+	d.after = func(_ int, values []byte) { values[0] ^= 1 }
+	if _, err := r.Profile(t.Context(), Case{Work: TopK, Source: Random, Batch: 1, Vocab: 500, TopK: 5, DType: Float32}); !errors.Is(err, ErrWrong) {
+		t.Errorf("a wrong answer is profiled: %v", err)
 	}
 }
