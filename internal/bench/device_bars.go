@@ -113,6 +113,10 @@ func (b DeviceBar) needs() []under {
 	for i, c := range b.Cases {
 		needed = append(needed, under{c, Condition{Graph, Warm}})
 		switch b.Figure {
+		case Micros: // the others are shown beside it
+			for _, condition := range Conditions() {
+				needed = append(needed, under{c, condition})
+			}
 		case ColdPenalty:
 			needed = append(needed, under{c, Condition{Graph, Cold}})
 		case OverAligned, OverRandom:
@@ -180,8 +184,8 @@ func (c Case) deviceLabel() string {
 }
 
 // Accept measures every bar and adds to the record what came of it. A case that
-// several bars share is measured once; the peers are measured where a bar is in
-// microseconds. A wrong result is an error; a missed bar is not.
+// several bars share is measured once; the peers are measured, warm, where a bar
+// is in microseconds. A wrong result is an error; a missed bar is not.
 func (r *DeviceRunner) Accept(ctx context.Context, bars []DeviceBar, record *Record, progress func(done, total int, next Case)) error {
 	var cases []Case
 	conditions, withPeers := map[Case][]Condition{}, map[Case]bool{}
@@ -202,6 +206,7 @@ func (r *DeviceRunner) Accept(ctx context.Context, bars []DeviceBar, record *Rec
 			progress(i, len(cases), c)
 		}
 		runner := *r
+		runner.warmPeers = true
 		if !withPeers[c] {
 			runner.Peers = nil
 		}

@@ -35,7 +35,8 @@ type DeviceRunner struct {
 	Plan  string   // forces the launch plan of that name; empty: chosen for each shape
 	Notes []string // what could not be measured, and why
 
-	device device
+	device    device
+	warmPeers bool // peers are not measured cold
 }
 
 // OpenDevice returns a runner on the CUDA device with that ordinal. The error

@@ -211,9 +211,11 @@ func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, 
 // ties open, so that its values are held against ours and the indices of its
 // stable sort; a difference wraps ErrWrong.
 func measureDevicePeer[T topk.Float](ctx context.Context, r *DeviceRunner, p *Peer, b *deviceBatch[T], results []Result) error {
-	var conditions []Condition
+	conditions := []Condition{}
 	for _, result := range results {
-		conditions = append(conditions, Condition{result.Mode, result.Cache})
+		if result.Cache == Warm || !r.warmPeers {
+			conditions = append(conditions, Condition{result.Mode, result.Cache})
+		}
 	}
 	request := map[string]any{
 		"iters": r.Iters, "budget_s": r.Budget.Seconds(), "conditions": conditions, "cold_buffers": r.coldBuffers(b.c),
@@ -243,10 +245,12 @@ func measureDevicePeer[T topk.Float](ctx context.Context, r *DeviceRunner, p *Pe
 		}
 	}
 	for i := range results {
-		condition := conditions[i].String()
-		peer, ok := answer.Times[condition]
+		condition := Condition{results[i].Mode, results[i].Cache}
+		peer, ok := answer.Times[condition.String()]
 		if !ok {
-			r.note(fmt.Sprintf("%s was not measured, %s: %s", p.Name, condition, answer.Failed[condition]))
+			if slices.Contains(conditions, condition) {
+				r.note(fmt.Sprintf("%s was not measured, %v: %s", p.Name, condition, answer.Failed[condition.String()]))
+			}
 			continue
 		}
 		peer.Version, peer.Method, peer.DType = p.Version, answer.Method, DType(answer.DType)

@@ -110,17 +110,26 @@ func deviceCaption(r bench.Record) []string {
 		return []string{"us of a call over the batch, graph replay, warm, unless it says otherwise", floor}
 	}
 	cases := byCase(r.Results)
+	return append(deviceFacts(cases), fmt.Sprintf("us of a call over the batch, %s, %s, unless it says otherwise", cases[0].Mode, cases[0].Cache), floor)
+}
+
+// deviceFacts say what the columns of a GPU's cases mean, and what all of the
+// cases have in common.
+func deviceFacts(cases []deviceCase) []string {
 	reference := "none; --against torch fills that column, with a python3 that has it"
-	if i := slices.IndexFunc(r.Results, func(r bench.Result) bool { return r.Reference != "" }); i >= 0 {
-		reference = r.Results[i].Reference
+	if i := slices.IndexFunc(cases, func(c deviceCase) bool { return c.Reference != "" }); i >= 0 {
+		reference = cases[i].Reference
 	}
 	return []string{
 		strings.Join(constants(deviceColumns, cases), "; "),
 		"reference: " + reference,
-		fmt.Sprintf("us of a call over the batch, %s, %s, unless it says otherwise", cases[0].Mode, cases[0].Cache),
-		floor,
 		"cold: each call has its own logits, four caches of them together; eager: launches from Go",
 	}
+}
+
+// matrixOf returns the cases that were measured under all conditions.
+func matrixOf(results []bench.Result) []deviceCase {
+	return slices.DeleteFunc(byCase(results), func(c deviceCase) bool { return len(c.conditions) < len(bench.Conditions()) })
 }
 
 // reported is what an acceptance measures without a bar.

@@ -66,6 +66,10 @@ func document(format string, record bench.Record) string {
 		for _, line := range reported(record) {
 			b.WriteString(line + "\n")
 		}
+		if shown := matrixOf(record.Results); record.GPU != nil && len(shown) > 0 {
+			fmt.Fprintf(&b, "\n%s\n\n", strings.Join(deviceFacts(shown), "\n"))
+			show(gridOf(deviceColumns, shown))
+		}
 	case record.GPU != nil:
 		show(gridOf(deviceColumns, byCase(record.Results)))
 	default:
