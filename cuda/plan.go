@@ -34,6 +34,7 @@ var planNames = []string{PlanBlock1024, PlanBlock512, PlanCluster, PlanTwoStage,
 // The numbers that plans are made of.
 const (
 	fastK           = 2048 // the largest k of every plan but "any"
+	smallBlockK     = 512  // that of the plan "block512"
 	mergeCandidates = 4096 // candidates that the second stage of the two-stage plan orders at once
 	narrowVocab     = 1 << 16
 	targetStage2    = 500 // candidates a row that the two-stage plan aims to leave for its second stage
@@ -239,8 +240,8 @@ func newPlan(s PlanShape, arch Architecture, o PlanOptions) (Plan, error) {
 	if p.Groups == 0 {
 		p.Groups = groups(s.K, o)
 	}
-	if s.K > fastK && p.Name != PlanAny {
-		return unfit("takes k up to %d, not %d", fastK, s.K)
+	if most := mostK(p.Name); s.K > most {
+		return unfit("takes k up to %d, not %d", most, s.K)
 	}
 	workspaceWords := 0 // 64-bit words a row
 	switch p.Name {
@@ -279,9 +280,20 @@ func newPlan(s PlanShape, arch Architecture, o PlanOptions) (Plan, error) {
 		return unfit("needs %d workspace words for each of %d rows, which overflows", workspaceWords, s.Rows)
 	}
 	p.WorkspaceBytes = 8 * workspaceWords * s.Rows
-	p.ChunkSize = chunkSize(s.Vocab, p.Chunks)
+	p.ChunkSize = chunkSize(s, p.Chunks)
 	p.Kernels = kernelsOf(p, s)
 	return p, nil
+}
+
+// mostK returns the largest k that the plan takes.
+func mostK(name string) int {
+	switch name {
+	case PlanAny:
+		return math.MaxInt32
+	case PlanBlock512:
+		return smallBlockK
+	}
+	return fastK
 }
 
 // groups chooses how many group maxima bound the k-th value.
@@ -316,7 +328,7 @@ func clusterChunks(s PlanShape, arch Architecture) int {
 
 // stage1Chunks chooses into how many chunks the two-stage plan cuts a row.
 func stage1Chunks(s PlanShape, o PlanOptions) int {
-	target := o.TargetCandidates
+	target := min(o.TargetCandidates, mergeCandidates)
 	if target == 0 {
 		target = targetStage2
 	}
@@ -330,12 +342,19 @@ func stage1Chunks(s PlanShape, o PlanOptions) int {
 // chunksFit reports whether each chunk has k logits, and all leave few enough
 // candidates.
 func chunksFit(s PlanShape, chunks int) bool {
-	last := s.Vocab - (chunks-1)*chunkSize(s.Vocab, chunks)
+	last := s.Vocab - (chunks-1)*chunkSize(s, chunks)
 	return chunks <= mergeCandidates/s.K && last >= s.K
 }
 
-// chunkSize returns the logits of every chunk but the last.
-func chunkSize(vocab, chunks int) int { return (vocab + chunks - 1) / chunks }
+// chunkSize returns the logits of every chunk but the last. Chunks begin at whole
+// vectors of 16 bytes of an aligned row.
+func chunkSize(s PlanShape, chunks int) int {
+	if chunks == 1 {
+		return s.Vocab
+	}
+	vector := 16 / s.DType.Bytes()
+	return ((s.Vocab+chunks-1)/chunks + vector - 1) / vector * vector
+}
 
 // kernelsOf lists the launches of a plan.
 func kernelsOf(p Plan, s PlanShape) []Launch {

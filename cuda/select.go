@@ -30,17 +30,9 @@ func Select[T topk.Float](s *Selector, dst topk.Result[T], logits []T, shape top
 	if err := s.usable(); err != nil {
 		return err
 	}
-	if err := shape.Validate(); err != nil {
+	stride, err := checkHost(dst, logits, shape)
+	if err != nil {
 		return err
-	}
-	if need := shape.Rows * shape.K; len(dst.Values) < need || len(dst.Indices) < need {
-		return fmt.Errorf("cuda: room for %d values and %d indices, want rows = %d times k = %d: %w",
-			len(dst.Values), len(dst.Indices), shape.Rows, shape.K, topk.ErrShape)
-	}
-	stride := Shape{Vocab: shape.Vocab, Stride: shape.Stride, Expand: shape.Expand}.stride()
-	if need := span(shape.Rows, shape.Vocab, stride); len(logits) < need {
-		return fmt.Errorf("cuda: %d logits, want %d for rows = %d, vocab = %d, stride = %d: %w",
-			len(logits), need, shape.Rows, shape.Vocab, stride, topk.ErrShape)
 	}
 	if shape.Rows == 0 || shape.K == 0 {
 		return nil
@@ -61,6 +53,24 @@ func Select[T topk.Float](s *Selector, dst topk.Result[T], logits []T, shape top
 		}
 	}
 	return nil
+}
+
+// checkHost reports a shape that is none, or slices too short for it, and returns
+// the elements from one row to the next.
+func checkHost[T topk.Float](dst topk.Result[T], logits []T, shape topk.Shape) (stride int, err error) {
+	if err := shape.Validate(); err != nil {
+		return 0, err
+	}
+	if need := shape.Rows * shape.K; len(dst.Values) < need || len(dst.Indices) < need {
+		return 0, fmt.Errorf("cuda: room for %d values and %d indices, want rows = %d times k = %d: %w",
+			len(dst.Values), len(dst.Indices), shape.Rows, shape.K, topk.ErrShape)
+	}
+	stride = Shape{Vocab: shape.Vocab, Stride: shape.Stride, Expand: shape.Expand}.stride()
+	if need := span(shape.Rows, shape.Vocab, stride); len(logits) < need {
+		return 0, fmt.Errorf("cuda: %d logits, want %d for rows = %d, vocab = %d, stride = %d: %w",
+			len(logits), need, shape.Rows, shape.Vocab, stride, topk.ErrShape)
+	}
+	return stride, nil
 }
 
 // span returns how many elements the rows take.

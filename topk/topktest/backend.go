@@ -1,6 +1,10 @@
 package topktest
 
-import "github.com/ai-kernel-factory/aikf/topk"
+import (
+	"testing"
+
+	"github.com/ai-kernel-factory/aikf/topk"
+)
 
 // Selector selects the top k of a batch; [topk.Selector] is one.
 type Selector[T topk.Float] interface {
@@ -24,6 +28,23 @@ type Engine[T topk.Float] struct {
 	NewSelector func(options topk.Options) Selector[T]
 	NewStream   func(k int, options topk.Options) (Stream[T], error) // nil: not offered
 	Merge       Merge[T]                                             // nil: not offered
+
+	// Slow is set by an engine whose rows take a hundred times what a CPU's
+	// take, such as a simulated machine: it is asked about fewer of them.
+	Slow bool
+}
+
+// pick returns how far a test goes.
+func (e Engine[T]) pick(full, short, slow, slowShort int) int {
+	switch {
+	case e.Slow && testing.Short():
+		return slowShort
+	case e.Slow:
+		return slow
+	case testing.Short():
+		return short
+	}
+	return full
 }
 
 // Backend is an implementation of top-k under test.

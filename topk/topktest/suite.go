@@ -14,7 +14,7 @@ import (
 
 // Run is the conformance suite: it holds the backend to the contract of package
 // topk, to the bit, for all three dtypes. With testing.Short it tries fewer
-// shapes.
+// shapes, and fewer still of an engine that says it is slow.
 func Run(t *testing.T, backend Backend) {
 	t.Run(DType[float32](), func(t *testing.T) { runEngine(t, backend.Float32) })
 	t.Run(DType[topk.Float16](), func(t *testing.T) { runEngine(t, backend.Float16) })
@@ -91,10 +91,7 @@ func edgesOf(rng *rand.Rand, vocab int) []int {
 // testAlphabet tries every row of up to 6 letters, with every k.
 func testAlphabet[T topk.Float](t *testing.T, engine Engine[T]) {
 	alphabet := Alphabet[T]()
-	longest := 6
-	if testing.Short() {
-		longest = 4
-	}
+	longest := engine.pick(6, 4, 3, 2)
 	for vocab := range longest + 1 {
 		rows := 1
 		for range vocab {
@@ -127,11 +124,7 @@ func testAlphabet[T topk.Float](t *testing.T, engine Engine[T]) {
 func testEveryVocab[T topk.Float](t *testing.T, engine Engine[T]) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	names, makers := kindsOf[T]()
-	step := 1
-	if testing.Short() {
-		step = 7
-	}
-	for vocab := 0; vocab <= 1024; vocab += step {
+	for vocab := 0; vocab <= 1024; vocab += engine.pick(1, 7, 19, 67) {
 		kind := vocab % len(names)
 		answers := NewAnswers(makers[kind](rng, vocab))
 		both(engine, func(s Selector[T], smallest bool) {
@@ -149,7 +142,7 @@ func testKinds[T topk.Float](t *testing.T, engine Engine[T]) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	names, makers := kindsOf[T]()
 	vocabs := []int{513, 3000, 50257}
-	if testing.Short() {
+	if testing.Short() || engine.Slow {
 		vocabs = []int{5003}
 	}
 	for kind := range names {
@@ -172,8 +165,8 @@ func testChunkEdges[T topk.Float](t *testing.T, engine Engine[T]) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	names, makers := kindsOf[T]()
 	vocabs := []int{50304}
-	for _, n := range boundaries {
-		vocabs = append(vocabs, n-1, n, n+1)
+	for i := 0; i < len(boundaries); i += engine.pick(1, 1, 2, 4) {
+		vocabs = append(vocabs, boundaries[i]-1, boundaries[i], boundaries[i]+1)
 	}
 	if !testing.Short() {
 		vocabs = append(vocabs, 151936)
@@ -245,7 +238,7 @@ var batches = []struct {
 func testShapes[T topk.Float](t *testing.T, engine Engine[T]) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	names, makers := kindsOf[T]()
-	for kind := range names {
+	for kind := 0; kind < len(names); kind += engine.pick(1, 1, 4, 12) {
 		for _, batch := range batches {
 			if kind > 0 && batch.shape.Vocab > 30000 {
 				continue // one kind is enough: ranking these takes long
@@ -270,7 +263,7 @@ func testPlans[T topk.Float](t *testing.T, engine Engine[T]) {
 		next++
 		return makers[next-1](rng, n)
 	}))
-	for threads := range 5 {
+	for threads := range engine.pick(5, 5, 2, 1) {
 		for _, target := range []int{0, 1, 59, 61, 500, 4500, 1 << 20, math.MaxInt} {
 			options := topk.Options{Threads: threads, TargetCandidates: target}
 			if err := answers.CheckSelect(engine.NewSelector(options), shape, false); err != nil {
@@ -505,10 +498,7 @@ func testBadInput[T topk.Float](t *testing.T, engine Engine[T]) {
 
 // testRandomCases runs the cases of Verify, with a fixed seed.
 func testRandomCases[T topk.Float](t *testing.T, engine Engine[T]) {
-	cases := 100
-	if testing.Short() {
-		cases = 20
-	}
+	cases := engine.pick(100, 20, 30, 10)
 	var counts Counts
 	for n := range cases {
 		rng := rand.New(rand.NewPCG(0, uint64(n)))

@@ -226,6 +226,8 @@ uint32_t sites_end = kRedzone;
 
 Kernel* kernels;
 std::atomic<uint64_t> next_seed{1};
+thread_local uint64_t given_seed;
+thread_local bool seed_given;
 thread_local std::string message;
 
 class Machine {
@@ -692,7 +694,8 @@ int launch(const char* symbol, uint32_t grid, uint32_t block, uint32_t cluster, 
     message = "a grid has 1 to 2^31-1 blocks, whole clusters of at most " + std::to_string(kClusterBlocks);
     return AIKF_SHIM_BAD_LAUNCH;
   }
-  const uint64_t seed = next_seed++;
+  const uint64_t seed = seed_given ? given_seed : next_seed++;
+  seed_given = false;
   std::vector<char> copy(kernel->argument_bytes);
   memcpy(copy.data(), arguments, copy.size());
   Machine here_machine(*kernel, copy.data(), block, cluster, seed);
@@ -724,7 +727,10 @@ int aikf_shim_launch(const char* symbol, unsigned grid, unsigned block, unsigned
 
 const char* aikf_shim_error(void) { return shim::message.c_str(); }
 
-void aikf_shim_seed(unsigned long long seed) { shim::next_seed = seed; }
+void aikf_shim_seed(unsigned long long seed) {
+  shim::given_seed = seed;
+  shim::seed_given = true;
+}
 
 const char* aikf_shim_symbol(unsigned i) {
   const shim::Kernel* kernel = shim::kernels;

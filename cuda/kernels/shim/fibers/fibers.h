@@ -98,8 +98,8 @@ int aikf_shim_launch(const char* symbol, unsigned grid, unsigned block, unsigned
 // Why the last launch of this thread failed; "" if it did not.
 const char* aikf_shim_error(void);
 
-// Makes the next launch order its threads by this seed, the one behind it by
-// seed + 1, and so on. The seed of a launch stands in its error.
+// The next launch of this thread orders its threads by this seed; without it,
+// launches take 1, 2, 3 and so on. The seed stands in the error of a launch.
 void aikf_shim_seed(unsigned long long seed);
 
 // The symbol of the i-th kernel of the library, and null behind the last.

@@ -1,8 +1,7 @@
 // Small kernels that use every operation of ptx.cuh, and kernels that break a
 // rule each. logits holds words, indices and values take words.
-#include "ptx.cuh"
-
 #include "arguments.h"
+#include "ptx.cuh"
 
 namespace {
 
@@ -55,7 +54,7 @@ DEVICE void rotate(const SelectArguments& a) {
 // 16 words a thread.
 KERNEL(operations, 1024, 1) {
   const u32 t = thread_index(), v = in(arguments)[t];
-  u32* to = out(arguments) + 16 * t;
+  u32* to = out(arguments) + 16 * (block_index() * 1024 + t);
   to[0] = ballot(v & 1);
   to[1] = shuffle(v, v >> 8);
   to[2] = shuffle_xor(v, 5);

@@ -1,0 +1,79 @@
+//go:build linux && (amd64 || arm64)
+
+package cuda
+
+import (
+	"testing"
+
+	"github.com/ai-kernel-factory/aikf/cuda/internal/fakedriver"
+	"github.com/ai-kernel-factory/aikf/topk/topktest"
+)
+
+// fake has the test's devices come from the fake driver.
+func fake(t testing.TB) *fakedriver.Library {
+	t.Helper()
+	return useFake(t, fakedriver.Build(t))
+}
+
+// standIn is fake with kernels that are stable sorts.
+func standIn(t testing.TB) *fakedriver.Library {
+	t.Helper()
+	library := fake(t)
+	library.Set("standin", 1)
+	return library
+}
+
+func useFake(t testing.TB, path string) *fakedriver.Library {
+	t.Helper()
+	library := fakedriver.Load(t, path)
+	real := driverPath
+	driverPath = path
+	t.Cleanup(func() { driverPath = real })
+	return library
+}
+
+// open opens a device, which is closed at the end of the test.
+func open(t testing.TB, ordinal int) *Device {
+	t.Helper()
+	d, err := Open(ordinal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// The host path gives the answers of the contract, whatever the plan.
+func TestHostPathConformance(t *testing.T) {
+	for _, name := range append([]string{""}, planNames...) {
+		t.Run("plan "+name, func(t *testing.T) {
+			library := standIn(t)
+			d := open(t, 0)
+			options := Options{}
+			if name != "" {
+				options.Plan = &Plan{Name: name}
+			}
+			slow := name != "" || testing.Short()
+			t.Run("host", func(t *testing.T) { topktest.Run(t, hostBackend(t, d, options, slow)) })
+			t.Run("device", func(t *testing.T) { topktest.Run(t, deviceBackend(t, d, options, slow)) })
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n := library.Live(); n != 0 {
+				t.Errorf("%d things are left after Close", n)
+			}
+		})
+	}
+}
+
+// So does the whole path, down to the kernels, which run on the CPU.
+func TestKernelConformance(t *testing.T) {
+	fake(t)
+	d := open(t, 0)
+	for _, symbol := range kernelSymbols() {
+		if _, ok := d.kernels[symbol]; !ok {
+			t.Skipf("the sources have no %s", symbol)
+		}
+	}
+	topktest.Run(t, hostBackend(t, d, Options{}, true))
+}

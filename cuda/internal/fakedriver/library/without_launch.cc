@@ -1,0 +1,3 @@
+// A driver that lacks a function.
+#define cuLaunchKernelEx removed
+#include "driver.cc"
