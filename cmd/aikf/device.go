@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/topk"
 )
 
 // deviceChoice is the value of --device: auto, cpu, cuda or cuda:N.
@@ -65,4 +66,46 @@ func planFlag(name string) error {
 		}
 	}
 	return usageErrorf("--plan %s, want one of %s", quote(name), strings.Join(names, ", "))
+}
+
+// gpu is a device that selects rows of host memory. Nil stands for the CPU.
+type gpu struct {
+	device            *cuda.Device
+	largest, smallest *cuda.Selector
+}
+
+// openGPU opens the device. target overrides the candidates that a plan aims at.
+func openGPU(ordinal, target int) (*gpu, error) {
+	device, err := cuda.Open(ordinal)
+	if err != nil {
+		return nil, err
+	}
+	g := &gpu{device: device}
+	if g.largest, err = device.NewSelector(cuda.Options{TargetCandidates: target}); err == nil {
+		g.smallest, err = device.NewSelector(cuda.Options{TargetCandidates: target, Smallest: true})
+	}
+	if err != nil {
+		return nil, errors.Join(err, device.Close())
+	}
+	return g, nil
+}
+
+// close gives the device back, and with it what it made.
+func (g *gpu) close() error {
+	if g == nil {
+		return nil
+	}
+	return g.device.Close()
+}
+
+// selectOn selects on the GPU or, if that is nil, by the selector, whose options
+// say which order is asked for.
+func selectOn[T topk.Float](g *gpu, selector *topk.Selector[T], dst topk.Result[T], logits []T, shape topk.Shape) error {
+	switch {
+	case g == nil:
+		return selector.Select(dst, logits, shape)
+	case selector.Options.Smallest:
+		return cuda.Select(g.smallest, dst, logits, shape)
+	}
+	return cuda.Select(g.largest, dst, logits, shape)
 }
