@@ -109,6 +109,10 @@ func measureDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, c
 		if len(asked) == 0 {
 			continue
 		}
+		if n := r.coldBuffers(c); cache == Cold && n > mostBuffers {
+			r.note(fmt.Sprintf("%v: cold was not measured: it takes %d buffers to fill the cache, more than %d", c, n, mostBuffers))
+			continue
+		}
 		measured, err := b.measure(ctx, cache, asked)
 		if err != nil {
 			return nil, fmt.Errorf("%v: %w", c, err)
@@ -217,6 +221,9 @@ func (r *DeviceRunner) coldBuffers(c Case) int {
 	bytes := c.DType.Bytes() * c.Batch * c.Vocab
 	return max(2, (4*r.device.properties().L2Bytes+bytes-1)/bytes)
 }
+
+// mostBuffers bounds the buffers of a cold case, and so the nodes of a graph.
+const mostBuffers = 1 << 16
 
 // rotation is device memory that calls rotate over: buffers of logits, with
 // results of their own. Buffer i holds input i modulo the number of inputs.

@@ -131,7 +131,9 @@ func profileDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (
 		all += part.US
 	}
 	for i := range p.Parts {
-		p.Parts[i].Share = significant(p.Parts[i].US / all)
+		if all > 0 {
+			p.Parts[i].Share = significant(p.Parts[i].US / all)
+		}
 	}
 	return p, nil
 }

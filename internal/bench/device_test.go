@@ -378,7 +378,7 @@ func TestDeviceAccept(t *testing.T) {
 	if err := r.Accept(t.Context(), bars, &record, func(_, total int, _ Case) { done++ }); err != nil {
 		t.Fatal(err)
 	}
-	if done != 3 || len(record.Results) != 4 {
+	if done != 3 || len(record.Results) != 7 {
 		t.Errorf("%d cases, %d results: shared ones are measured once", done, len(record.Results))
 	}
 	// The read floor of the run, 20, is above the table's, so that 39 and 4 move.
