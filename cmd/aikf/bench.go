@@ -264,6 +264,9 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
 		return runner.Measure(ctx, c, conditions)
 	})
+	if err == nil && len(record.Results) == 0 {
+		err = usageErrorf("bench: %s", strings.Join(runner.Notes, "; "))
+	}
 	return err
 }
 
