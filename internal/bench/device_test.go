@@ -20,6 +20,7 @@ import (
 type handDevice struct {
 	memory    []*handMemory
 	recording *[]func() error
+	l2Bytes   int
 	callUS    float64 // of a selection; others take half of it
 	spentUS   float64
 	live      int // allocations, selectors and graphs that are not closed
@@ -38,7 +39,7 @@ type handMemory struct {
 
 func (d *handDevice) properties() cuda.Properties {
 	return cuda.Properties{
-		Name: "Hand 1", Ordinal: 2, Major: 9, Multiprocessors: 132, L2Bytes: 1 << 20, MemoryBytes: 1 << 30,
+		Name: "Hand 1", Ordinal: 2, Major: 9, Multiprocessors: 132, L2Bytes: d.l2Bytes, MemoryBytes: 1 << 30,
 		DriverVersion: 12080, ClockKHz: 2_000_000,
 	}
 }
@@ -220,7 +221,7 @@ func (s *handSelector) selectPhases(logits cuda.Logits, shape cuda.Shape, result
 
 // onHand returns a runner on a GPU of tests.
 func onHand() (*DeviceRunner, *handDevice) {
-	d := &handDevice{callUS: 40}
+	d := &handDevice{callUS: 40, l2Bytes: 1 << 20}
 	return &DeviceRunner{Runner: Runner{Iters: 2, Budget: time.Millisecond, Seed: 1, Real: RealLogits()}, device: d}, d
 }
 

@@ -268,3 +268,65 @@ func TestPythons(t *testing.T) {
 		t.Errorf("%v holds %s %d times", pythons, name, n)
 	}
 }
+
+// TestPeerScriptOnDevice runs the bundled script as on a GPU, with a torch of
+// tests.
+func TestPeerScriptOnDevice(t *testing.T) {
+	pythons := Pythons()
+	if len(pythons) == 0 {
+		t.Skip("there is no python3")
+	}
+	folder, err := filepath.Abs(filepath.Join("testdata", "handtorch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PYTHONPATH", folder)
+	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+	for _, test := range []struct {
+		name, manner, method string
+		conditions           int // that are measured
+	}{
+		{"torch", "", "torch.topk(x, k, sorted=True)", 3},
+		{"torch", "uncapturable", "torch.topk(x, k, sorted=True)", 1},
+		{"python:handpeer:top_k", "", "handpeer.top_k(x, k)", 3},
+	} {
+		t.Setenv("HANDTORCH", test.manner)
+		peer, err := StartPeer(t.Context(), test.name, "cuda:2", pythons[:1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		for _, dtype := range []DType{Float32, Float16, BFloat16} {
+			r, d := onHand()
+			r.Peers, d.l2Bytes = []*Peer{peer}, 20_000
+			c := Case{Work: TopK, Source: Random, Batch: 2, Vocab: 1000, TopK: 20, DType: dtype}
+			results, err := r.Measure(t.Context(), c, Conditions())
+			if err != nil {
+				t.Fatal(err)
+			}
+			measured := 0
+			for _, result := range results {
+				p, ok := result.Peers[test.name]
+				if !ok {
+					continue
+				}
+				measured++
+				if field, value := result.invalid(); field != "" || !p.ValuesEqual || !p.IndicesEqual || p.SortEqual != (test.name == "torch") || p.Method != test.method || p.DType != dtype {
+					t.Errorf("%s: %+v (%s %v)", dtype, p, field, value)
+				}
+			}
+			if measured != test.conditions {
+				t.Errorf("%s %s, %s: %d conditions measured, want %d; %q", test.name, test.manner, dtype, measured, test.conditions, r.Notes)
+			}
+		}
+	}
+	for manner, name := range map[string]string{"blind": "torch", "": "python:handpeer:fast"} {
+		t.Setenv("HANDTORCH", manner)
+		if _, err := StartPeer(t.Context(), name, "cuda:2", pythons[:1]); !errors.Is(err, ErrNoPeer) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	if _, err := StartPeer(t.Context(), "numpy", "cuda:2", pythons[:1]); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("numpy on a GPU: error %v", err)
+	}
+}
