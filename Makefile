@@ -61,6 +61,40 @@ $(GENERATED:%=generate-%): generate-%:
 generate-check: generate
 	git diff --exit-code -- internal/cpu/simd
 
+# The kernels for GPUs, compiled by a pinned NVRTC, which needs no GPU. Python's
+# pip brings it; nothing of its package is used but the library.
+NVRTC := .build/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12
+
+.PHONY: nvrtc
+nvrtc: $(NVRTC)
+
+$(NVRTC): cuda/kernels/build/requirements.txt
+	python3 -m pip --disable-pip-version-check install --quiet --no-deps --upgrade \
+		--root-user-action ignore --only-binary :all: --require-hashes -r $< --target .build/nvrtc
+	touch $@
+
+.PHONY: kernels
+kernels: nvrtc
+	go run ./cuda/kernels/build -nvrtc $(NVRTC)
+
+.PHONY: kernels-check
+kernels-check: nvrtc
+	go run ./cuda/kernels/build -nvrtc $(NVRTC) -check
+
+# A second opinion on the kernels' sources: another compiler, all warnings on.
+CLANG ?= clang-19
+
+.PHONY: kernels-clang
+kernels-clang:
+	@for source in cuda/kernels/*.cu; do
+		for target in sm_80 sm_90; do
+			echo "$(CLANG), $$target: $$source"
+			$(CLANG) -x cuda --cuda-device-only --cuda-gpu-arch=$$target -Xclang -target-feature -Xclang +ptx80 \
+				-nocudainc -nocudalib -include cuda/kernels/build/clang.h -std=c++17 -ffp-contract=off -O2 \
+				-Wall -Wextra -Wno-unused-parameter -Werror -S -o /dev/null $$source
+		done
+	done
+
 # Every native fuzz target, one after the other.
 .PHONY: fuzz
 fuzz:
@@ -121,6 +155,8 @@ install-ci-deps:
 	command -v gcc > /dev/null || missing+=(gcc libc6-dev)
 	command -v qemu-aarch64 qemu-s390x > /dev/null || missing+=(qemu-user)
 	command -v aarch64-linux-gnu-as > /dev/null || missing+=(binutils-aarch64-linux-gnu)
+	command -v $(CLANG) > /dev/null || missing+=($(CLANG))
+	python3 -m pip --version > /dev/null 2>&1 || missing+=(python3-pip)
 	if (($${#missing[@]})); then
 		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo
 		$$sudo apt-get update -q

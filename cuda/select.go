@@ -10,9 +10,6 @@ import (
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
-// partBytes is about how much of the logits is on the device at a time.
-const partBytes = 256 << 20
-
 // lane is what one call of Select works with: a stream, and device memory that
 // grows to the largest call.
 type lane struct {
@@ -46,7 +43,7 @@ func Select[T topk.Float](s *Selector, dst topk.Result[T], logits []T, shape top
 		values: unsafe.Pointer(unsafe.SliceData(dst.Values)), indices: dst.Indices,
 		logits: unsafe.Pointer(unsafe.SliceData(logits)), dtype: dtypeOf[T](), shape: shape, stride: stride,
 	}
-	atOnce := max(1, partBytes/max(stride*part.dtype.Bytes(), 1))
+	atOnce := max(1, s.partBytes/max(stride*part.dtype.Bytes(), 1))
 	for first := 0; first < shape.Rows; first += atOnce {
 		if err := l.run(s, part.rows(first, min(first+atOnce, shape.Rows))); err != nil {
 			return err

@@ -3,7 +3,6 @@ package cuda
 import (
 	"fmt"
 	"math"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -120,6 +119,8 @@ type Selector struct {
 	last    atomic.Pointer[loadedPlan]
 	calls   sync.Pool // of *deviceCall
 
+	partBytes int // of logits that Select has on the device at a time, about
+
 	mutex sync.Mutex
 	idle  []*lane
 }
@@ -142,7 +143,7 @@ type deviceCall struct {
 
 // NewSelector returns a Selector. Options out of range are an error.
 func (d *Device) NewSelector(options Options) (*Selector, error) {
-	s := &Selector{options: options, planned: options.planOptions()}
+	s := &Selector{options: options, planned: options.planOptions(), partBytes: 256 << 20}
 	if options.Dependent && d.architecture.Major < clusterMajor {
 		return nil, fmt.Errorf("cuda: device %d: programmatic dependent launch on compute capability %d.%d, want %d.0 or later: %w",
 			d.properties.Ordinal, d.architecture.Major, d.architecture.Minor, clusterMajor, ErrUnsupported)
@@ -277,22 +278,13 @@ func (d *Device) checkPointers(logits Logits, shape Shape, result Result) error 
 // made current on the thread for the length of the call.
 func (d *Device) launch(launch *driver.Launch, kernel driver.Kernel, stream *Stream) error {
 	if !stream.isDefault() && !d.bindsContext.Load() {
-		code := d.library.Launch(launch, kernel, stream.handle)
-		if code == driver.Success {
-			return nil
-		}
-		if code != driver.InvalidContext {
-			return d.check(d.library.LaunchError(code))
+		err := d.library.Launch(launch, kernel, stream.handle)
+		if err == nil || driver.CodeOf(err) != driver.InvalidContext {
+			return d.check(err)
 		}
 		d.bindsContext.Store(true)
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := d.library.Push(d.context); err != nil {
-		return d.check(err)
-	}
-	defer d.library.Pop()
-	return d.check(d.library.LaunchError(d.library.Launch(launch, kernel, stream.handle)))
+	return d.check(d.library.LaunchIn(d.context, launch, kernel, stream.handle))
 }
 
 // plan returns the plan for the shape, which is made when it is first asked

@@ -14,6 +14,9 @@ type Launch struct {
 	attributes [2]launchAttribute
 	parameters [1]unsafe.Pointer
 	arguments  [4]uintptr
+	context    [1]uintptr // argument of a push
+	pop        [1]uintptr // argument of a pop
+	popped     Context
 }
 
 // launchConfig is a CUlaunchConfig.
@@ -39,6 +42,7 @@ func NewLaunch(argument unsafe.Pointer) *Launch {
 	l.config.attributes = &l.attributes[0]
 	l.arguments[0] = uintptr(unsafe.Pointer(&l.config)) // heap memory does not move
 	l.arguments[2] = uintptr(unsafe.Pointer(&l.parameters[0]))
+	l.pop[0] = uintptr(unsafe.Pointer(&l.popped))
 	return l
 }
 
@@ -65,17 +69,28 @@ func (l *Launch) attribute(id uint32) *launchAttribute {
 }
 
 // Launch puts the kernel into the stream. The context is that of the stream; a
-// default stream, which is below 3, takes the current one.
-func (l *Library) Launch(launch *Launch, kernel Kernel, stream Stream) Code {
+// default stream takes the current one.
+func (l *Library) Launch(launch *Launch, kernel Kernel, stream Stream) error {
 	launch.config.stream = stream
 	launch.arguments[1] = uintptr(kernel)
 	code := call(l.address[cuLaunchKernelEx], launch.arguments[:]...)
 	runtime.KeepAlive(launch)
-	return code
+	return l.result(cuLaunchKernelEx, code)
 }
 
-// LaunchError turns the result of Launch into an error.
-func (l *Library) LaunchError(code Code) error { return l.result(cuLaunchKernelEx, code) }
+// LaunchIn is Launch while the context is the current one of this OS thread.
+func (l *Library) LaunchIn(context Context, launch *Launch, kernel Kernel, stream Stream) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	launch.context[0] = uintptr(context)
+	if code := call(l.address[cuCtxPushCurrent], launch.context[:]...); code != Success {
+		return l.result(cuCtxPushCurrent, code)
+	}
+	err := l.Launch(launch, kernel, stream)
+	call(l.address[cuCtxPopCurrent], launch.pop[:]...)
+	runtime.KeepAlive(launch)
+	return err
+}
 
 // ActiveClusters returns how many clusters of the configured launch fit the
 // device of the current context at once.
@@ -84,4 +99,10 @@ func (l *Library) ActiveClusters(launch *Launch, kernel Kernel) (int, error) {
 	err := l.call(cuOccupancyMaxActiveClusters, uintptr(unsafe.Pointer(&n)), uintptr(kernel), launch.arguments[0])
 	runtime.KeepAlive(launch)
 	return int(n), err
+}
+
+// Addresses returns the CUlaunchConfig and the array of parameters, for a call
+// of the driver from elsewhere.
+func (l *Launch) Addresses() (config, parameters unsafe.Pointer) {
+	return unsafe.Pointer(&l.config), unsafe.Pointer(&l.parameters[0])
 }

@@ -101,3 +101,6 @@ var symbols = [functions]string{
 	cuEventSynchronize:           "cuEventSynchronize",
 	cuEventElapsedTime:           "cuEventElapsedTime",
 }
+
+// Symbols lists the functions that Open looks for.
+func Symbols() []string { return symbols[:] }

@@ -3,9 +3,12 @@
 package fakedriver
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"unsafe"
 
+	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
 	"github.com/ebitengine/purego"
 )
 
@@ -19,7 +22,7 @@ type Library struct {
 	live         func() int64
 	foreign      func(device int32) uintptr
 	destroy      func(stream uintptr)
-	timeLaunches func(n int64, config, kernel, parameters unsafe.Pointer) float64
+	timeLaunches func(n int64, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64
 }
 
 // Load loads the library at the path. Its settings are those of a sound driver
@@ -41,6 +44,20 @@ func Load(t testing.TB, path string) *Library {
 	l.reset()
 	t.Cleanup(l.reset)
 	return l
+}
+
+// LoadCopy loads a library of its own, which package driver has not seen yet.
+func LoadCopy(t testing.TB, path string) *Library {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("fakedriver: %v", err)
+	}
+	path = filepath.Join(t.TempDir(), driver.Path)
+	if err := os.WriteFile(path, content, 0o755); err != nil {
+		t.Fatalf("fakedriver: %v", err)
+	}
+	return Load(t, path)
 }
 
 // Set changes a setting; driver.cc lists them.
@@ -65,6 +82,6 @@ func (l *Library) ForeignStream(t testing.TB, device int) uintptr {
 }
 
 // TimeLaunches returns the nanoseconds of a launch from C.
-func (l *Library) TimeLaunches(n int, config, kernel, parameters unsafe.Pointer) float64 {
+func (l *Library) TimeLaunches(n int, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64 {
 	return l.timeLaunches(int64(n), config, kernel, parameters)
 }

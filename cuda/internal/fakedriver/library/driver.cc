@@ -241,13 +241,21 @@ extern "C" {
 
 // For tests: settings, failures and counts.
 
+// Forgets everything, also what was left over.
 void fakecuda_reset() {
   std::lock_guard<std::recursive_mutex> lock(guard);
   settings.clear();
   discards = false;
   failures.clear();
   calls.clear();
-  for (auto& c : contexts) c.fault = SUCCESS;
+  for (auto& c : contexts) c.fault = SUCCESS, c.retained = 0;
+  for (auto& m : memory) munmap(reinterpret_cast<void*>(m.first), m.second.mapped);
+  memory.clear();
+  streams.clear();
+  graphs.clear();
+  ready.clear();
+  events.clear();
+  images.clear();
 }
 
 void fakecuda_set(const char* name, long long value) {
@@ -286,8 +294,7 @@ Stream* fakecuda_foreign_stream(int device) {
 
 void fakecuda_destroy_foreign(Stream* s) {
   std::lock_guard<std::recursive_mutex> lock(guard);
-  streams.erase(s);
-  delete s;
+  if (streams.erase(s)) delete s;
 }
 
 int cuLaunchKernelEx(const LaunchConfig*, Kernel*, void**, void**);

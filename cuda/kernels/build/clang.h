@@ -1,0 +1,27 @@
+// What NVRTC knows by itself and clang without a CUDA SDK does not: just the
+// names that ptx.cuh uses, by the builtins that they stand for.
+#pragma once
+
+#define __device__ __attribute__((device))
+#define __global__ __attribute__((global))
+#define __shared__ __attribute__((shared))
+#define __forceinline__ __inline__ __attribute__((always_inline))
+#define __launch_bounds__(...) __attribute__((launch_bounds(__VA_ARGS__)))
+#define __grid_constant__  // a promise for the optimiser, which clang 19 does not know
+#include <__clang_cuda_builtin_vars.h>
+
+#define __syncwarp() __nvvm_bar_warp_sync(-1)
+#define __ballot_sync(mask, p) (unsigned)__nvvm_vote_ballot_sync(mask, p)
+#define __reduce_add_sync(mask, v) __nvvm_redux_sync_add(v, mask)
+#define __reduce_max_sync(mask, v) __nvvm_redux_sync_umax(v, mask)
+#define __popc(v) __builtin_popcount(v)
+#define __ffs(v) __builtin_ffs(v)
+#define atomicAdd(at, v) __atomic_fetch_add(at, v, __ATOMIC_RELAXED)
+
+__device__ __forceinline__ unsigned __shfl_sync(unsigned mask, unsigned v, unsigned lane) { return __nvvm_shfl_sync_idx_i32(mask, v, lane, 31); }
+__device__ __forceinline__ unsigned __shfl_up_sync(unsigned mask, unsigned v, unsigned lanes) { return __nvvm_shfl_sync_up_i32(mask, v, lanes, 0); }
+__device__ __forceinline__ unsigned __shfl_xor_sync(unsigned mask, unsigned v, unsigned lanes) { return __nvvm_shfl_sync_bfly_i32(mask, v, lanes, 31); }
+__device__ __forceinline__ unsigned long long __shfl_xor_sync(unsigned mask, unsigned long long v, unsigned lanes) {
+  unsigned low = v, high = v >> 32;
+  return (unsigned long long)__shfl_xor_sync(mask, high, lanes) << 32 | __shfl_xor_sync(mask, low, lanes);
+}

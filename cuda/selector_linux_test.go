@@ -1,0 +1,319 @@
+//go:build linux && (amd64 || arm64)
+
+package cuda
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"runtime/debug"
+	"testing"
+
+	"github.com/ai-kernel-factory/aikf/topk"
+	"github.com/ai-kernel-factory/aikf/topk/topktest"
+)
+
+// What is wrong with a call is an error with its numbers, and nothing is
+// launched.
+func TestBadCalls(t *testing.T) {
+	library := standIn(t)
+	d := open(t, 0)
+	s, stream, _ := smallCall(t, d)
+	b, err := d.Allocate(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := b.Pointer()
+	good := Shape{Rows: 2, Vocab: 1000, K: 50}
+	to := Result{Values: p + 8192, Indices: p + 16384}
+	with := func(change func(s *Shape)) Shape {
+		shape := good
+		change(&shape)
+		return shape
+	}
+	launches := library.Calls("cuLaunchKernelEx")
+	for _, bad := range []struct {
+		name     string
+		logits   Logits
+		shape    Shape
+		to       Result
+		sentinel error
+		words    []string
+	}{
+		{"rows negative", Logits{p, BFloat16}, with(func(s *Shape) { s.Rows = -3 }), to, topk.ErrShape, []string{"rows = -3"}},
+		{"vocab negative", Logits{p, BFloat16}, with(func(s *Shape) { s.Vocab = -7 }), to, topk.ErrShape, []string{"-7"}},
+		{"k negative", Logits{p, BFloat16}, with(func(s *Shape) { s.K = -1 }), to, topk.ErrShape, []string{"-1"}},
+		{"k past vocab", Logits{p, BFloat16}, with(func(s *Shape) { s.K = 1001 }), to, topk.ErrShape, []string{"1001", "1000"}},
+		{"stride", Logits{p, BFloat16}, with(func(s *Shape) { s.Stride = 999 }), to, topk.ErrShape, []string{"999", "1000"}},
+		{"overflow", Logits{p, BFloat16}, with(func(s *Shape) { s.Stride = math.MaxInt / 2; s.Rows = 5 }), to, topk.ErrShape, []string{"overflows"}},
+		{"too many rows", Logits{p, BFloat16}, with(func(s *Shape) { s.Rows = math.MaxInt32 + 1; s.Expand = true }), to, ErrUnsupported, []string{"2147483648"}},
+		{"dtype", Logits{p, 3}, good, to, topk.ErrDType, []string{"dtype 3"}},
+		{"no logits", Logits{0, BFloat16}, good, to, topk.ErrShape, []string{"logits"}},
+		{"no values", Logits{p, BFloat16}, good, Result{Indices: p}, topk.ErrShape, []string{"values"}},
+		{"no indices", Logits{p, BFloat16}, good, Result{Values: p}, topk.ErrShape, []string{"indices"}},
+		{"odd logits", Logits{p + 1, BFloat16}, good, to, topk.ErrShape, []string{"aligned to 2"}},
+		{"odd float32", Logits{p + 2, Float32}, good, to, topk.ErrShape, []string{"aligned to 4"}},
+		{"odd indices", Logits{p, BFloat16}, good, Result{Values: p, Indices: p + 4, Index64: true}, topk.ErrShape, []string{"aligned to 8"}},
+		{"odd row k", Logits{p, BFloat16}, with(func(s *Shape) { s.RowK = p + 2 }), to, topk.ErrShape, []string{"row k", "aligned to 4"}},
+		{"odd lengths", Logits{p, BFloat16}, with(func(s *Shape) { s.RowLengths = p + 2 }), to, topk.ErrShape, []string{"row lengths"}},
+		{"result stride", Logits{p, BFloat16}, good, Result{Values: p, Indices: p, Stride: 49}, topk.ErrShape, []string{"49", "50"}},
+		{"result overflow", Logits{p, BFloat16}, good, Result{Values: p, Indices: p, Stride: math.MaxInt}, topk.ErrShape, []string{"overflows"}},
+		{"no workspace", Logits{p, BFloat16}, with(func(s *Shape) { s.Vocab = 3000; s.K = 2049 }), to, ErrWorkspace, []string{"65536 bytes", "got 0"}},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			wantError(t, s.SelectDevice(stream, bad.logits, bad.shape, bad.to, Workspace{}), bad.sentinel, bad.words...)
+		})
+	}
+	wide := Shape{Rows: 2, Vocab: 3000, K: 2049}
+	bytes, err := s.WorkspaceBytes(wide, Float32)
+	if err != nil || bytes != 2*4096*8 {
+		t.Errorf("workspace of %d bytes, %v", bytes, err)
+	}
+	wantError(t, s.SelectDevice(stream, Logits{p, Float32}, wide, to, Workspace{p, bytes - 1}), ErrWorkspace, "65536", "65535")
+	wantError(t, s.SelectDevice(stream, Logits{p, Float32}, wide, to, Workspace{p + 4, bytes}), topk.ErrShape, "workspace", "aligned")
+	wantError(t, s.SelectDevice(nil, Logits{p, Float32}, good, to, Workspace{}), ErrClosed, "stream")
+	wantError(t, CopyToDevice(stream, b, 1<<20-3, []int32{1}), topk.ErrShape, "4 bytes", "1048573")
+	wantError(t, CopyToHost(stream, []int32{1}, b, -1), topk.ErrShape, "-1")
+	_, err = d.Allocate(-1)
+	wantError(t, err, topk.ErrShape, "-1")
+	for _, o := range []Options{
+		{Plan: &Plan{Name: "fastest"}}, {Plan: &Plan{Groups: 100}}, {Plan: &Plan{Chunks: -1}}, {TargetCandidates: -1},
+	} {
+		_, err := d.NewSelector(o)
+		wantError(t, err, ErrUnsupported)
+	}
+	if n := library.Calls("cuLaunchKernelEx") - launches; n != 0 {
+		t.Errorf("%d launches by calls that were refused", n)
+	}
+}
+
+// Without rows or results nothing is launched, and no memory is asked for.
+func TestNoWork(t *testing.T) {
+	library := standIn(t)
+	d := open(t, 0)
+	s, stream, _ := smallCall(t, d)
+	for _, shape := range []Shape{{}, {Rows: 5, Vocab: 100}, {Vocab: 100, K: 10}, {Rows: 5}} {
+		if err := s.SelectDevice(stream, Logits{}, shape, Result{}, Workspace{}); err != nil {
+			t.Errorf("%+v: %v", shape, err)
+		}
+		if err := d.ReadFloor(stream, Logits{}, Shape{Rows: shape.Rows}, 0); err != nil {
+			t.Errorf("%+v: %v", shape, err)
+		}
+	}
+	if n := library.Calls("cuLaunchKernelEx"); n != 0 {
+		t.Errorf("%d launches", n)
+	}
+}
+
+// Programmatic dependent launch needs compute capability 9.0.
+func TestDependent(t *testing.T) {
+	library := standIn(t)
+	d := open(t, 0)
+	s, err := d.NewSelector(Options{Dependent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, stream := bufferAndStream(t, d, 4096)
+	p := b.Pointer()
+	if err := s.SelectDevice(stream, Logits{p, Float32}, Shape{Rows: 1, Vocab: 10, K: 2}, Result{Values: p + 256, Indices: p + 512}, Workspace{}); err != nil {
+		t.Error(err)
+	}
+	library.Set("major", 8)
+	_, err = open(t, 0).NewSelector(Options{Dependent: true})
+	wantError(t, err, ErrUnsupported, "8.0", "9.0")
+}
+
+func bufferAndStream(t testing.TB, d *Device, bytes int) (*Buffer, *Stream) {
+	t.Helper()
+	b, err := d.Allocate(bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := d.NewStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, stream
+}
+
+// A call allocates nothing, whatever the stream, also for the host's slices.
+func TestNoAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates, and lets a sync.Pool forget")
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection would empty the pools
+	library := standIn(t)
+	library.Set("discard", 1)
+	d := open(t, 0)
+	_, _, call := smallCall(t, d)
+	shapes, stream, _ := smallCall(t, d)
+	b, err := d.Allocate(1 << 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, vocab := b.Pointer(), 1000
+	defaultStream, err := d.ForeignStream(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func() error{
+		"one shape": call,
+		"default stream": func() error {
+			return shapes.SelectDevice(defaultStream, Logits{p, Float32}, Shape{Rows: 2, Vocab: 500, K: 5}, Result{Values: p, Indices: p}, Workspace{})
+		},
+		"shapes in turns": func() error {
+			vocab ^= 1
+			return shapes.SelectDevice(stream, Logits{p, Float32}, Shape{Rows: 2, Vocab: vocab, K: 5}, Result{Values: p, Indices: p}, Workspace{})
+		},
+	} {
+		for range 3 {
+			if err := call(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := testing.AllocsPerRun(100, func() { err = errors.Join(err, call()) }); n != 0 || err != nil {
+			t.Errorf("%s: %v allocations a call, %v", name, n, err)
+		}
+	}
+}
+
+// Many goroutines, streams and shapes share one Selector.
+func TestConcurrentStreams(t *testing.T) {
+	standIn(t)
+	testConcurrentStreams(t, open(t, 0), 8, 40)
+}
+
+// A graph selects from what is in memory when it is launched.
+func TestGraph(t *testing.T) {
+	standIn(t)
+	testGraph(t, open(t, 0), 200)
+}
+
+// A capture that fails leaves the stream as it was.
+func TestCaptureFails(t *testing.T) {
+	standIn(t)
+	d := open(t, 0)
+	_, stream, call := smallCall(t, d)
+	refused := errors.New("refused")
+	if _, err := stream.Capture(func() error { return errors.Join(call(), refused) }); !errors.Is(err, refused) {
+		t.Errorf("error %v, want that of record", err)
+	}
+	_, err := stream.Capture(func() error { return errors.Join(call(), stream.Synchronize()) })
+	wantCall(t, err, "cuStreamSynchronize", 900)
+	if err := errors.Join(call(), stream.Synchronize()); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	graph, err := stream.Capture(call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(graph.Launch(stream), stream.Synchronize()); err != nil {
+		t.Error(err)
+	}
+}
+
+// The probes read and stamp what they say.
+func TestProbes(t *testing.T) {
+	standIn(t)
+	testProbes(t, open(t, 0))
+}
+
+// Parts of a batch that is larger than what goes to the device at a time.
+func TestBatchInParts(t *testing.T) {
+	standIn(t)
+	d := open(t, 0)
+	s, err := d.NewSelector(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.partBytes = 500
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, shape := range []topk.Shape{
+		{Rows: 7, Vocab: 10, K: 3, Stride: 50, RowK: []int32{1, 2, 3, 0, 3, 2, 1}},
+		{Rows: 21, Vocab: 10, K: 10, RowLengths: []int32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0}},
+		{Rows: 3, Vocab: 1000, K: 7},
+		{Rows: 300, Vocab: 40, K: 7, Expand: true},
+	} {
+		answers := topktest.NewAnswers(topktest.Random(rng, 3000))
+		if err := answers.CheckSelect(&suiteSelector[float32]{ask: Select[float32], forced: s}, shape, false); err != nil {
+			t.Errorf("%+v: %v", shape, err)
+		}
+	}
+}
+
+// A device that has seen many shapes still answers, and keeps few plans.
+func TestManyShapes(t *testing.T) {
+	standIn(t)
+	d := open(t, 0)
+	s, _, _ := smallCall(t, d)
+	for vocab := 1; vocab < 3*mostPlans; vocab++ {
+		if _, err := s.Plan(Shape{Rows: 1, Vocab: vocab, K: 1}, Float32); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(*s.plans.Load()); n == 0 || n > mostPlans+1 {
+		t.Errorf("%d plans are kept", n)
+	}
+}
+
+// BenchmarkLaunch compares SelectDevice with the same launch from C, by a driver
+// whose launches do nothing: the difference is what the host path costs.
+func BenchmarkLaunch(b *testing.B) {
+	library := standIn(b)
+	library.Set("discard", 1)
+	d := open(b, 0)
+	s, stream, call := smallCall(b, d)
+	if err := call(); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("C", func(b *testing.B) {
+		launch, kernel := s.calls.Get().(*deviceCall), s.last.Load().kernels[0]
+		config, parameters := launch.launch.Addresses()
+		ns := library.TimeLaunches(max(b.N, 1000), config, uintptr(kernel), parameters)
+		b.ReportMetric(ns, "ns/op")
+	})
+	b.Run("SelectDevice", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := call(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("SelectDevice/parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if err := call(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	})
+	b.Run("driver", func(b *testing.B) {
+		c := s.calls.Get().(*deviceCall)
+		c.launch.Configure(2, 1024, 1, false)
+		for b.Loop() {
+			if err := d.library.Launch(c.launch, s.last.Load().kernels[0], stream.handle); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	foreign, err := d.ForeignStream(0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("default stream", func(b *testing.B) {
+		buffer, err := d.Allocate(1 << 16)
+		if err != nil {
+			b.Fatal(err)
+		}
+		p := buffer.Pointer()
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := s.SelectDevice(foreign, Logits{p, BFloat16}, Shape{Rows: 2, Vocab: 1000, K: 50}, Result{Values: p, Indices: p}, Workspace{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
