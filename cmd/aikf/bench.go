@@ -140,7 +140,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 		fmt.Fprint(c.err, "\r\x1b[K")
 	}
 	if err != nil {
-		return benchError(ctx, err)
+		return benchError(ctx, "bench", err)
 	}
 	if f.out != "" {
 		if err := writeRecord(f.out, record); err != nil {
@@ -288,14 +288,14 @@ func writeRecord(name string, record bench.Record) error {
 }
 
 // benchError says what kind of failure err is.
-func benchError(ctx context.Context, err error) error {
+func benchError(ctx context.Context, command string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, bench.ErrWrong):
-		return wrongErrorf("bench: %w", err)
+		return wrongErrorf("%s: %w", command, err)
 	case errors.Is(err, cuda.ErrUnsupported):
-		return usageErrorf("bench: %w", err)
+		return usageErrorf("%s: %w", command, err)
 	}
 	return err
 }

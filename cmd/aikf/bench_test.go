@@ -208,10 +208,10 @@ func TestMissed(t *testing.T) {
 
 func TestBenchErrorCodes(t *testing.T) {
 	c := console{err: new(bytes.Buffer)}
-	if code := exitCode(benchError(t.Context(), bench.ErrWrong), c); code != exitWrong {
+	if code := exitCode(benchError(t.Context(), "bench", bench.ErrWrong), c); code != exitWrong {
 		t.Errorf("a wrong result: exit code %d", code)
 	}
-	if code := exitCode(benchError(t.Context(), context.DeadlineExceeded), c); code != exitInternal {
+	if code := exitCode(benchError(t.Context(), "bench", context.DeadlineExceeded), c); code != exitInternal {
 		t.Errorf("another error: exit code %d", code)
 	}
 }

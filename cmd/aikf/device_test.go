@@ -206,7 +206,7 @@ func TestExplainProfile(t *testing.T) {
 	explainProfile(&text, p)
 	for _, part := range []string{
 		"plan block1024\n", "launches 1 kernel and nothing else, no conversion", "select_bf16_block1024 (1 x 1024)",
-		"load            1.00      1980   40.0%", "call            4.00\n", "2.50 us together",
+		"load              1.00      1980   40.0%", "call              4.00\n", "2.50 us together",
 	} {
 		if !strings.Contains(text.String(), part) {
 			t.Errorf("no %q in\n%s", part, &text)
@@ -216,7 +216,7 @@ func TestExplainProfile(t *testing.T) {
 	p.Plan, p.PartsOf, p.Parts = plan, cuda.PlanTwoStage, []bench.Part{{Name: "stage 1", US: 2, Share: 0.5}, {Name: "stage 2", US: 2, Share: 0.5}}
 	text.Reset()
 	explainProfile(&text, p)
-	for _, part := range []string{"launches 2 kernels and nothing else", "stage 2         2.00             50.0%", "the stages together take 4.00 us"} {
+	for _, part := range []string{"launches 2 kernels and nothing else", "stage 2           2.00             50.0%", "the stages together take 4.00 us"} {
 		if !strings.Contains(text.String(), part) {
 			t.Errorf("no %q in\n%s", part, &text)
 		}

@@ -84,7 +84,7 @@ func runProfile(ctx context.Context, args []string, c console) error {
 					}
 					p, err := runner.Profile(ctx, shape)
 					if err != nil {
-						return benchError(ctx, err)
+						return benchError(ctx, "profile", err)
 					}
 					all.Profiles = append(all.Profiles, p)
 				}
@@ -117,8 +117,8 @@ func explainProfile(w io.Writer, p bench.Profile) {
 	for _, l := range p.Plan.Kernels {
 		fmt.Fprintf(w, " %s (%d x %d)", l.Symbol, l.Grid, l.Block)
 	}
-	fmt.Fprintf(w, "\n  %-10s %9s %9s %7s\n", "", "us", "cycles", "share")
-	fmt.Fprintf(w, "  %-10s %9.2f\n", "call", p.CallUS)
+	fmt.Fprintf(w, "\n  %-12s %9s %9s %7s\n", "", "us", "cycles", "share")
+	fmt.Fprintf(w, "  %-12s %9.2f\n", "call", p.CallUS)
 	all := 0.0
 	for _, part := range p.Parts {
 		all += part.US
@@ -126,10 +126,10 @@ func explainProfile(w io.Writer, p bench.Profile) {
 		if part.Cycles > 0 {
 			cycles = fmt.Sprintf("%.0f", part.Cycles)
 		}
-		fmt.Fprintf(w, "  %-10s %9.2f %9s %6.1f%%\n", part.Name, part.US, cycles, 100*part.Share)
+		fmt.Fprintf(w, "  %-12s %9.2f %9s %6.1f%%\n", part.Name, part.US, cycles, 100*part.Share)
 	}
-	fmt.Fprintf(w, "  %-10s %9.2f   a pass over the same rows with one block each\n", "floor", p.FloorUS)
-	fmt.Fprintf(w, "  %-10s %9.2f   a kernel that does nothing\n", "empty node", p.EmptyUS)
+	fmt.Fprintf(w, "  %-12s %9.2f   a pass over the same rows with one block each\n", "floor", p.FloorUS)
+	fmt.Fprintf(w, "  %-12s %9.2f   a kernel that does nothing\n", "empty node", p.EmptyUS)
 	switch {
 	case p.Reason != "":
 		fmt.Fprintf(w, "  no phases: %s\n", p.Reason)

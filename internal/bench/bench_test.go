@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -299,6 +300,19 @@ func TestAdversarialRows(t *testing.T) {
 					t.Errorf("%s: index %d is sampled: %v", source, index, !want)
 				}
 			}
+		}
+		for source, threads := range map[string]int{"hot_thread": 1, "hot_warp": 32} {
+			seen := map[int]bool{}
+			for _, index := range bySort(rows[source], k-2) { // one thread sees 48 float32 or more
+				seen[int(index)/(16/dtype.Bytes())%1024] = true
+			}
+			first, last := slices.Min(slices.Collect(maps.Keys(seen))), slices.Max(slices.Collect(maps.Keys(seen)))
+			if last-first >= threads {
+				t.Errorf("%s: the %d largest belong to threads %d to %d", source, k, first, last)
+			}
+		}
+		if tied := bySort(rows["ties_at_k"], k+1); rows["ties_at_k"][tied[k/2]] != rows["ties_at_k"][tied[k]] || rows["ties_at_k"][tied[0]] == rows["ties_at_k"][tied[k]] {
+			t.Error("ties_at_k has no ties across the k-th place")
 		}
 		neighbours := 0
 		near := bySort(rows["clusters"], 8*(k/2+1))

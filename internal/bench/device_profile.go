@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
@@ -139,6 +139,7 @@ func profileDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (
 }
 
 // phaseNames are what an instrumented build stamps the end of, after its start.
+// The stamp of one that is not told apart from the next is 0.
 var phaseNames = []string{"load", "bound", "filter", "order", "write"}
 
 // phases measures the phases of the instrumented build: of each the median over
@@ -156,10 +157,11 @@ func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
 		return nil, err
 	}
 	defer memory.close()
-	if err := m.spoil(); err != nil {
+	if err := errors.Join(m.spoil(), memory.upload(0, bytesOf(stamps))); err != nil {
 		return nil, err
 	}
-	cycles := make([][]float64, len(phaseNames))
+	var names []string
+	cycles := map[string][]float64{}
 	const calls, leastCalls = 200, 8 // the first ones find cold instructions, and are not counted
 	for call := range calls {
 		i := call % m.buffers
@@ -173,12 +175,15 @@ func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
 			continue
 		}
 		for _, s := range stamps {
-			ends := []uint64{s.Start, s.Loaded, s.Bounded, s.Filtered, s.Ordered, s.Written}
-			if !slices.IsSorted(ends) {
-				return nil, fmt.Errorf("clock stamps %d of the phases go back", ends)
+			spans, err := phasesOf(s)
+			if err != nil {
+				return nil, err
 			}
-			for phase := range cycles {
-				cycles[phase] = append(cycles[phase], float64(ends[phase+1]-ends[phase]))
+			for _, span := range spans {
+				if cycles[span.Name] == nil {
+					names = append(names, span.Name)
+				}
+				cycles[span.Name] = append(cycles[span.Name], span.Cycles)
 			}
 		}
 	}
@@ -187,9 +192,34 @@ func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
 	}
 	perUS := float64(b.r.device.properties().ClockKHz) / 1e3
 	var parts []Part
-	for phase, name := range phaseNames {
-		median := timesOf(cycles[phase], calls).Median
+	for _, name := range names {
+		median := timesOf(cycles[name], calls).Median
 		parts = append(parts, Part{Name: name, US: significant(median / perUS), Cycles: significant(median)})
 	}
 	return parts, nil
+}
+
+// phasesOf returns the cycles of each phase. Phases without a stamp count to the
+// next one that has one or, at the end, to the last.
+func phasesOf(s cuda.Phases) (spans []Part, err error) {
+	start := s.Start
+	var names []string
+	for phase, end := range []uint64{s.Loaded, s.Bounded, s.Filtered, s.Ordered, s.Written} {
+		names = append(names, phaseNames[phase])
+		if end == 0 {
+			continue
+		}
+		if end < start {
+			return nil, fmt.Errorf("bench: the clock of the phases goes back: %+v", s)
+		}
+		spans = append(spans, Part{Name: strings.Join(names, ", "), Cycles: float64(end - start)})
+		start, names = end, nil
+	}
+	if len(spans) == 0 {
+		return nil, fmt.Errorf("bench: the phases have no stamps")
+	}
+	if last := &spans[len(spans)-1]; len(names) > 0 {
+		last.Name = strings.Join(append([]string{last.Name}, names...), ", ")
+	}
+	return spans, nil
 }

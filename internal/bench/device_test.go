@@ -498,3 +498,28 @@ func TestProfileStages(t *testing.T) {
 		t.Errorf("a wrong answer is profiled: %v", err)
 	}
 }
+
+func TestPhasesOf(t *testing.T) {
+	for _, test := range []struct {
+		stamps cuda.Phases
+		want   string
+	}{
+		{cuda.Phases{Start: 10, Loaded: 11, Bounded: 13, Filtered: 16, Ordered: 20, Written: 25}, "load 1; bound 2; filter 3; order 4; write 5"},
+		{cuda.Phases{Start: 10, Loaded: 11, Bounded: 13, Filtered: 16, Ordered: 20}, "load 1; bound 2; filter 3; order, write 4"},
+		{cuda.Phases{Start: 10, Bounded: 13, Filtered: 16, Written: 25}, "load, bound 3; filter 3; order, write 9"},
+	} {
+		spans, err := phasesOf(test.stamps)
+		var got []string
+		for _, s := range spans {
+			got = append(got, fmt.Sprint(s.Name, " ", s.Cycles))
+		}
+		if text := strings.Join(got, "; "); text != test.want || err != nil {
+			t.Errorf("%+v: %s, %v; want %s", test.stamps, text, err, test.want)
+		}
+	}
+	for _, bad := range []cuda.Phases{{}, {Start: 10}, {Start: 10, Loaded: 9}, {Start: 10, Loaded: 12, Ordered: 11}} {
+		if spans, err := phasesOf(bad); err == nil {
+			t.Errorf("%+v: %+v", bad, spans)
+		}
+	}
+}

@@ -58,8 +58,8 @@ var adversarial = []struct {
 			}
 		}
 	}},
-	{"hot_thread", hot(1024)},
-	{"hot_group", hot(256)},
+	{"hot_thread", hot(1)},
+	{"hot_warp", hot(32)},
 	{"ties_at_k", func(row []float32, k, _, _ int, rng *rand.Rand) {
 		normal(row, rng)
 		// Half of the k largest are alone; all others are 10, of which there are too many.
@@ -108,15 +108,17 @@ func masked(n int) fill {
 	}
 }
 
-// hot has its largest values where one of n threads looks that take the vectors
-// of 16 bytes of a row in turn: one maximum then stands for all of them.
+// hot has its largest values where n neighbours look of 1,024 threads that take
+// the vectors of 16 bytes of a row in turn: the maxima of few threads then stand
+// for all of them.
 func hot(n int) fill {
 	return func(row []float32, _, _, lineElements int, rng *rand.Rand) {
 		normal(row, rng)
+		const threads = 1024
 		vector := max(1, lineElements/(simd.StopBytes/16))
-		thread := rng.IntN(n)
+		first := rng.IntN(threads/n) * n
 		for i := range row {
-			if i/vector%n == thread {
+			if thread := i / vector % threads; first <= thread && thread < first+n {
 				row[i] += 20
 			}
 		}
