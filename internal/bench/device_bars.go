@@ -276,7 +276,7 @@ func (r *DeviceRunner) dependentGain(ctx context.Context) (*DependentGain, error
 			return b.sel(m, buffer)
 		}})
 	}
-	times, _, _, err := r.raceDevice(ctx, Graph, contestants)
+	times, _, err := r.raceDevice(ctx, Graph, contestants)
 	if errors.Is(err, cuda.ErrUnsupported) {
 		r.note(fmt.Sprintf("programmatic dependent launch was not measured: %v", err))
 		return nil, nil

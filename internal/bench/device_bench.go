@@ -386,7 +386,7 @@ func (b *deviceBatch[T]) measure(ctx context.Context, cache string, conditions [
 		if err := m.spoil(); err != nil { // what is checked afterwards was written meanwhile
 			return nil, err
 		}
-		times, launch, allocations, err := b.r.raceDevice(ctx, condition.Mode, contestants)
+		times, launch, err := b.r.raceDevice(ctx, condition.Mode, contestants)
 		if err != nil {
 			return nil, err
 		}
@@ -401,7 +401,6 @@ func (b *deviceBatch[T]) measure(ctx context.Context, cache string, conditions [
 			Batch: b.c.Batch, Vocab: b.c.Vocab, TopK: b.c.TopK, DType: b.c.DType, BaseOffset: b.c.BaseOffset,
 			Inputs: buffers, MaxAbsDiff: max(before.maxAbsDiff, after.maxAbsDiff),
 			IndicesEqual: before.indicesEqual && after.indicesEqual, WorkspaceBytes: b.plan.WorkspaceBytes,
-			AllocsPerCall: allocations,
 		}
 		result.setTimes(times[0], Times{}, times[1], times[1])
 		empty := times[2].rounded()
@@ -409,10 +408,28 @@ func (b *deviceBatch[T]) measure(ctx context.Context, cache string, conditions [
 		if condition.Mode == Eager {
 			launch = launch.rounded()
 			result.LaunchNS, result.LaunchNSP10, result.LaunchNSP90 = launch.Median, launch.P10, launch.P90
+			if result.AllocsPerCall, err = b.allocations(m); err != nil {
+				return nil, err
+			}
 		}
 		results = append(results, result)
 	}
 	return results, nil
+}
+
+// allocations returns the heap allocations of a call.
+func (b *deviceBatch[T]) allocations(m *rotation) (float64, error) {
+	const calls = 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range calls {
+		if err := b.sel(m, i%m.buffers); err != nil {
+			return 0, err
+		}
+	}
+	runtime.ReadMemStats(&after)
+	// Whatever else runs in the process may allocate now and then: whole allocations only.
+	return float64((after.Mallocs - before.Mallocs) / calls), b.r.device.synchronize()
 }
 
 // deviceContestant is something to be timed on a GPU: a call puts work into the
@@ -429,7 +446,7 @@ const deviceSampleTime = time.Millisecond
 // the buffers, for deviceSampleTime or more. The garbage collector is off
 // meanwhile. Eager times include a wait at the end, but for launch: the
 // nanoseconds in which the processor makes a call of the first contestant.
-func (r *DeviceRunner) raceDevice(ctx context.Context, mode string, contestants []deviceContestant) (times []Times, launch Times, allocations float64, err error) {
+func (r *DeviceRunner) raceDevice(ctx context.Context, mode string, contestants []deviceContestant) (times []Times, launch Times, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	runtime.GC()
@@ -444,11 +461,9 @@ func (r *DeviceRunner) raceDevice(ctx context.Context, mode string, contestants 
 	}()
 	for i, c := range contestants {
 		if samplers[i], err = r.newSampler(mode, c); err != nil {
-			return nil, Times{}, 0, err
+			return nil, Times{}, err
 		}
 	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
 	samples, err := rounds(ctx, len(contestants), r.Iters, r.Budget, func(i int) (float64, error) {
 		elapsed, enqueued, err := samplers[i].sample()
 		if i == 0 && mode == Eager {
@@ -457,22 +472,15 @@ func (r *DeviceRunner) raceDevice(ctx context.Context, mode string, contestants 
 		return microseconds(elapsed) / float64(samplers[i].calls), err
 	})
 	if err != nil {
-		return nil, Times{}, 0, err
+		return nil, Times{}, err
 	}
-	runtime.ReadMemStats(&after)
 	if mode == Eager {
-		calls := 0
-		for i, s := range samplers {
-			calls += s.calls * len(samples[i])
-		}
-		// The benchmark allocates for its samples: whole allocations only.
-		allocations = float64((after.Mallocs - before.Mallocs) / uint64(calls))
 		launch = timesOf(launches, min(samplers[0].calls, queuedLaunches))
 	}
 	for i, s := range samples {
 		times = append(times, timesOf(s, samplers[i].calls))
 	}
-	return times, launch, allocations, nil
+	return times, launch, nil
 }
 
 // deviceSampler takes samples of one contestant.

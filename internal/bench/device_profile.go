@@ -96,7 +96,7 @@ func profileDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (
 	if err := m.spoil(); err != nil {
 		return failed(err)
 	}
-	times, _, _, err := r.raceDevice(ctx, Graph, contestants)
+	times, _, err := r.raceDevice(ctx, Graph, contestants)
 	if err != nil {
 		return failed(err)
 	}

@@ -55,7 +55,7 @@ int main(int argc, char **argv) {
   int (*init)(unsigned) = symbol("cuInit");
   int (*device_get)(int *, int) = symbol("cuDeviceGet");
   int (*retain)(void **, int) = symbol("cuDevicePrimaryCtxRetain");
-  int (*set_current)(void *) = symbol("cuCtxSetCurrent");
+  int (*push)(void *) = symbol("cuCtxPushCurrent_v2");
   int (*load)(void **, const void *) = symbol("cuModuleLoadData");
   int (*function)(void **, void *, const char *) = symbol("cuModuleGetFunction");
   int (*stream_create)(void **, unsigned) = symbol("cuStreamCreate");
@@ -67,7 +67,7 @@ int main(int argc, char **argv) {
   check(init(0), "cuInit");
   check(device_get(&device, argc > 1 ? atoi(argv[1]) : 0), "cuDeviceGet");
   check(retain(&context, device), "cuDevicePrimaryCtxRetain");
-  check(set_current(context), "cuCtxSetCurrent");
+  check(push(context), "cuCtxPushCurrent");
   check(load(&module, kernel), "cuModuleLoadData");
   check(function(&nothing, module, "nothing"), "cuModuleGetFunction");
   check(stream_create(&stream, 1), "cuStreamCreate");
