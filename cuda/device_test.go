@@ -75,11 +75,8 @@ func selectInTurns(d *Device, s *Selector, seed uint64, rounds int) error {
 func testGraph(t *testing.T, d *Device, launches int) {
 	const rows, vocab, k, batches = 2, 20000, 50, 16
 	rng := rand.New(rand.NewPCG(5, 6))
-	stream, err := d.NewStream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &memory{device: d, stream: stream, buffers: map[string]*Buffer{}}
+	m := newMemory(t, d)
+	stream := m.stream
 	makers := topktest.Rows()
 	var logits [batches][]topk.BFloat16
 	var want [batches]topk.Result[topk.BFloat16]
@@ -151,11 +148,8 @@ func bytesOf[T topk.Float](values []T) []byte {
 func testProbes(t *testing.T, d *Device) {
 	const rows, vocab, k = 3, 10001, 20
 	rng := rand.New(rand.NewPCG(7, 8))
-	stream, err := d.NewStream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &memory{device: d, stream: stream, buffers: map[string]*Buffer{}}
+	m := newMemory(t, d)
+	stream := m.stream
 	logits := topktest.Random(rng, rows*vocab)
 	from := Logits{upload(m, "logits", 0, logits), Float32}
 	values, indices := m.buffer("values", 4*rows*k), m.buffer("indices", 4*rows*k)
@@ -168,7 +162,7 @@ func testProbes(t *testing.T, d *Device) {
 	}
 	shape := topk.Shape{Rows: rows, Vocab: vocab, K: 1}
 	on := Shape{Rows: rows, Vocab: vocab, K: k}
-	err = errors.Join(stream.Record(start), d.EmptyKernel(stream), d.ReadFloor(stream, from, on, values.Pointer()), stream.Record(end), stream.Synchronize())
+	err := errors.Join(stream.Record(start), d.EmptyKernel(stream), d.ReadFloor(stream, from, on, values.Pointer()), stream.Record(end), stream.Synchronize())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,6 +194,99 @@ func testProbes(t *testing.T, d *Device) {
 	for i, p := range phases {
 		if p.Start == 0 || p.Written < p.Start {
 			t.Errorf("row %d: %+v", i, p)
+		}
+	}
+}
+
+// plansOf lists the plans that the device can run, "" for the chosen one.
+func plansOf(d *Device) []string {
+	plans := []string{""}
+	for _, name := range planNames {
+		if name != PlanCluster || d.Architecture().Cluster() {
+			plans = append(plans, name)
+		}
+	}
+	return plans
+}
+
+// forced returns options that force the plan with that name, if it has one.
+func forced(name string) Options {
+	if name == "" {
+		return Options{}
+	}
+	return Options{Plan: &Plan{Name: name}}
+}
+
+// smallCall returns a call of SelectDevice.
+func smallCall(t testing.TB, d *Device) (*Selector, *Stream, func() error) {
+	t.Helper()
+	stream, err := d.NewStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := d.Allocate(1 << 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.NewSelector(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := b.Pointer()
+	return s, stream, func() error {
+		return s.SelectDevice(stream, Logits{p, BFloat16}, Shape{Rows: 2, Vocab: 1000, K: 50},
+			Result{Values: p + 8192, Indices: p + 16384}, Workspace{})
+	}
+}
+
+// newMemory is memory with a stream.
+func newMemory(t testing.TB, d *Device) *memory {
+	t.Helper()
+	stream, err := d.NewStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &memory{device: d, stream: stream, buffers: map[string]*Buffer{}}
+}
+
+// testClamps gives the device a k and a length for each row that are out of
+// range: they are clamped, and what lies past a row's results is not touched.
+func testClamps(t *testing.T, d *Device) {
+	const rows, vocab, k = 8, 3000, 40
+	rowK := []int32{-5, 0, 1, 39, 40, 41, 1 << 30, -1 << 31}
+	lengths := []int32{100, 3000, 3001, 1 << 30, -1, 0, 20, 5}
+	clamped := topk.Shape{Rows: rows, Vocab: vocab, K: k}
+	for i := range rows {
+		clamped.RowK = append(clamped.RowK, max(0, min(rowK[i], k)))
+		clamped.RowLengths = append(clamped.RowLengths, max(0, min(lengths[i], vocab)))
+	}
+	logits := topktest.Convert[topk.Float16](topktest.Random(rand.New(rand.NewPCG(14, 1)), rows*vocab))
+	for _, name := range plansOf(d) {
+		s, err := d.NewSelector(forced(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := newMemory(t, d)
+		on := Shape{Rows: rows, Vocab: vocab, K: k, RowK: upload(m, "row k", 0, rowK), RowLengths: upload(m, "lengths", 0, lengths)}
+		want := topk.NewResult[topk.Float16](rows, k)
+		for i := range want.Values {
+			want.Values[i], want.Indices[i] = 0x1234, -7
+		}
+		from := Logits{upload(m, "logits", 0, logits), Float16}
+		to := Result{Values: upload(m, "values", 0, want.Values), Indices: upload(m, "indices", 0, want.Indices)}
+		need, err := s.WorkspaceBytes(on, Float16)
+		if err := errors.Join(err, topk.Select(want, logits, clamped)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SelectDevice(m.stream, from, on, to, Workspace{m.buffer("workspace", need).Pointer(), need}); err != nil {
+			t.Fatalf("plan %q: %v", name, err)
+		}
+		got := topk.Result[topk.Float16]{Values: download[topk.Float16](m, "values", rows*k), Indices: download[int32](m, "indices", rows*k)}
+		if m.err != nil {
+			t.Fatalf("plan %q: %v", name, m.err)
+		}
+		if err := sameResult(got, want); err != nil {
+			t.Errorf("plan %q: %v", name, err)
 		}
 	}
 }

@@ -53,10 +53,7 @@ func TestHostPathConformance(t *testing.T) {
 		t.Run("plan "+name, func(t *testing.T) {
 			library := standIn(t)
 			d := open(t, 0)
-			options := Options{}
-			if name != "" {
-				options.Plan = &Plan{Name: name}
-			}
+			options := forced(name)
 			slow := name != "" || testing.Short()
 			t.Run("host", func(t *testing.T) { topktest.Run(t, hostBackend(t, d, options, slow)) })
 			t.Run("device", func(t *testing.T) { topktest.Run(t, deviceBackend(t, d, options, slow)) })

@@ -307,28 +307,6 @@ func TestAsynchronousFault(t *testing.T) {
 	}
 }
 
-// smallCall returns a call of SelectDevice.
-func smallCall(t testing.TB, d *Device) (*Selector, *Stream, func() error) {
-	t.Helper()
-	stream, err := d.NewStream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := d.Allocate(1 << 16)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := d.NewSelector(Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := b.Pointer()
-	return s, stream, func() error {
-		return s.SelectDevice(stream, Logits{p, BFloat16}, Shape{Rows: 2, Vocab: 1000, K: 50},
-			Result{Values: p + 8192, Indices: p + 16384}, Workspace{})
-	}
-}
-
 // A launch that is refused leaves the device as it was.
 func TestLaunchRefused(t *testing.T) {
 	library := standIn(t)

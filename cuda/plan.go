@@ -240,6 +240,9 @@ func newPlan(s PlanShape, arch Architecture, o PlanOptions) (Plan, error) {
 	if p.Groups == 0 {
 		p.Groups = groups(s.K, o)
 	}
+	if p.Name == PlanBlock512 && p.Groups > 512 {
+		return unfit("has %d groups, more than threads", p.Groups)
+	}
 	if most := mostK(p.Name); s.K > most {
 		return unfit("takes k up to %d, not %d", most, s.K)
 	}

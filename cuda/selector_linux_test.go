@@ -218,6 +218,12 @@ func TestProbes(t *testing.T) {
 	testProbes(t, open(t, 0))
 }
 
+// What is out of range in device memory is clamped, whatever the plan.
+func TestClamps(t *testing.T) {
+	standIn(t)
+	testClamps(t, open(t, 0))
+}
+
 // Parts of a batch that is larger than what goes to the device at a time.
 func TestBatchInParts(t *testing.T) {
 	standIn(t)

@@ -53,16 +53,20 @@ func TestImportsPointOneWay(t *testing.T) {
 			}
 		}
 	}
-	for _, layer := range []string{"cmd", "topk", "internal/cpu", "internal/cpu/simd"} {
+	for _, layer := range []string{"cmd", "cuda", "topk", "internal/cpu", "internal/cpu/simd"} {
 		if !seen[slices.Index(layers, layer)] {
 			t.Errorf("no package in %s: not the module that was meant", layer)
 		}
 	}
 }
 
-// A user of topk gets the standard library, golang.org/x/sys and nothing else.
+// A user of topk gets the standard library, golang.org/x/sys and nothing else:
+// what calls the driver, which would make the program a dynamic one, least of all.
 func TestDependencies(t *testing.T) {
 	ours := 0
+	if layerOf(module+"cuda/internal/driver") >= layerOf(module+"topk") {
+		t.Error("the driver is below topk")
+	}
 	for _, words := range goList(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./topk") {
 		switch path := words[0]; {
 		case strings.HasPrefix(path, module):

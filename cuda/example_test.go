@@ -1,0 +1,153 @@
+package cuda_test
+
+import (
+	"errors"
+	"fmt"
+	"log"
+
+	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/topk"
+)
+
+// Open says why there is no device.
+func ExampleOpen() {
+	device, err := cuda.Open(0)
+	if errors.Is(err, cuda.ErrUnavailable) {
+		log.Print(err) // and the caller selects on the CPU, with package topk
+		return
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer device.Close()
+	p := device.Properties()
+	log.Printf("%s, compute capability %d.%d", p.Name, p.Major, p.Minor)
+}
+
+// Logits in host memory.
+func ExampleSelect() {
+	device, err := cuda.Open(0)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer device.Close()
+	selector, err := device.NewSelector(cuda.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	logits := []float32{0.5, 2, -1, 2, 1}
+	best := topk.NewResult[float32](1, 3)
+	if err := cuda.Select(selector, best, logits, topk.Row(len(logits), 3)); err != nil {
+		log.Fatal(err)
+	}
+	log.Println(best.Indices, best.Values) // [1 3 4] [2 2 1]
+}
+
+// Logits in device memory: the call returns at once, and Synchronize waits.
+func ExampleSelector_SelectDevice() {
+	const rows, vocab, k = 4, 50304, 50
+	device, err := cuda.Open(0)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer device.Close() // closes all that follows, too
+	stream, err := device.NewStream()
+	if err != nil {
+		log.Fatal(err)
+	}
+	logits, err := device.Allocate(rows * vocab * 2)
+	if err != nil {
+		log.Fatal(err)
+	}
+	values, err := device.Allocate(rows * k * 2)
+	if err != nil {
+		log.Fatal(err)
+	}
+	indices, err := device.Allocate(rows * k * 8)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := cuda.Fill(stream, logits, 0); err != nil { // here, a model writes them
+		log.Fatal(err)
+	}
+	selector, err := device.NewSelector(cuda.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = selector.SelectDevice(stream,
+		cuda.Logits{Pointer: logits.Pointer(), DType: cuda.BFloat16},
+		cuda.Shape{Rows: rows, Vocab: vocab, K: k},
+		cuda.Result{Values: values.Pointer(), Indices: indices.Pointer(), Index64: true},
+		cuda.Workspace{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := stream.Synchronize(); err != nil {
+		log.Fatal(err)
+	}
+	first := make([]int64, k)
+	if err := cuda.CopyToHost(stream, first, indices, 0); err != nil {
+		log.Fatal(err)
+	}
+	log.Println(first)
+}
+
+// A call that is captured once can be launched any number of times.
+func ExampleStream_Capture() {
+	device, err := cuda.Open(0)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer device.Close()
+	stream, err := device.NewStream()
+	if err != nil {
+		log.Fatal(err)
+	}
+	memory, err := device.Allocate(1 << 20)
+	if err != nil {
+		log.Fatal(err)
+	}
+	selector, err := device.NewSelector(cuda.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	p := memory.Pointer()
+	graph, err := stream.Capture(func() error {
+		return selector.SelectDevice(stream,
+			cuda.Logits{Pointer: p, DType: cuda.Float32},
+			cuda.Shape{Rows: 2, Vocab: 50257, K: 40},
+			cuda.Result{Values: p + 900<<10, Indices: p + 960<<10},
+			cuda.Workspace{})
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer graph.Close()
+	for range 100 {
+		if err := graph.Launch(stream); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := stream.Synchronize(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A plan needs no device to be printed.
+func ExampleChoosePlan() {
+	h100, err := cuda.ParseArchitecture("sm_90")
+	if err != nil {
+		log.Fatal(err)
+	}
+	plan, err := cuda.ChoosePlan(cuda.PlanShape{Rows: 1, Vocab: 50304, K: 50, DType: cuda.BFloat16}, h100,
+		cuda.PlanOptions{Name: cuda.PlanTwoStage})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(plan)
+	// Output:
+	// two-stage, 256 groups, 10 chunks of 5032, workspace 4000 bytes: select_bf16_stage1<<<10, 1024>>> select_bf16_stage2<<<1, 1024>>>
+}
