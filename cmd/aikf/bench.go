@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 	"github.com/ai-kernel-factory/aikf/internal/report"
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
@@ -23,6 +25,9 @@ const benchExamples = `  aikf bench
         every combination
   aikf bench --against torch,numpy
         other software too, in a python3 that has it
+  aikf bench --device cuda --against torch,python:module:function
+        on a GPU; function takes (logits, k), torch tensors, and returns (values, indices)
+  aikf bench --device cuda --mode graph,eager --cache warm,cold --plan two-stage
   aikf bench --rows adversarial --tier avx512,avx2,pure
   aikf bench --logits model.safetensors:logits --top-k 50
   aikf bench --acceptance
@@ -30,7 +35,12 @@ const benchExamples = `  aikf bench
   aikf bench --format json > results/today.json
 
 The reference of work "topk" is a typed heap over the row, what Go programs do
-today; of "stream" one Select; of "merge" a sort of all entries.
+today; of "stream" one Select; of "merge" a sort of all entries; on a GPU the
+first of --against, and none without.
+On a GPU the time of a call is that of a node in a graph that is replayed with
+its logits in the cache; beside it stand the same with other logits in the cache
+(cold), launches from Go one by one (eager), and what a launch takes of the
+processor's time.
 AIKF_PYTHON names the python3 for --against; without it, those in PATH and
 /usr/bin are tried in turn.
 `
@@ -40,7 +50,8 @@ type benchFlags struct {
 	batch, vocab, topK, threads       intList
 	dtype                             dtypeList
 	logits, against, rows, work, tier string
-	device, format                    string
+	device, mode, cache, plan         string
+	format, out                       string
 	iters                             int
 	seed                              uint64
 	acceptance                        bool
@@ -56,13 +67,17 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.Var(&f.dtype, "dtype", "float32, float16, bfloat16; a `list` (default bfloat16, or that of --logits)")
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
-	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy; a `list`")
+	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function; a `list`")
 	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
 	flags.StringVar(&f.work, "work", bench.TopK, "topk, stream, merge; a `list`")
 	flags.StringVar(&f.tier, "tier", "", "avx512, avx2, neon, pure; a `list` (default: the best here)")
 	flags.Var(&f.threads, "threads", "threads that share a batch; a `list` (default 1)")
-	flags.StringVar(&f.device, "device", "auto", "`device`: auto, cpu, cuda or cuda:N")
+	flags.StringVar(&f.device, "device", "auto", deviceUsage)
+	flags.StringVar(&f.mode, "mode", "", "of a GPU: graph, eager; a `list` (default: both)")
+	flags.StringVar(&f.cache, "cache", "", "of a GPU: warm, cold; a `list` (default: both for graph, warm for eager)")
+	flags.StringVar(&f.plan, "plan", "", "forces the launch plan of that `name`, see \"aikf plan --device cuda\"")
 	flags.StringVar(&f.format, "format", report.Table, "table, md, json or csv")
+	flags.StringVar(&f.out, "out", "", "write the JSON record to a `file`, too")
 	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random rows")
 	words, err := parseFlags(flags, args, c)
@@ -72,7 +87,8 @@ func runBench(ctx context.Context, args []string, c console) error {
 	if len(words) > 0 {
 		return usageErrorf("bench: unexpected word %s", quote(words[0]))
 	}
-	if err := checkDevice(f.device); err != nil {
+	choice, err := parseDevice(f.device)
+	if err != nil {
 		return err
 	}
 	if err := checkFormat(f.format, report.Formats()...); err != nil {
@@ -85,47 +101,51 @@ func runBench(ctx context.Context, args []string, c console) error {
 	if err != nil {
 		return err
 	}
-	runner := &bench.Runner{
-		Iters: f.iters, Budget: 2 * time.Second, Seed: f.seed, Real: bench.RealLogits(), TargetCandidates: target,
+	if choice, err = f.narrow(choice); err != nil {
+		return err
 	}
-	var cases []bench.Case
 	if f.acceptance {
 		if flag := f.shaped(); flag != "" {
 			return usageErrorf("bench: --acceptance measures cases of its own; leave out --%s", flag)
 		}
-	} else if cases, err = f.cases(runner); err != nil {
+	}
+	for _, name := range list(f.against) {
+		if err := bench.CheckPeer(name); err != nil {
+			return usageErrorf("bench: against %w", err)
+		}
+	}
+	settings := bench.Runner{Iters: f.iters, Seed: f.seed, Real: bench.RealLogits(), TargetCandidates: target}
+	if f.logits != "" {
+		if settings.Real, err = readLogits(f.logits); err != nil {
+			return err
+		}
+	}
+	device, onDevice, err := openDevice(choice, "bench", c, func(ordinal int) (*bench.DeviceRunner, error) {
+		return bench.OpenDevice(ordinal, settings)
+	})
+	if err != nil {
 		return err
 	}
 	record := bench.Record{
-		Schema: bench.Schema, Machine: bench.ThisMachine(), Command: commandLine(args), Commit: bench.Commit(),
+		Schema: bench.Schema, Machine: bench.ThisMachine(), Command: commandLine("bench", args), Commit: bench.Commit(),
 		Date: time.Now().UTC().Truncate(time.Second), Seed: f.seed, TargetCandidates: target,
 	}
-	defer func() {
-		for _, peer := range runner.Peers {
-			peer.Close()
-		}
-	}()
-	if runner.Peers, record.Notes, err = startPeers(ctx, f.against, c.err); err != nil {
-		return err
-	}
-	if err := bench.SelfCheck(); err != nil {
-		return benchError(ctx, err)
-	}
-	progress := func(done, total int, next bench.Case) {
-		if c.progress {
-			fmt.Fprintf(c.err, "\r\x1b[K%d of %d: %v", done+1, total, next)
-		}
-	}
-	if f.acceptance {
-		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bench.Bars(), progress)
+	if onDevice {
+		defer device.Close()
+		err = f.measureDevice(ctx, device, choice, &record, c)
 	} else {
-		record.Results, err = measureAll(ctx, runner, cases, progress)
+		err = f.measureCPU(ctx, &settings, &record, c)
 	}
 	if c.progress {
 		fmt.Fprint(c.err, "\r\x1b[K")
 	}
 	if err != nil {
-		return benchError(ctx, err)
+		return benchError(ctx, "bench", err)
+	}
+	if f.out != "" {
+		if err := writeRecord(f.out, record); err != nil {
+			return err
+		}
 	}
 	if err := report.Write(c.out, f.format, record); err != nil {
 		return err
@@ -133,13 +153,149 @@ func runBench(ctx context.Context, args []string, c console) error {
 	return missed(record.Acceptance)
 }
 
+// narrow leaves auto no choice where a flag has a meaning on one kind of device
+// only, and reports a flag that the chosen one does not have.
+func (f benchFlags) narrow(choice deviceChoice) (deviceChoice, error) {
+	ofDevice, ofCPU := "", ""
+	for _, flag := range []struct {
+		name  string
+		given bool
+		of    *string
+	}{
+		{"mode", f.mode != "", &ofDevice}, {"cache", f.cache != "", &ofDevice}, {"plan", f.plan != "", &ofDevice},
+		{"tier", f.tier != "", &ofCPU}, {"threads", f.threads != nil, &ofCPU}, {"work", f.work != bench.TopK, &ofCPU},
+	} {
+		if flag.given && *flag.of == "" {
+			*flag.of = flag.name
+		}
+	}
+	switch {
+	case ofDevice != "" && (!choice.cuda || ofCPU != ""):
+		return choice, usageErrorf("bench: --%s is for a GPU", ofDevice)
+	case ofCPU != "" && choice.cuda && !choice.auto:
+		return choice, usageErrorf("bench: --%s is for the CPU", ofCPU)
+	case ofDevice != "" && choice.auto:
+		choice.auto = false
+	case ofCPU != "" && choice.auto:
+		return deviceChoice{text: "cpu"}, nil
+	}
+	if err := planFlag(f.plan); err != nil {
+		return choice, err
+	}
+	_, err := f.conditions()
+	return choice, err
+}
+
+// conditions returns how a GPU is measured: every mode with every cache, of
+// those that were asked for.
+func (f benchFlags) conditions() ([]bench.Condition, error) {
+	if f.mode == "" && f.cache == "" {
+		return bench.Conditions(), nil
+	}
+	var conditions []bench.Condition
+	for _, mode := range orDefault(list(f.mode), bench.Graph) {
+		for _, cache := range orDefault(list(f.cache), bench.Warm) {
+			switch {
+			case mode != bench.Graph && mode != bench.Eager:
+				return nil, usageErrorf("bench: --mode %s, want %s or %s", quote(mode), bench.Graph, bench.Eager)
+			case cache != bench.Warm && cache != bench.Cold:
+				return nil, usageErrorf("bench: --cache %s, want %s or %s", quote(cache), bench.Warm, bench.Cold)
+			}
+			conditions = append(conditions, bench.Condition{Mode: mode, Cache: cache})
+		}
+	}
+	return conditions, nil
+}
+
+// measureCPU measures what the flags ask for on the CPU.
+func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record *bench.Record, c console) (err error) {
+	runner.Budget = 2 * time.Second
+	var cases []bench.Case
+	if !f.acceptance {
+		if cases, err = f.cases(runner.Real, runner.Validate); err != nil {
+			return err
+		}
+	}
+	defer func() { closePeers(runner.Peers) }()
+	if runner.Peers, record.Notes, err = startPeers(ctx, f.against, "cpu", c.err); err != nil {
+		return err
+	}
+	if err := bench.SelfCheck(); err != nil {
+		return err
+	}
+	if f.acceptance {
+		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bench.Bars(), progressOn(c))
+		return err
+	}
+	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
+		result, err := runner.Measure(ctx, c)
+		return []bench.Result{result}, err
+	})
+	return err
+}
+
+// measureDevice measures what the flags ask for on a GPU.
+func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunner, choice deviceChoice, record *bench.Record, c console) (err error) {
+	gpu := runner.GPU()
+	record.GPU = &gpu
+	runner.Plan, runner.Budget = f.plan, 400*time.Millisecond
+	conditions, err := f.conditions()
+	if err != nil {
+		return err
+	}
+	var cases []bench.Case
+	if !f.acceptance {
+		if cases, err = f.cases(runner.Real, runner.Validate); err != nil {
+			return err
+		}
+	}
+	defer func() { closePeers(runner.Peers) }()
+	if runner.Peers, runner.Notes, err = startPeers(ctx, f.against, fmt.Sprintf("cuda:%d", choice.ordinal), c.err); err != nil {
+		return err
+	}
+	defer func() { record.Notes = runner.Notes }()
+	if err := runner.SelfCheck(ctx); err != nil {
+		return err
+	}
+	if f.acceptance {
+		runner.Budget = bench.AcceptanceBudget
+		return runner.Accept(ctx, bench.DeviceBars(), record, progressOn(c))
+	}
+	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
+		return runner.Measure(ctx, c, conditions)
+	})
+	if err == nil && len(record.Results) == 0 {
+		err = usageErrorf("bench: %s", strings.Join(runner.Notes, "; "))
+	}
+	return err
+}
+
+// progressOn draws progress on a terminal.
+func progressOn(c console) func(done, total int, next bench.Case) {
+	return func(done, total int, next bench.Case) {
+		if c.progress {
+			fmt.Fprintf(c.err, "\r\x1b[K%d of %d: %v", done+1, total, next)
+		}
+	}
+}
+
+func writeRecord(name string, record bench.Record) error {
+	var text bytes.Buffer
+	if err := record.Encode(&text); err != nil {
+		return err
+	}
+	return os.WriteFile(name, text.Bytes(), 0o644)
+}
+
 // benchError says what kind of failure err is.
-func benchError(ctx context.Context, err error) error {
+func benchError(ctx context.Context, command string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, bench.ErrWrong):
-		return wrongErrorf("bench: %w", err)
+		return wrongErrorf("%s: %w", command, err)
+	case errors.Is(err, cuda.ErrUnsupported):
+		return usageErrorf("%s: %w", command, err)
 	}
 	return err
 }
@@ -158,17 +314,17 @@ func missed(verdicts []bench.Verdict) error {
 	return wrongErrorf("bench: %d of %d bars missed: %s", len(works), len(verdicts), strings.Join(works, "; "))
 }
 
-func measureAll(ctx context.Context, runner *bench.Runner, cases []bench.Case, progress func(int, int, bench.Case)) ([]bench.Result, error) {
-	var results []bench.Result
+func measureAll(cases []bench.Case, progress func(int, int, bench.Case), measure func(bench.Case) ([]bench.Result, error)) ([]bench.Result, error) {
+	var all []bench.Result
 	for i, c := range cases {
 		progress(i, len(cases), c)
-		result, err := runner.Measure(ctx, c)
+		results, err := measure(c)
 		if err != nil {
 			return nil, err
 		}
-		results = append(results, result)
+		all = append(all, results...)
 	}
-	return results, nil
+	return all, nil
 }
 
 // shaped returns the name of a flag that chooses cases, if one was given.
@@ -179,7 +335,7 @@ func (f benchFlags) shaped() string {
 	}{
 		{"batch", f.batch != nil}, {"vocab", f.vocab != nil}, {"top-k", f.topK != nil}, {"dtype", f.dtype != nil},
 		{"logits", f.logits != ""}, {"rows", f.rows != ""}, {"work", f.work != bench.TopK}, {"tier", f.tier != ""},
-		{"threads", f.threads != nil},
+		{"threads", f.threads != nil}, {"mode", f.mode != ""}, {"cache", f.cache != ""}, {"plan", f.plan != ""},
 	} {
 		if flag.changed {
 			return flag.name
@@ -189,17 +345,10 @@ func (f benchFlags) shaped() string {
 }
 
 // cases returns what the flags ask for: the reference matrix and a row of real
-// logits, or the product of all lists. It loads the file of real logits.
-func (f benchFlags) cases(runner *bench.Runner) ([]bench.Case, error) {
-	if f.logits != "" {
-		logits, err := readLogits(f.logits)
-		if err != nil {
-			return nil, err
-		}
-		runner.Real = logits
-		if f.rows == "" {
-			f.rows = bench.Real
-		}
+// logits, or the product of all lists. validate reports what cannot be measured.
+func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([]bench.Case, error) {
+	if f.logits != "" && f.rows == "" {
+		f.rows = bench.Real
 	}
 	sources, err := f.sources()
 	if err != nil {
@@ -207,7 +356,7 @@ func (f benchFlags) cases(runner *bench.Runner) ([]bench.Case, error) {
 	}
 	shapes := bench.Matrix()
 	if f.batch != nil || f.vocab != nil || f.topK != nil || f.dtype != nil || !slices.Contains(sources, bench.Random) {
-		shapes = f.shapes(runner.Real, sources)
+		shapes = f.shapes(real, sources)
 	} else if f.rows == "" {
 		sources = nil // as the matrix has them, and a row of real logits
 		shapes = append(shapes, bench.RealCase())
@@ -219,7 +368,7 @@ func (f benchFlags) cases(runner *bench.Runner) ([]bench.Case, error) {
 		}
 	}
 	if len(tiers) == 0 {
-		tiers = topk.Tiers()[:1]
+		tiers = []string{""} // the best, or that of the GPU
 	}
 	if len(list(f.work)) == 0 {
 		return nil, usageErrorf("bench: work is empty")
@@ -230,7 +379,7 @@ func (f benchFlags) cases(runner *bench.Runner) ([]bench.Case, error) {
 	var cases []bench.Case
 	for _, work := range list(f.work) {
 		for _, tier := range tiers {
-			for _, threads := range orDefault(f.threads, 1) {
+			for _, threads := range orDefault(f.threads, 0) {
 				for _, c := range shapes {
 					c.Work, c.Tier, c.Threads = work, tier, threads
 					rows := sources
@@ -238,7 +387,7 @@ func (f benchFlags) cases(runner *bench.Runner) ([]bench.Case, error) {
 						rows = []string{c.Source}
 					}
 					for _, c.Source = range rows {
-						if err := runner.Validate(c); err != nil {
+						if err := validate(c); err != nil {
 							return nil, usageErrorf("bench: %w", err)
 						}
 						cases = append(cases, c)
@@ -303,15 +452,16 @@ func readLogits(spec string) (bench.Logits, error) {
 	return logits, nil
 }
 
-// startPeers starts the listed software. What is not found becomes a note, which
-// is also printed.
-func startPeers(ctx context.Context, against string, notes io.Writer) (peers []*bench.Peer, missing []string, err error) {
-	names := list(against)
-	for _, name := range names {
-		if !slices.Contains(bench.PeerNames(), name) {
-			return nil, nil, usageErrorf("bench: against %q is not one of %s", name, strings.Join(bench.PeerNames(), ", "))
-		}
+func closePeers(peers []*bench.Peer) {
+	for _, peer := range peers {
+		peer.Close()
 	}
+}
+
+// startPeers starts the listed software on the device. What is not found becomes
+// a note, which is also printed.
+func startPeers(ctx context.Context, against, device string, notes io.Writer) (peers []*bench.Peer, missing []string, err error) {
+	names := list(against)
 	if len(names) == 0 {
 		return nil, nil, nil
 	}
@@ -324,7 +474,7 @@ func startPeers(ctx context.Context, against string, notes io.Writer) (peers []*
 		pythons = []string{python}
 	}
 	for _, name := range names {
-		peer, err := bench.StartPeer(ctx, name, pythons)
+		peer, err := bench.StartPeer(ctx, name, device, pythons)
 		switch {
 		case errors.Is(err, bench.ErrNoPeer):
 			missing = append(missing, err.Error())
@@ -339,8 +489,8 @@ func startPeers(ctx context.Context, against string, notes io.Writer) (peers []*
 }
 
 // commandLine is what to type to repeat a run.
-func commandLine(args []string) string {
-	line := "aikf bench"
+func commandLine(command string, args []string) string {
+	line := "aikf " + command
 	for _, arg := range args {
 		if strings.ContainsAny(arg, " \t\n'\"$\\*?;&|<>()") || arg == "" {
 			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"

@@ -12,12 +12,13 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 )
 
-// benchRun runs aikf bench and returns what it writes and its exit code.
+// benchRun runs aikf bench on the CPU, unless the arguments say otherwise, and
+// returns what it writes and its exit code.
 func benchRun(t *testing.T, args ...string) (out, errs string, code int) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	c := console{in: strings.NewReader(""), out: &stdout, err: &stderr}
-	code = run(t.Context(), append([]string{"bench", "--iters", "2"}, args...), c)
+	code = run(t.Context(), append([]string{"bench", "--iters", "2", "--device", "cpu"}, args...), c)
 	return stdout.String(), stderr.String(), code
 }
 
@@ -33,7 +34,7 @@ func TestBenchIsTheProductOfItsLists(t *testing.T) {
 	if len(record.Results) != 16 {
 		t.Errorf("%d results", len(record.Results))
 	}
-	if want := "aikf bench --iters 2 --batch 1,2 --vocab 300,1000 --top-k 5,300 --dtype float32,float16 --format json"; record.Command != want {
+	if want := "aikf bench --iters 2 --device cpu --batch 1,2 --vocab 300,1000 --top-k 5,300 --dtype float32,float16 --format json"; record.Command != want {
 		t.Errorf("command %q", record.Command)
 	}
 	for _, r := range record.Results {
@@ -45,7 +46,7 @@ func TestBenchIsTheProductOfItsLists(t *testing.T) {
 
 func TestBenchDefaultCases(t *testing.T) {
 	runner := &bench.Runner{Real: bench.RealLogits()}
-	cases, err := benchFlags{work: bench.TopK}.cases(runner)
+	cases, err := benchFlags{work: bench.TopK}.cases(runner.Real, runner.Validate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,15 @@ func TestBenchBadUsage(t *testing.T) {
 	t.Setenv("AIKF_PYTHON", "")
 	for want, args := range map[string][]string{
 		"unexpected word":               {"quickly"},
-		"--device":                      {"--device", "cuda:0"},
+		`--mode "slow", want graph`:     {"--device", "cuda", "--mode", "slow"},
+		`--cache "hot", want warm`:      {"--device", "cuda", "--cache", "hot"},
+		`--plan "clever", want one`:     {"--device", "cuda", "--plan", "clever"},
+		"--plan is for a GPU":           {"--plan", "any"},
+		"--cache is for a GPU":          {"--cache", "warm"},
+		"--tier is for the CPU":         {"--device", "cuda", "--tier", "pure"},
+		"--threads is for the CPU":      {"--device", "cuda", "--threads", "1"},
+		`against "python:only"`:         {"--against", "python:only"},
+		"leave out --mode":              {"--device", "cuda", "--acceptance", "--mode", "graph"},
 		"\"tpu\"":                       {"--device", "tpu"},
 		"--format":                      {"--format", "pdf"},
 		"iters = 0":                     {"--iters", "0"},
@@ -163,7 +172,7 @@ func TestBenchTargetCandidates(t *testing.T) {
 func TestBenchProgressIsForTerminals(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	c := console{in: strings.NewReader(""), out: &stdout, err: &stderr, progress: true}
-	if code := run(t.Context(), []string{"bench", "--iters", "2", "--vocab", "300"}, c); code != exitDone {
+	if code := run(t.Context(), []string{"bench", "--iters", "2", "--vocab", "300", "--device", "cpu"}, c); code != exitDone {
 		t.Fatalf("exit code %d", code)
 	}
 	if !strings.Contains(stderr.String(), "1 of 1: topk 1 x 300") || !strings.HasSuffix(stderr.String(), "\r\x1b[K") {
@@ -175,7 +184,7 @@ func TestBenchInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stdout, stderr bytes.Buffer
-	if code := run(ctx, []string{"bench"}, console{out: &stdout, err: &stderr}); code != exitInterrupted || stdout.Len() > 0 {
+	if code := run(ctx, []string{"bench", "--device", "cpu"}, console{out: &stdout, err: &stderr}); code != exitInterrupted || stdout.Len() > 0 {
 		t.Errorf("exit code %d, wrote %q", code, &stdout)
 	}
 }
@@ -199,16 +208,16 @@ func TestMissed(t *testing.T) {
 
 func TestBenchErrorCodes(t *testing.T) {
 	c := console{err: new(bytes.Buffer)}
-	if code := exitCode(benchError(t.Context(), bench.ErrWrong), c); code != exitWrong {
+	if code := exitCode(benchError(t.Context(), "bench", bench.ErrWrong), c); code != exitWrong {
 		t.Errorf("a wrong result: exit code %d", code)
 	}
-	if code := exitCode(benchError(t.Context(), context.DeadlineExceeded), c); code != exitInternal {
+	if code := exitCode(benchError(t.Context(), "bench", context.DeadlineExceeded), c); code != exitInternal {
 		t.Errorf("another error: exit code %d", code)
 	}
 }
 
 func TestCommandLine(t *testing.T) {
-	if got, want := commandLine([]string{"--logits", "my file", "it's", ""}), `aikf bench --logits 'my file' 'it'\''s' ''`; got != want {
+	if got, want := commandLine("bench", []string{"--logits", "my file", "it's", ""}), `aikf bench --logits 'my file' 'it'\''s' ''`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

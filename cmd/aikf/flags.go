@@ -81,20 +81,5 @@ func checkFormat(format string, formats ...string) error {
 	return usageErrorf("--format %s, want %s", quote(format), strings.Join(formats, " or "))
 }
 
-// checkDevice reports a --device that this build does not have.
-func checkDevice(device string) error {
-	name, number, numbered := strings.Cut(device, ":")
-	switch {
-	case device == "auto", device == "cpu":
-		return nil
-	case name == "cuda":
-		if _, err := strconv.ParseUint(number, 10, 31); err != nil && numbered {
-			return usageErrorf("--device %s: %s is not the number of a device", quote(device), quote(number))
-		}
-		return usageErrorf("--device %s: this build has no CUDA engine", quote(device))
-	}
-	return usageErrorf("--device %s, want auto or cpu", quote(device))
-}
-
 // quote quotes a word of the input for a message, the beginning of a very long one.
 func quote(word string) string { return fmt.Sprintf("%.64q", word) }

@@ -5,18 +5,23 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
+	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/internal/bench"
 	"github.com/ai-kernel-factory/aikf/internal/cpu"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
 const infoExamples = `  aikf info
+  aikf info --device cuda:1
   aikf info --format json
 `
 
@@ -33,6 +38,8 @@ type machineInfo struct {
 	Features []featureInfo `json:"features"`
 	Tiers    []string      `json:"tiers"` // best first
 	Tier     string        `json:"tier"`  // that is used unless another is asked for
+	GPU      *bench.GPU    `json:"gpu,omitempty"`
+	NoGPU    string        `json:"no_gpu,omitempty"` // why there is none
 }
 
 // featureInfo is a bit of the CPU that a tier needs.
@@ -46,6 +53,7 @@ type featureInfo struct {
 func runInfo(_ context.Context, args []string, c console) error {
 	flags := newFlags("info", "[flags]", infoExamples, c)
 	format := flags.String("format", "text", "`text` or json")
+	deviceName := flags.String("device", "auto", deviceUsage)
 	words, err := parseFlags(flags, args, c)
 	if err != nil {
 		return err
@@ -56,7 +64,30 @@ func runInfo(_ context.Context, args []string, c console) error {
 	if err := checkFormat(*format, "text", "json"); err != nil {
 		return err
 	}
+	choice, err := parseDevice(*deviceName)
+	if err != nil {
+		return err
+	}
 	info := describeMachine()
+	quiet := c // what is missing is part of the answer
+	quiet.err = io.Discard
+	device, opened, err := openDevice(choice, "info", quiet, func(ordinal int) (*bench.DeviceRunner, error) {
+		device, err := bench.OpenDevice(ordinal, bench.Runner{})
+		if errors.Is(err, cuda.ErrUnavailable) {
+			info.NoGPU = err.Error()
+		}
+		return device, err
+	})
+	if err != nil {
+		return err
+	}
+	if opened {
+		gpu := device.GPU()
+		info.GPU = &gpu
+		if err := device.Close(); err != nil {
+			return err
+		}
+	}
 	out := bufio.NewWriter(c.out)
 	if *format == "json" {
 		json.NewEncoder(out).Encode(info)
@@ -126,7 +157,16 @@ func (m machineInfo) writeText(w *bufio.Writer) {
 		fmt.Fprintf(w, "cpu        %s\n", m.CPU)
 	}
 	fmt.Fprintf(w, "cores      %d\n", m.Cores)
-	fmt.Fprintf(w, "tier       %s, of %s\n\n", m.Tier, strings.Join(m.Tiers, ", "))
+	fmt.Fprintf(w, "tier       %s, of %s\n", m.Tier, strings.Join(m.Tiers, ", "))
+	switch {
+	case m.GPU != nil:
+		g := m.GPU
+		fmt.Fprintf(w, "gpu        cuda:%d, %s, compute capability %s, %d multiprocessors, %.0f GB, driver for CUDA %s\n",
+			g.Ordinal, g.Name, g.ComputeCapability, g.Multiprocessors, float64(g.MemoryBytes)/1e9, g.Driver)
+	case m.NoGPU != "":
+		fmt.Fprintf(w, "gpu        none: %s\n", m.NoGPU)
+	}
+	fmt.Fprintln(w)
 	const columns = "%-7s %-9s %-7s %s\n"
 	fmt.Fprintf(w, columns, "tier", "feature", "present", "needed by")
 	for _, f := range m.Features {

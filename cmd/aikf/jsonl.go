@@ -18,7 +18,7 @@ const maxLine = 64 << 20
 
 // serveRequests answers each line of c.in by a line of c.out. It returns when
 // the input ends or the context is cancelled.
-func serveRequests(ctx context.Context, c console, options topk.Options) error {
+func serveRequests(ctx context.Context, c console, options topk.Options, on *gpu) error {
 	// A read cannot be cancelled, so it has a goroutine of its own; one that
 	// waits for input when the context is cancelled ends with the process.
 	stopped := make(chan struct{})
@@ -38,7 +38,7 @@ func serveRequests(ctx context.Context, c console, options topk.Options) error {
 			}
 		}
 	}()
-	server := newRequestServer(options)
+	server := newRequestServer(options, on)
 	for number, answered, bad := 1, 0, 0; ; number++ {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -101,6 +101,7 @@ func readLine(reader *bufio.Reader, limit int) inputLine {
 
 // requestServer answers requests one after the other and reuses their room.
 type requestServer struct {
+	on       *gpu // nil: the CPU
 	request  request
 	text     []byte // of the answer
 	values   []float32
@@ -116,8 +117,8 @@ type engine[T topk.Float] struct {
 	top      topk.Result[T]
 }
 
-func newRequestServer(options topk.Options) *requestServer {
-	s := new(requestServer)
+func newRequestServer(options topk.Options, on *gpu) *requestServer {
+	s := &requestServer{on: on}
 	s.float32s.selector.Options = options
 	s.float16s.selector.Options = options
 	s.bfloat16.selector.Options = options
@@ -183,7 +184,7 @@ func selectRequest[T topk.Float](s *requestServer, e *engine[T], narrow func(flo
 		e.top = topk.NewResult[T](r.rows, r.k)
 	}
 	e.selector.Options.Smallest = !r.largest
-	if err := e.selector.Select(e.top, e.logits, shape); err != nil {
+	if err := selectOn(s.on, &e.selector, e.top, e.logits, shape); err != nil {
 		return nil, err
 	}
 	s.values = widen(s.values[:0], e.top.Values[:r.rows*r.k])

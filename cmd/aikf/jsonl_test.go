@@ -302,7 +302,7 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add([]byte(line))
 	}
-	server := newRequestServer(topk.Options{Threads: 1})
+	server := newRequestServer(topk.Options{Threads: 1}, nil)
 	f.Fuzz(func(t *testing.T, line []byte) {
 		var r request
 		parseErr := r.parse(line)

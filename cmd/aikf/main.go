@@ -18,7 +18,7 @@ const (
 	exitDone        = 0
 	exitWrong       = 1   // a wrong result, a missed bar or a regression
 	exitUsage       = 2   // bad usage, bad input, or a device that is not there
-	exitInternal    = 3   // an internal failure, such as I/O
+	exitInternal    = 3   // an internal failure, such as I/O or a device fault
 	exitInterrupted = 130 // Ctrl-C
 )
 
@@ -61,6 +61,7 @@ type command struct {
 var commands = []command{
 	{"bench", "measure top-k against the read floor and other software (the main job)", runBench},
 	{"topk", "select the top k of rows in a file, or of requests on standard input", runTopK},
+	{"profile", "say where the time of a call on a GPU goes", runProfile},
 	{"plan", "print the launch plan of a shape", runPlan},
 	{"info", "print the CPU's features and the tier that is chosen", runInfo},
 	{"verify", "compare with a reference over random and adversarial rows", runVerify},

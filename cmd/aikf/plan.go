@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"strings"
 
+	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/cpu"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
@@ -17,10 +19,14 @@ import (
 const planExamples = `  aikf plan
   aikf plan --batch 1,32 --vocab 50304 --top-k 50,200 --dtype float32
   aikf plan --tier avx512 --cores 16 --format json
+  aikf plan --device cuda --arch sm_80 --batch 1,512
 
-A plan is made from the shape, the tier and the number of cores alone, so that
-of another machine can be printed, too. It changes the time, never the answer.
-` + targetCandidatesVariable + ` sets how many candidates stage 1 aims at.
+A plan is made from the shape, the tier and the number of cores alone, or from
+the shape and the GPU's architecture, so that of another machine can be printed,
+too. It changes the time, never the answer. For a GPU the two-stage plan of the
+shape is printed beside the chosen one.
+` + targetCandidatesVariable + ` sets how many candidates stage 1 aims at: of a GPU it moves
+the groups of the chosen plan, and the chunks of the two-stage plan.
 `
 
 // launchPlan is what "aikf plan" says of one shape.
@@ -51,7 +57,8 @@ func runPlan(_ context.Context, args []string, c console) error {
 	tierName := flags.String("tier", simd.Best().String(), "instruction set `name`, of any machine")
 	threads := flags.Int("threads", 0, "`threads` to use (default: the plan decides)")
 	cores := flags.Int("cores", cpu.Cores(), "`cores` of the machine")
-	device := flags.String("device", "auto", "auto or `cpu`")
+	device := flags.String("device", "cpu", "`device`: cpu or cuda, which need not be there; auto is cpu")
+	archName := flags.String("arch", "sm_90", "`architecture` of the GPU: "+strings.Join(cuda.Architectures(), ", "))
 	format := flags.String("format", "text", "`text` or json")
 	words, err := parseFlags(flags, args, c)
 	if err != nil {
@@ -73,11 +80,25 @@ func runPlan(_ context.Context, args []string, c console) error {
 	case *cores < 1:
 		return usageErrorf("plan: --cores %d, want at least 1", *cores)
 	}
-	if err := checkDevice(*device); err != nil {
+	choice, err := parseDevice(*device)
+	if err != nil {
 		return err
 	}
 	if err := checkFormat(*format, "text", "json"); err != nil {
 		return err
+	}
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if choice.cuda && !choice.auto {
+		for _, name := range []string{"tier", "threads", "cores"} {
+			if given[name] {
+				return usageErrorf("plan: --%s is for the CPU", name)
+			}
+		}
+		return printDevicePlans(c, *archName, batches, vocabs, ks, types, target, *format)
+	}
+	if given["arch"] {
+		return usageErrorf("plan: --arch is for --device cuda")
 	}
 	var plans []launchPlan
 	for _, dtype := range types {

@@ -88,10 +88,11 @@ func TestPlanRefuses(t *testing.T) {
 		"--threads -1 is negative":            {"--threads", "-1"},
 		"--cores 0, want at least 1":          {"--cores", "0"},
 		`--format "md", want text or json`:    {"--format", "md"},
-		"this build has no CUDA engine":       {"--device", "cuda"},
-		`"cuda:1": this build has no CUDA`:    {"--device", "cuda:1"},
+		"--tier is for the CPU":               {"--device", "cuda", "--tier", "avx2"},
+		"--arch is for --device cuda":         {"--arch", "sm_80"},
+		`architecture "sm_20", want one of`:   {"--device", "cuda", "--arch", "sm_20"},
 		`"one" is not the number of a device`: {"--device", "cuda:one"},
-		`--device "gpu", want auto or cpu`:    {"--device", "gpu"},
+		`--device "gpu", want auto, cpu`:      {"--device", "gpu"},
 		`unexpected word "50304"`:             {"50304"},
 	} {
 		wantRefused(t, message, append([]string{"plan"}, args...)...)

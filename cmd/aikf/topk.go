@@ -44,6 +44,7 @@ func runTopK(ctx context.Context, args []string, c console) error {
 	jsonl := flags.Bool("jsonl", false, "answer requests from standard input")
 	tier := flags.String("tier", "", "instruction set `name`, see \"aikf info\" (default: the best)")
 	threads := flags.Int("threads", 0, "at most so many threads (default: the launch plan decides)")
+	deviceName := flags.String("device", "cpu", deviceUsage)
 	files, err := parseFlags(flags, args, c)
 	if err != nil {
 		return err
@@ -59,6 +60,17 @@ func runTopK(ctx context.Context, args []string, c console) error {
 	if err := (&topk.Selector[float32]{Options: options}).Select(topk.Result[float32]{}, nil, topk.Shape{}); err != nil {
 		return usageErrorf("%w", err)
 	}
+	choice, err := parseDevice(*deviceName)
+	if err != nil {
+		return err
+	}
+	if choice.cuda && !choice.auto {
+		for _, name := range []string{"tier", "threads"} {
+			if given[name] {
+				return usageErrorf("topk: --%s is for the CPU", name)
+			}
+		}
+	}
 	if *jsonl {
 		for _, name := range []string{"top-k", "smallest", "rows", "format"} {
 			if given[name] {
@@ -68,9 +80,9 @@ func runTopK(ctx context.Context, args []string, c console) error {
 		if len(files) > 0 {
 			return usageErrorf("topk: --jsonl reads standard input, not %s", quote(files[0]))
 		}
-		return serveRequests(ctx, c, options)
 	}
 	switch {
+	case *jsonl:
 	case len(files) != 1:
 		return usageErrorf("topk: %d files, want one; \"aikf topk --help\" shows examples", len(files))
 	case !given["top-k"]:
@@ -79,8 +91,16 @@ func runTopK(ctx context.Context, args []string, c console) error {
 	if err := checkFormat(*format, "table", "json"); err != nil {
 		return err
 	}
+	on, _, err := openDevice(choice, "topk", c, func(ordinal int) (*gpu, error) { return openGPU(ordinal, target) })
+	if err != nil {
+		return err
+	}
+	defer on.close()
+	if *jsonl {
+		return serveRequests(ctx, c, options, on)
+	}
 	options.Smallest = *smallest
-	selected, err := selectFile(ctx, files[0], *rows, *k, options)
+	selected, err := selectFile(ctx, files[0], *rows, *k, options, on)
 	if err != nil {
 		return err
 	}
@@ -105,7 +125,7 @@ type selection struct {
 }
 
 // selectFile selects the top k of the rows of the tensor spec.
-func selectFile(ctx context.Context, spec, rows string, k int, options topk.Options) (*selection, error) {
+func selectFile(ctx context.Context, spec, rows string, k int, options topk.Options, on *gpu) (*selection, error) {
 	f, err := tensorfile.Open(spec)
 	if err != nil {
 		return nil, usageErrorf("%w", err)
@@ -121,11 +141,11 @@ func selectFile(ctx context.Context, spec, rows string, k int, options topk.Opti
 	}
 	switch f.DType {
 	case tensorfile.Float16:
-		err = selectRows[topk.Float16](ctx, s, options)
+		err = selectRows[topk.Float16](ctx, s, options, on)
 	case tensorfile.BFloat16:
-		err = selectRows[topk.BFloat16](ctx, s, options)
+		err = selectRows[topk.BFloat16](ctx, s, options, on)
 	default:
-		err = selectRows[float32](ctx, s, options)
+		err = selectRows[float32](ctx, s, options, on)
 	}
 	if errors.Is(err, tensorfile.ErrFormat) {
 		return nil, usageErrorf("%w", err)
@@ -142,7 +162,7 @@ func (s *selection) shape(rows int) topk.Shape {
 var readBytes = 64 << 20
 
 // selectRows fills the selection, reading a bounded number of rows at a time.
-func selectRows[T topk.Float](ctx context.Context, s *selection, options topk.Options) error {
+func selectRows[T topk.Float](ctx context.Context, s *selection, options topk.Options, on *gpu) error {
 	vocab := s.file.Vocab
 	batch := min(s.rows, max(1, readBytes/(vocab*s.file.DType.Bytes())))
 	logits := make([]T, batch*vocab)
@@ -157,7 +177,7 @@ func selectRows[T topk.Float](ctx context.Context, s *selection, options topk.Op
 			return err
 		}
 		part := topk.Result[T]{Values: top.Values[i*s.k:], Indices: top.Indices[i*s.k:]}
-		if err := selector.Select(part, logits, s.shape(rows)); err != nil {
+		if err := selectOn(on, &selector, part, logits, s.shape(rows)); err != nil {
 			return err
 		}
 	}

@@ -4,14 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/internal/bench"
+	"github.com/ai-kernel-factory/aikf/internal/differential"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
@@ -20,6 +25,8 @@ const verifyExamples = `  aikf verify                              every tier an
   aikf verify --duration 10m --tier avx2   one tier, for longer
   aikf verify --seed 7 --case 1234 --dtype float16
                                            one case again, as a difference names it
+  aikf verify --device cuda --rows 100000000
+                                           a GPU against the CPU, so many rows
 `
 
 // verification is what one run of aikf verify has to say, as JSON too.
@@ -46,10 +53,16 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	dtypes := flags.String("dtype", "all", "float32, float16 or bfloat16, or several with commas")
 	tiers := flags.String("tier", "all", "one of this machine's tiers, or several with commas: "+strings.Join(topk.Tiers(), ", "))
 	format := flags.String("format", "text", "text or json")
+	deviceName := flags.String("device", "cpu", deviceUsage)
+	rows := flags.Int64("rows", 0, "of a GPU: stop when so many rows were compared, however long it takes")
 	words, err := parseFlags(flags, args, c)
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	switch {
 	case err != nil:
 		return err
+	case *rows < 0:
+		return usageErrorf("verify: --rows = %d, want 0 or more", *rows)
 	case len(words) > 0:
 		return usageErrorf("verify: unexpected %q", words)
 	case *duration <= 0:
@@ -74,6 +87,38 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	}
 	if v.Seed == 0 {
 		v.Seed = rand.Uint64()
+	}
+	choice, err := parseDevice(*deviceName)
+	if err != nil {
+		return err
+	}
+	if choice.cuda && !choice.auto && given["tier"] {
+		return usageErrorf("verify: --tier is for the CPU")
+	}
+	device, onDevice, err := openDevice(choice, "verify", c, cuda.Open)
+	if err != nil {
+		return err
+	}
+	if onDevice {
+		defer device.Close()
+		d := deviceVerification{
+			Schema: 1, Command: commandLine("verify", args), Commit: bench.Commit(), Seed: v.Seed, names: v.DTypes,
+			Device: fmt.Sprintf("cuda:%d", choice.ordinal), GPU: device.Properties().Name, Driver: device.Properties().DriverVersion,
+		}
+		config := differential.Config{
+			NewEngine: differential.CUDA(device), Architecture: device.Architecture(), Seed: v.Seed, Rows: *rows,
+			Workers: runtime.GOMAXPROCS(0),
+		}
+		if *first >= 0 {
+			config.First, config.Batches = *first, 1
+		}
+		if *rows > 0 && !given["duration"] || *first >= 0 {
+			*duration = math.MaxInt64
+		}
+		return d.run(ctx, config, *duration, *format, c)
+	}
+	if *rows > 0 {
+		return usageErrorf("verify: --rows is for a GPU")
 	}
 	config := topktest.VerifyConfig{DTypes: v.DTypes, Seed: v.Seed}
 	for _, tier := range v.Tiers {

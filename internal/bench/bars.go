@@ -21,6 +21,12 @@ const (
 	Workspace     Figure = "KiB"         // of a Selector, without 16 bytes a candidate, at most
 )
 
+// figures lists them all.
+var figures = []Figure{
+	OverFloor, OverReference, TimesFaster, Allocations, Workspace,
+	Micros, ColdPenalty, OverAligned, OverRandom, OverC,
+}
+
 // Bar is a promise about a figure. Of several cases the worst counts.
 type Bar struct {
 	Work   string // for people
@@ -135,6 +141,7 @@ type Verdict struct {
 	Figure   Figure  `json:"figure"`
 	Must     float64 `json:"must"`
 	Aim      float64 `json:"aim"`
+	Scale    float64 `json:"scale,omitempty"` // by which must and aim were moved with the read floor of the run
 	Measured float64 `json:"measured"`        // of the worst case; 0 if not measured
 	Worst    string  `json:"worst,omitempty"` // that case, if there are several
 	Verdict  string  `json:"verdict"`
@@ -169,7 +176,7 @@ func (v Verdict) invalid() (field string, got any) {
 	switch {
 	case v.Work == "":
 		return "work", `""`
-	case !slices.Contains([]Figure{OverFloor, OverReference, TimesFaster, Allocations, Workspace}, v.Figure):
+	case !slices.Contains(figures, v.Figure):
 		return "figure", v.Figure
 	case v.Verdict == NotMeasured && v.Reason == "":
 		return "reason", `""`

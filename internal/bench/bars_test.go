@@ -143,7 +143,7 @@ func TestPeerBar(t *testing.T) {
 
 func testPeerBar(t *testing.T, manner string) {
 	t.Setenv("AIKF_TEST_PEER", manner)
-	peer, err := StartPeer(t.Context(), "torch", []string{os.Args[0]})
+	peer, err := StartPeer(t.Context(), "torch", "cpu", []string{os.Args[0]})
 	if err != nil {
 		t.Fatal(err)
 	}

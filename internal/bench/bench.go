@@ -127,9 +127,9 @@ func (c Case) inputs() int {
 	return max(2, min(4, cacheBytes/(4*c.Batch*c.Vocab)))
 }
 
-// inputBytes is enough memory for the inputs and their values as float32.
-func (c Case) inputBytes() int {
-	return c.inputs() * (c.Batch*c.Vocab*(c.DType.Bytes()+4) + 2*(4*c.BaseOffset+cacheLine))
+// inputBytes is enough memory for n inputs and their values as float32.
+func (c Case) inputBytes(n int) int {
+	return n * (c.Batch*c.Vocab*(c.DType.Bytes()+4) + 2*(4*c.BaseOffset+cacheLine))
 }
 
 // Runner measures cases.
@@ -175,12 +175,12 @@ func (r *Runner) Measure(ctx context.Context, c Case) (Result, error) {
 }
 
 func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, error) {
-	memory, err := newMemory(c.inputBytes())
+	memory, err := newMemory(c.inputBytes(c.inputs()))
 	if err != nil {
 		return Result{}, err
 	}
 	defer memory.release()
-	batches, wide := makeInputs[T](r, c, memory)
+	batches, wide := makeInputs[T](r, c, c.inputs(), memory)
 	ours, reference, err := makeWork(r, c, batches)
 	if err != nil {
 		return Result{}, err
@@ -252,12 +252,11 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 	return result, nil
 }
 
-// makeInputs returns the batches that a case rotates over, and their values as
+// makeInputs returns the n batches that a case rotates over, and their values as
 // float32 for the read floor.
-func makeInputs[T topk.Float](r *Runner, c Case, m *memory) (batches [][]T, wide [][]float32) {
+func makeInputs[T topk.Float](r *Runner, c Case, n int, m *memory) (batches [][]T, wide [][]float32) {
 	seed := fnv.New64a()
 	fmt.Fprint(seed, c.Source, c.Batch, c.Vocab, c.TopK, c.DType)
-	n := c.inputs()
 	for input := range n {
 		rng := rand.New(rand.NewPCG(r.Seed, seed.Sum64()+uint64(input)))
 		logits := aligned[T](m, c.Batch*c.Vocab, c.BaseOffset)

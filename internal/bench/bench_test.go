@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -139,12 +140,12 @@ func TestInputsRotate(t *testing.T) {
 	}
 	c := RealCase()
 	c.BaseOffset = 1
-	memory, err := newMemory(c.inputBytes())
+	memory, err := newMemory(c.inputBytes(c.inputs()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer memory.release()
-	batches, wide := makeInputs[topk.BFloat16](quick(), c, memory)
+	batches, wide := makeInputs[topk.BFloat16](quick(), c, c.inputs(), memory)
 	for i := range batches {
 		if got := uintptr(unsafe.Pointer(&batches[i][0])) % 64; got != 2 {
 			t.Errorf("input %d starts %d bytes into a cache line, want 2", i, got)
@@ -299,6 +300,19 @@ func TestAdversarialRows(t *testing.T) {
 					t.Errorf("%s: index %d is sampled: %v", source, index, !want)
 				}
 			}
+		}
+		for source, threads := range map[string]int{"hot_thread": 1, "hot_warp": 32} {
+			seen := map[int]bool{}
+			for _, index := range bySort(rows[source], k-2) { // one thread sees 48 float32 or more
+				seen[int(index)/(16/dtype.Bytes())%1024] = true
+			}
+			first, last := slices.Min(slices.Collect(maps.Keys(seen))), slices.Max(slices.Collect(maps.Keys(seen)))
+			if last-first >= threads {
+				t.Errorf("%s: the %d largest belong to threads %d to %d", source, k, first, last)
+			}
+		}
+		if tied := bySort(rows["ties_at_k"], k+1); rows["ties_at_k"][tied[k/2]] != rows["ties_at_k"][tied[k]] || rows["ties_at_k"][tied[0]] == rows["ties_at_k"][tied[k]] {
+			t.Error("ties_at_k has no ties across the k-th place")
 		}
 		neighbours := 0
 		near := bySort(rows["clusters"], 8*(k/2+1))

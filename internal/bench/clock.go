@@ -32,8 +32,6 @@ type contestant struct {
 // machine hits all alike. A sample rotates over the inputs: an untimed call of
 // each first, so that the caches hold what the call before would leave, then as
 // many calls as fill sampleTime. The garbage collector is off meanwhile.
-//
-// There are iters rounds, or as many as fit the budget, but at least 11.
 func race(ctx context.Context, contestants []contestant, inputs, iters int, budget time.Duration) ([]Times, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -55,33 +53,59 @@ func race(ctx context.Context, contestants []contestant, inputs, iters int, budg
 			rotations[i] = min(10*rotations[i], int(1.1*float64(rotations[i])*float64(sampleTime)/float64(max(elapsed, 1)))+1)
 		}
 	}
-	const leastRounds = 11
-	samples := make([][]float64, len(contestants))
-	start := time.Now()
-	for round := 0; round < leastRounds && round < iters || round < iters && time.Since(start) < budget; round++ {
-		for j := range contestants {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			i := (round + j) % len(contestants)
-			if _, err := rotate(contestants[i], inputs, 1); err != nil {
-				return nil, err
-			}
-			elapsed, err := rotate(contestants[i], inputs, rotations[i])
-			if err != nil {
-				return nil, err
-			}
-			calls := float64(rotations[i] * inputs)
-			samples[i] = append(samples[i], float64(elapsed.Nanoseconds())/1e3/calls)
+	samples, err := rounds(ctx, len(contestants), iters, budget, func(i int) (float64, error) {
+		if _, err := rotate(contestants[i], inputs, 1); err != nil {
+			return 0, err
 		}
+		elapsed, err := rotate(contestants[i], inputs, rotations[i])
+		return microseconds(elapsed) / float64(rotations[i]*inputs), err
+	})
+	if err != nil {
+		return nil, err
 	}
 	times := make([]Times, len(contestants))
 	for i, s := range samples {
-		slices.Sort(s)
-		times[i] = Times{quantile(s, 0.5), quantile(s, 0.1), quantile(s, 0.9), len(s), rotations[i] * inputs}
+		times[i] = timesOf(s, rotations[i]*inputs)
 	}
 	return times, nil
 }
+
+// rounds takes one sample of each of n contestants in every round, in an order
+// that rotates, and returns the samples of each. There are iters rounds, or as
+// many as fit the budget, but at least 11.
+func rounds(ctx context.Context, n, iters int, budget time.Duration, sample func(contestant int) (float64, error)) ([][]float64, error) {
+	const leastRounds = 11
+	samples := make([][]float64, n)
+	start := time.Now()
+	for round := 0; round < leastRounds && round < iters || round < iters && time.Since(start) < budget; round++ {
+		for j := range n {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			i := (round + j) % n
+			us, err := sample(i)
+			if err != nil {
+				return nil, err
+			}
+			samples[i] = append(samples[i], us)
+		}
+	}
+	return samples, nil
+}
+
+// timesOf sums up samples of so many calls each.
+func timesOf(samples []float64, calls int) Times {
+	slices.Sort(samples)
+	return Times{quantile(samples, 0.5), quantile(samples, 0.1), quantile(samples, 0.9), len(samples), calls}
+}
+
+// rounded has five digits.
+func (t Times) rounded() Times {
+	t.Median, t.P10, t.P90 = significant(t.Median), significant(t.P10), significant(t.P90)
+	return t
+}
+
+func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
 // rotate calls c over all inputs, times over.
 func rotate(c contestant, inputs, times int) (time.Duration, error) {

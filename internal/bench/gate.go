@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 
 	"github.com/ai-kernel-factory/aikf/topk"
@@ -61,18 +62,20 @@ type gate[T topk.Float] struct {
 func newGate[T topk.Float](logits []T, batch, k int) gate[T] {
 	g := gate[T]{topk.NewResult[T](batch, k), k}
 	vocab := len(logits) / batch
-	sorted := make([]ranked, vocab)
-	for row := range batch {
-		logits := logits[row*vocab : (row+1)*vocab]
-		for i, x := range logits {
-			sorted[i] = ranked{widen(x), int32(i)}
+	shareRows(runtime.GOMAXPROCS(0), batch, func(first, last int) {
+		sorted := make([]ranked, vocab)
+		for row := first; row < last; row++ {
+			logits := logits[row*vocab : (row+1)*vocab]
+			for i, x := range logits {
+				sorted[i] = ranked{widen(x), int32(i)}
+			}
+			// Sorting by value and index is what a stable sort by value does.
+			slices.SortFunc(sorted, ranked.compare)
+			for i, best := range sorted[:k] {
+				g.want.Values[row*k+i], g.want.Indices[row*k+i] = logits[best.index], best.index
+			}
 		}
-		// Sorting by value and index is what a stable sort by value does.
-		slices.SortFunc(sorted, ranked.compare)
-		for i, best := range sorted[:k] {
-			g.want.Values[row*k+i], g.want.Indices[row*k+i] = logits[best.index], best.index
-		}
-	}
+	})
 	return g
 }
 
@@ -116,17 +119,11 @@ func bits[T topk.Float](x T) uint32 {
 // SelfCheck shows that the gate rejects selectors that are deliberately wrong,
 // each in a way that a benchmark could miss, and accepts a right one.
 func SelfCheck() error {
-	logits := make([]float32, 300)
-	for i := range logits {
-		logits[i] = float32(i * 7 % 30) // ties everywhere
-	}
-	logits[3] = float32(math.Copysign(0, -1))
-	logits[len(logits)-1] = 50 // the largest comes last
-	const k = 295
-	g := newGate(logits, 1, k)
+	logits := selfCheckLogits()
+	g := newGate(logits, 1, selfCheckK)
 	var h typedHeap
 	for _, selector := range selectors {
-		got := topk.NewResult[float32](1, k)
+		got := topk.NewResult[float32](1, selfCheckK)
 		selectRow(&h, got.Values, got.Indices, logits)
 		selector.spoil(got, logits)
 		if _, err := g.check(got); (err == nil) != selector.right {
@@ -134,6 +131,20 @@ func SelfCheck() error {
 		}
 	}
 	return nil
+}
+
+// selfCheckK is how many of the selfCheckLogits are selected.
+const selfCheckK = 295
+
+// selfCheckLogits are a row on which each of the selectors goes wrong.
+func selfCheckLogits() []float32 {
+	logits := make([]float32, 300)
+	for i := range logits {
+		logits[i] = float32(i * 7 % 30) // ties everywhere
+	}
+	logits[3] = float32(math.Copysign(0, -1))
+	logits[len(logits)-1] = 50 // the largest comes last
+	return logits
 }
 
 // selectors spoil a right answer.

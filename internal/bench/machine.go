@@ -84,7 +84,7 @@ func Commit() string {
 		return "unknown"
 	}
 	// Only what goes into the program: a new record is no change of it.
-	changes, err := git("status", "--porcelain", "--", ":/go.mod", ":/*.go", ":/*.s", ":/*.py", ":/*.safetensors")
+	changes, err := git("status", "--porcelain", "--", ":/go.mod", ":/*.go", ":/*.s", ":/*.py", ":/*.c", ":/*.safetensors", ":/cuda/kernels")
 	return dirty(revision, err != nil || changes != "")
 }
 

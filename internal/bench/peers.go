@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,13 +21,25 @@ import (
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
-// PeerNames lists the other software that can be measured.
-func PeerNames() []string { return []string{"torch", "numpy"} }
+const torch = "torch"
+
+// PeerNames lists the other software that can be measured. Beside it stands any
+// function of (logits, k) on torch tensors, as python:module:function.
+func PeerNames() []string { return []string{torch, "numpy"} }
+
+// CheckPeer reports a name that is none of other software.
+func CheckPeer(name string) error {
+	words := strings.Split(name, ":")
+	if slices.Contains(PeerNames(), name) || len(words) == 3 && words[0] == "python" && words[1] != "" && words[2] != "" {
+		return nil
+	}
+	return fmt.Errorf("%q is not one of %s, python:module:function", name, strings.Join(PeerNames(), ", "))
+}
 
 // ErrNoPeer: none of the Pythons has it.
 var ErrNoPeer = errors.New("not found")
 
-//go:embed peers.py
+//go:embed programs/peers.py
 var peerScript []byte
 
 // Peer is other software, running in a Python of its own and waiting for
@@ -53,9 +66,9 @@ func Pythons() []string {
 	return found
 }
 
-// StartPeer starts the named software in the first of the Pythons that has it.
-// The error wraps ErrNoPeer if none has. Close it.
-func StartPeer(ctx context.Context, name string, pythons []string) (*Peer, error) {
+// StartPeer starts the named software in the first of the Pythons that has it
+// on the device, cpu or cuda:N. The error wraps ErrNoPeer if none has. Close it.
+func StartPeer(ctx context.Context, name, device string, pythons []string) (*Peer, error) {
 	directory, err := os.MkdirTemp("", "aikf-bench-")
 	if err != nil {
 		return nil, err
@@ -68,7 +81,7 @@ func StartPeer(ctx context.Context, name string, pythons []string) (*Peer, error
 	var reasons []string
 	for _, python := range pythons {
 		p := &Peer{Name: name, Python: python, directory: directory}
-		err := p.start(ctx, script)
+		err := p.start(ctx, script, device)
 		if err == nil {
 			return p, nil
 		}
@@ -84,9 +97,9 @@ func StartPeer(ctx context.Context, name string, pythons []string) (*Peer, error
 	return nil, fmt.Errorf("%s %w (%s)", name, ErrNoPeer, strings.Join(reasons, "; "))
 }
 
-func (p *Peer) start(ctx context.Context, script string) (err error) {
+func (p *Peer) start(ctx context.Context, script, device string) (err error) {
 	var complaint bytes.Buffer
-	p.command = exec.CommandContext(ctx, p.Python, script, p.Name)
+	p.command = exec.CommandContext(ctx, p.Python, script, p.Name, device)
 	p.command.Stderr = &complaint
 	if p.requests, err = p.command.StdinPipe(); err != nil {
 		return err
@@ -100,7 +113,11 @@ func (p *Peer) start(ctx context.Context, script string) (err error) {
 	}
 	p.answers = bufio.NewScanner(answers)
 	var hello struct{ Version string }
-	if err := p.read(&hello); err != nil {
+	line, err := p.readLine()
+	if err == nil {
+		err = json.Unmarshal(line, &hello)
+	}
+	if err != nil {
 		p.requests.Close()
 		p.command.Wait()
 		if lines := strings.Split(strings.TrimSpace(complaint.String()), "\n"); lines[len(lines)-1] != "" {
@@ -118,17 +135,20 @@ func (p *Peer) Close() error {
 	return errors.Join(p.command.Wait(), os.RemoveAll(p.directory))
 }
 
-func (p *Peer) read(answer any) error {
+// readLine returns the next line of the peer, until the one after it is read.
+func (p *Peer) readLine() ([]byte, error) {
 	if !p.answers.Scan() {
-		return errors.Join(p.answers.Err(), io.ErrUnexpectedEOF)
+		return nil, errors.Join(p.answers.Err(), io.ErrUnexpectedEOF)
 	}
-	return json.Unmarshal(p.answers.Bytes(), answer)
+	return p.answers.Bytes(), nil
 }
 
-// measurePeer times the peer on the case's inputs and compares its answers with
-// the gates'.
-func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, batches [][]T, gates []gate[T]) (PeerResult, error) {
-	file := func(name string) string { return filepath.Join(p.directory, name) }
+// file returns the path of one of the peer's files.
+func (p *Peer) file(name string) string { return filepath.Join(p.directory, name) }
+
+// ask writes the batches for the peer, sends the request, to which it adds what
+// describes them, and reads the answer.
+func ask[T topk.Float](ctx context.Context, p *Peer, c Case, batches [][]T, request map[string]any, answer any) error {
 	var raw []byte
 	for _, logits := range batches {
 		if c.DType == Float32 {
@@ -137,41 +157,111 @@ func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, 
 			raw = appendLittleEndian(raw, bitsOf[uint16](logits))
 		}
 	}
-	if err := os.WriteFile(file("logits"), raw, 0o600); err != nil {
-		return PeerResult{}, err
+	if err := os.WriteFile(p.file("logits"), raw, 0o600); err != nil {
+		return err
 	}
-	request, err := json.Marshal(map[string]any{
-		"logits": file("logits"), "values": file("values"), "indices": file("indices"),
+	maps.Copy(request, map[string]any{
+		"logits": p.file("logits"), "values": p.file("values"), "indices": p.file("indices"),
 		"dtype": c.DType, "inputs": len(batches), "batch": c.Batch, "vocab": c.Vocab, "top_k": c.TopK,
-		"threads": c.Threads, "iters": r.Iters, "budget_s": r.Budget.Seconds(),
 	})
+	line, err := json.Marshal(request)
 	if err != nil {
+		return err
+	}
+	if _, err := p.requests.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
+	var failure struct{ Error string }
+	line, err = p.readLine()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
+	if err := errors.Join(json.Unmarshal(line, &failure), json.Unmarshal(line, answer)); err != nil {
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
+	if failure.Error != "" {
+		return fmt.Errorf("%s: %s", p.Name, failure.Error)
+	}
+	return nil
+}
+
+// measurePeer times the peer on the case's inputs and compares its answers with
+// the gates'.
+func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, batches [][]T, gates []gate[T]) (PeerResult, error) {
+	var result PeerResult
+	request := map[string]any{"threads": c.Threads, "iters": r.Iters, "budget_s": r.Budget.Seconds()}
+	if err := ask(ctx, p, c, batches, request, &result); err != nil {
 		return PeerResult{}, err
 	}
-	if _, err := p.requests.Write(append(request, '\n')); err != nil {
-		return PeerResult{}, fmt.Errorf("%s: %w", p.Name, err)
-	}
-	var answer struct {
-		PeerResult
-		Error string
-	}
-	if err := p.read(&answer); err != nil {
-		if ctx.Err() != nil {
-			return PeerResult{}, ctx.Err()
-		}
-		return PeerResult{}, fmt.Errorf("%s: %w", p.Name, err)
-	}
-	if answer.Error != "" {
-		return PeerResult{}, fmt.Errorf("%s: %s", p.Name, answer.Error)
-	}
-	result := answer.PeerResult
 	result.Version = p.Version
 	result.US, result.USP10, result.USP90 = significant(result.US), significant(result.USP10), significant(result.USP90)
-	result.ValuesEqual, result.IndicesEqual, err = comparePeer(file("values"), file("indices"), c, gates)
+	var err error
+	result.ValuesEqual, result.IndicesEqual, err = comparePeer(p.file("values"), p.file("indices"), c, gates)
 	if err != nil {
 		return PeerResult{}, fmt.Errorf("%s: %w", p.Name, err)
 	}
 	return result, nil
+}
+
+// measureDevicePeer times the peer on the inputs of a batch, under the
+// conditions of the results, and adds to these what came of it. Torch leaves
+// ties open, so that its values are held against ours and the indices of its
+// stable sort; a difference wraps ErrWrong.
+func measureDevicePeer[T topk.Float](ctx context.Context, r *DeviceRunner, p *Peer, b *deviceBatch[T], results []Result) error {
+	conditions := []Condition{}
+	for _, result := range results {
+		if result.Cache == Warm || !r.warmPeers {
+			conditions = append(conditions, Condition{result.Mode, result.Cache})
+		}
+	}
+	request := map[string]any{
+		"iters": r.Iters, "budget_s": r.Budget.Seconds(), "conditions": conditions, "cold_buffers": r.coldBuffers(b.c),
+	}
+	if p.Name == torch {
+		request["sort_indices"] = p.file("sort_indices")
+	}
+	var answer struct {
+		Times         map[string]PeerResult
+		Failed        map[string]string
+		Method, DType string
+	}
+	if err := ask(ctx, p, b.c, b.inputs, request, &answer); err != nil {
+		return err
+	}
+	valuesEqual, indicesEqual, err := comparePeer(p.file("values"), p.file("indices"), b.c, b.gates)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
+	sortEqual := false
+	if p.Name == torch {
+		if _, sortEqual, err = comparePeer(p.file("values"), p.file("sort_indices"), b.c, b.gates); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		if !valuesEqual || !sortEqual {
+			return fmt.Errorf("%s %s: values of topk equal: %v, indices of a stable sort equal: %v: %w", p.Name, p.Version, valuesEqual, sortEqual, ErrWrong)
+		}
+	}
+	for i := range results {
+		condition := Condition{results[i].Mode, results[i].Cache}
+		peer, ok := answer.Times[condition.String()]
+		if !ok {
+			if slices.Contains(conditions, condition) {
+				r.note(fmt.Sprintf("%s was not measured, %v: %s", p.Name, condition, answer.Failed[condition.String()]))
+			}
+			continue
+		}
+		peer.Version, peer.Method, peer.DType = p.Version, answer.Method, DType(answer.DType)
+		peer.US, peer.USP10, peer.USP90 = significant(peer.US), significant(peer.USP10), significant(peer.USP90)
+		peer.ValuesEqual, peer.IndicesEqual, peer.SortEqual = valuesEqual, indicesEqual, sortEqual
+		if results[i].Peers == nil {
+			results[i].Peers = map[string]PeerResult{}
+		}
+		results[i].Peers[p.Name] = peer
+	}
+	return nil
 }
 
 // comparePeer reads the peer's answers to all inputs.

@@ -33,6 +33,8 @@ func fakePeer(manner string) {
 			Inputs, Batch, Vocab    int
 			TopK                    int `json:"top_k"`
 			DType                   DType
+			SortIndices             string `json:"sort_indices"`
+			Conditions              []Condition
 		}
 		if err := json.Unmarshal(lines.Bytes(), &request); err != nil {
 			panic(err)
@@ -53,7 +55,10 @@ func fakePeer(manner string) {
 				values, indices = append(values, widen(row[index])), append(indices, index)
 			}
 		}
+		sorted := slices.Clone(indices)
 		switch manner {
+		case "sort":
+			sorted[0]++
 		case "values":
 			values[len(values)-1]++
 		case "ties":
@@ -64,7 +69,11 @@ func fakePeer(manner string) {
 			fmt.Println(`{"error": "out of luck"}`)
 			continue
 		}
-		for file, entries := range map[string]any{request.Values: values, request.Indices: indices} {
+		files := map[string]any{request.Values: values, request.Indices: indices}
+		if request.SortIndices != "" {
+			files[request.SortIndices] = sorted
+		}
+		for file, entries := range files {
 			answer, err := binary.Append(nil, binary.LittleEndian, entries)
 			if err == nil {
 				err = os.WriteFile(file, answer, 0o600)
@@ -73,7 +82,19 @@ func fakePeer(manner string) {
 				panic(err)
 			}
 		}
-		fmt.Println(`{"us": 30.25, "us_p10": 30, "us_p90": 31, "samples": 12, "method": "magic", "dtype": "bfloat16"}`)
+		const times = `"us": 30.25, "us_p10": 30, "us_p90": 31, "samples": 12`
+		if len(request.Conditions) == 0 {
+			fmt.Println(`{` + times + `, "method": "magic", "dtype": "bfloat16"}`)
+			continue
+		}
+		// On a GPU everything but eager calls works.
+		var all []string
+		for _, c := range request.Conditions {
+			if c.Mode == Graph {
+				all = append(all, fmt.Sprintf(`"%v": {%s}`, c, times))
+			}
+		}
+		fmt.Printf(`{"times": {%s}, "failed": {"eager warm": "no queue"}, "method": "magic", "dtype": "bfloat16"}`+"\n", strings.Join(all, ", "))
 	}
 	os.Exit(0)
 }
@@ -94,7 +115,7 @@ func TestPeer(t *testing.T) {
 	} {
 		t.Run(test.manner, func(t *testing.T) {
 			t.Setenv("AIKF_TEST_PEER", test.manner)
-			peer, err := StartPeer(t.Context(), "torch", []string{filepath.Join(t.TempDir(), "nothing"), os.Args[0]})
+			peer, err := StartPeer(t.Context(), "torch", "cpu", []string{filepath.Join(t.TempDir(), "nothing"), os.Args[0]})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -128,13 +149,78 @@ func TestPeer(t *testing.T) {
 	}
 }
 
+func TestPeerOnDevice(t *testing.T) {
+	c := Case{Work: TopK, Source: Random, Batch: 2, Vocab: 5000, TopK: 20, DType: BFloat16}
+	for _, test := range []struct {
+		name, manner string
+		equal        PeerResult
+		err          string
+	}{
+		{"torch", "right", PeerResult{ValuesEqual: true, IndicesEqual: true, SortEqual: true}, ""},
+		{"torch", "ties", PeerResult{ValuesEqual: true, SortEqual: true}, ""},
+		{"torch", "sort", PeerResult{}, "indices of a stable sort equal: false"},
+		{"torch", "values", PeerResult{}, "values of topk equal: false"},
+		{"torch", "fails", PeerResult{}, "out of luck"},
+		{"python:some:f", "values", PeerResult{IndicesEqual: true}, ""},
+	} {
+		t.Run(test.name+" "+test.manner, func(t *testing.T) {
+			t.Setenv("AIKF_TEST_PEER", test.manner)
+			peer, err := StartPeer(t.Context(), test.name, "cuda:2", []string{os.Args[0]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer peer.Close()
+			r, d := onHand()
+			r.Peers = []*Peer{peer}
+			results, err := r.Measure(t.Context(), c, Conditions())
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) || test.manner != "fails" && !errors.Is(err, ErrWrong) {
+					t.Errorf("error = %v, want %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := test.equal
+			want.Version, want.Method, want.DType, want.US, want.USP10, want.USP90, want.Samples = "9.8.7", "magic", BFloat16, 30.25, 30, 31, 12
+			for _, result := range results {
+				got, ok := result.Peers[test.name]
+				if ok != (result.Mode == Graph) || ok && (got != want || result.Reference != test.name || result.ReferenceUS != 30.25) {
+					t.Errorf("%s %s: %+v", result.Mode, result.Cache, result)
+				}
+				if field, value := result.invalid(); field != "" {
+					t.Errorf("%s = %v", field, value)
+				}
+			}
+			if notes := strings.Join(r.Notes, "; "); notes != test.name+" was not measured, eager warm: no queue" {
+				t.Errorf("notes %q", notes)
+			}
+			if d.live != 0 {
+				t.Errorf("%d things left open", d.live)
+			}
+		})
+	}
+}
+
+func TestCheckPeer(t *testing.T) {
+	for name, good := range map[string]bool{
+		"torch": true, "numpy": true, "python:flashinfer:top_k": true, "python:a.b:c": true,
+		"": false, "python": false, "python:a": false, "python::f": false, "python:a:": false, "perl:a:b": false, "python:a:b:c": false,
+	} {
+		if err := CheckPeer(name); (err == nil) != good {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 func TestPeerNotFound(t *testing.T) {
 	t.Setenv("AIKF_TEST_PEER", "absent")
-	_, err := StartPeer(t.Context(), "numpy", []string{os.Args[0]})
+	_, err := StartPeer(t.Context(), "numpy", "cpu", []string{os.Args[0]})
 	if !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "No module named numpy") {
 		t.Errorf("error = %v", err)
 	}
-	if _, err = StartPeer(t.Context(), "numpy", nil); !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "no python3") {
+	if _, err = StartPeer(t.Context(), "numpy", "cpu", nil); !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "no python3") {
 		t.Errorf("error = %v", err)
 	}
 }
@@ -143,7 +229,7 @@ func TestPeerNotFound(t *testing.T) {
 func TestPeerScript(t *testing.T) {
 	for _, name := range PeerNames() {
 		t.Run(name, func(t *testing.T) {
-			peer, err := StartPeer(t.Context(), name, Pythons())
+			peer, err := StartPeer(t.Context(), name, "cpu", Pythons())
 			if errors.Is(err, ErrNoPeer) {
 				t.Skip(err)
 			}
@@ -180,5 +266,67 @@ func TestPythons(t *testing.T) {
 	pythons := Pythons()
 	if n := len(slices.DeleteFunc(slices.Clone(pythons), func(p string) bool { return p != name })); n != 1 {
 		t.Errorf("%v holds %s %d times", pythons, name, n)
+	}
+}
+
+// TestPeerScriptOnDevice runs the bundled script as on a GPU, with a torch of
+// tests.
+func TestPeerScriptOnDevice(t *testing.T) {
+	pythons := Pythons()
+	if len(pythons) == 0 {
+		t.Skip("there is no python3")
+	}
+	folder, err := filepath.Abs(filepath.Join("testdata", "handtorch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PYTHONPATH", folder)
+	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+	for _, test := range []struct {
+		name, manner, method string
+		conditions           int // that are measured
+	}{
+		{"torch", "", "torch.topk(x, k, sorted=True)", 3},
+		{"torch", "uncapturable", "torch.topk(x, k, sorted=True)", 1},
+		{"python:handpeer:top_k", "", "handpeer.top_k(x, k)", 3},
+	} {
+		t.Setenv("HANDTORCH", test.manner)
+		peer, err := StartPeer(t.Context(), test.name, "cuda:2", pythons[:1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		for _, dtype := range []DType{Float32, Float16, BFloat16} {
+			r, d := onHand()
+			r.Peers, d.l2Bytes = []*Peer{peer}, 20_000
+			c := Case{Work: TopK, Source: Random, Batch: 2, Vocab: 1000, TopK: 20, DType: dtype}
+			results, err := r.Measure(t.Context(), c, Conditions())
+			if err != nil {
+				t.Fatal(err)
+			}
+			measured := 0
+			for _, result := range results {
+				p, ok := result.Peers[test.name]
+				if !ok {
+					continue
+				}
+				measured++
+				if field, value := result.invalid(); field != "" || !p.ValuesEqual || !p.IndicesEqual || p.SortEqual != (test.name == "torch") || p.Method != test.method || p.DType != dtype {
+					t.Errorf("%s: %+v (%s %v)", dtype, p, field, value)
+				}
+			}
+			if measured != test.conditions {
+				t.Errorf("%s %s, %s: %d conditions measured, want %d; %q", test.name, test.manner, dtype, measured, test.conditions, r.Notes)
+			}
+		}
+	}
+	for manner, name := range map[string]string{"blind": "torch", "": "python:handpeer:fast"} {
+		t.Setenv("HANDTORCH", manner)
+		if _, err := StartPeer(t.Context(), name, "cuda:2", pythons[:1]); !errors.Is(err, ErrNoPeer) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	if _, err := StartPeer(t.Context(), "numpy", "cuda:2", pythons[:1]); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("numpy on a GPU: error %v", err)
 	}
 }

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"time"
 )
 
-// Schema is the version of the record format that this package writes and
-// reads.
-const Schema = 1
+// Schema is the version of the record format that this package writes. It also
+// reads records from oldestSchema on: 2 added GPUs.
+const (
+	Schema       = 2
+	oldestSchema = 1
+)
 
 // ErrRecord: a record that cannot be trusted.
 var ErrRecord = errors.New("invalid record")
@@ -20,6 +24,7 @@ var ErrRecord = errors.New("invalid record")
 type Record struct {
 	Schema     int       `json:"schema"`
 	Machine    Machine   `json:"machine"`
+	GPU        *GPU      `json:"gpu,omitempty"` // that was measured, if one was
 	Command    string    `json:"command"`
 	Commit     string    `json:"commit"` // of the project; "-dirty" is appended if files were changed, "unknown" if nothing tells
 	Date       time.Time `json:"date"`
@@ -27,16 +32,61 @@ type Record struct {
 	Results    []Result  `json:"results"`
 	Acceptance []Verdict `json:"acceptance,omitempty"`
 	// TargetCandidates is the override of the launch plan's target; 0: none.
-	TargetCandidates int      `json:"target_candidates,omitempty"`
-	Notes            []string `json:"notes,omitempty"` // what could not be measured, and why
+	TargetCandidates int `json:"target_candidates,omitempty"`
+	// Launch and Dependent belong to the acceptance of a GPU.
+	Launch    *LaunchCost    `json:"launch,omitempty"`
+	Dependent *DependentGain `json:"dependent,omitempty"`
+	Notes     []string       `json:"notes,omitempty"` // what could not be measured, and why
 }
+
+// GPU is the device that a record was measured on.
+type GPU struct {
+	Name              string `json:"name"`
+	Ordinal           int    `json:"ordinal"`
+	Driver            string `json:"driver"`             // the newest CUDA version that it serves, as 12.8
+	ComputeCapability string `json:"compute_capability"` // as 9.0
+	Multiprocessors   int    `json:"multiprocessors"`
+	L2Bytes           int    `json:"l2_bytes"`
+	MemoryBytes       int64  `json:"memory_bytes"`
+	ClockKHz          int    `json:"clock_khz"` // the highest of a multiprocessor
+}
+
+// LaunchCost is the time of the processor for one launch, without waiting for
+// the GPU: nanoseconds, the median and the 10th and 90th percentile.
+type LaunchCost struct {
+	GoNS    float64 `json:"go_ns"` // a SelectDevice, of 1 x 50 in the matrix
+	GoNSP10 float64 `json:"go_ns_p10"`
+	GoNSP90 float64 `json:"go_ns_p90"`
+	CNS     float64 `json:"c_ns"` // the driver's launch alone, called from C; 0 if not measured
+	CNSP10  float64 `json:"c_ns_p10"`
+	CNSP90  float64 `json:"c_ns_p90"`
+	Reason  string  `json:"reason,omitempty"` // why C was not measured
+}
+
+// DependentGain is what programmatic dependent launch saves behind another
+// kernel, the read floor: microseconds of both kernels, graph replay, warm.
+type DependentGain struct {
+	PlainUS     float64 `json:"plain_us"`
+	DependentUS float64 `json:"dependent_us"`
+}
+
+// How a GPU is given its work, and what its second-level cache holds then.
+const (
+	Graph = "graph" // launches captured in a graph and replayed: the time of the device alone
+	Eager = "eager" // one launch after the other from Go, and a wait at the end
+	Warm  = "warm"  // the logits, read by an earlier call
+	Cold  = "cold"  // other logits: every call reads a buffer of its own
+)
 
 // Result is the measurement of one case. Times are microseconds of one call
 // over the whole batch: the median, and the 10th and 90th percentile, of
 // Samples samples. The ratios are those of the medians.
 type Result struct {
-	Device     string `json:"device"`
-	Tier       string `json:"tier"`
+	Device     string `json:"device"`          // cpu or cuda:N
+	Tier       string `json:"tier"`            // the instruction set, or the GPU's architecture
+	Mode       string `json:"mode,omitempty"`  // of a GPU: Graph or Eager
+	Cache      string `json:"cache,omitempty"` // of a GPU: Warm or Cold
+	Plan       string `json:"plan,omitempty"`  // of a GPU: the name of the launch plan
 	Work       string `json:"work"`
 	Source     string `json:"source"`
 	Batch      int    `json:"batch"`
@@ -48,7 +98,7 @@ type Result struct {
 	Inputs     int    `json:"inputs"`                // different batches in rotation
 	Samples    int    `json:"samples"`
 
-	Reference      string  `json:"reference"`
+	Reference      string  `json:"reference"` // on a GPU "" without other software; its times are 0 then
 	ReferenceUS    float64 `json:"reference_us"`
 	ReferenceUSP10 float64 `json:"reference_us_p10"`
 	ReferenceUSP90 float64 `json:"reference_us_p90"`
@@ -59,6 +109,7 @@ type Result struct {
 
 	// FloorUS is one maximum pass of the best tier over the batch as float32
 	// values, whatever the dtype; DTypeFloorUS the same over the dtype's own.
+	// On a GPU both are one pass over the dtype's own with one block a row.
 	FloorUS         float64 `json:"floor_us"`
 	FloorUSP10      float64 `json:"floor_us_p10"`
 	FloorUSP90      float64 `json:"floor_us_p90"`
@@ -66,6 +117,16 @@ type Result struct {
 	DTypeFloorUSP10 float64 `json:"dtype_floor_us_p10"`
 	DTypeFloorUSP90 float64 `json:"dtype_floor_us_p90"`
 	FloorRatio      float64 `json:"floor_ratio"` // ours_us / floor_us
+
+	// EmptyUS is a kernel that does nothing, launched in the same way; a GPU's only.
+	EmptyUS    float64 `json:"empty_us,omitempty"`
+	EmptyUSP10 float64 `json:"empty_us_p10,omitempty"`
+	EmptyUSP90 float64 `json:"empty_us_p90,omitempty"`
+	// LaunchNS is the processor's time for one launch of Eager, in nanoseconds,
+	// without waiting for the GPU.
+	LaunchNS    float64 `json:"launch_ns,omitempty"`
+	LaunchNSP10 float64 `json:"launch_ns_p10,omitempty"`
+	LaunchNSP90 float64 `json:"launch_ns_p90,omitempty"`
 
 	MaxAbsDiff   float64 `json:"max_abs_diff"`  // of ours to the first k of a stable sort
 	IndicesEqual bool    `json:"indices_equal"` // to those of a stable sort
@@ -89,19 +150,24 @@ type PeerResult struct {
 
 	ValuesEqual  bool `json:"values_equal"`  // to ours
 	IndicesEqual bool `json:"indices_equal"` // to ours; most software leaves ties unspecified
+	// SortEqual says that its stable sort has our indices; only of software
+	// that leaves ties to another function.
+	SortEqual bool `json:"sort_equal,omitempty"`
 }
 
 // setTimes fills in the times and their ratios.
 func (r *Result) setTimes(ours, reference, floor, dtypeFloor Times) {
 	for _, t := range []*Times{&ours, &reference, &floor, &dtypeFloor} {
-		t.Median, t.P10, t.P90 = significant(t.Median), significant(t.P10), significant(t.P90)
+		*t = t.rounded()
 	}
 	r.Samples = ours.Samples
 	r.OursUS, r.OursUSP10, r.OursUSP90 = ours.Median, ours.P10, ours.P90
 	r.ReferenceUS, r.ReferenceUSP10, r.ReferenceUSP90 = reference.Median, reference.P10, reference.P90
 	r.FloorUS, r.FloorUSP10, r.FloorUSP90 = floor.Median, floor.P10, floor.P90
 	r.DTypeFloorUS, r.DTypeFloorUSP10, r.DTypeFloorUSP90 = dtypeFloor.Median, dtypeFloor.P10, dtypeFloor.P90
-	r.Speedup = significant(reference.Median / ours.Median)
+	if reference.Median > 0 {
+		r.Speedup = significant(reference.Median / ours.Median)
+	}
 	r.FloorRatio = significant(ours.Median / floor.Median)
 }
 
@@ -145,8 +211,8 @@ func (r Record) Validate() error {
 		return fmt.Errorf("bench: %s = %v: %w", field, got, ErrRecord)
 	}
 	switch {
-	case r.Schema != Schema:
-		return fmt.Errorf("bench: schema = %d, this version reads %d: %w", r.Schema, Schema, ErrRecord)
+	case r.Schema < oldestSchema || r.Schema > Schema:
+		return fmt.Errorf("bench: schema = %d, this version reads %d to %d: %w", r.Schema, oldestSchema, Schema, ErrRecord)
 	case r.Machine.CPU == "":
 		return invalid("machine.cpu", `""`)
 	case r.Machine.Cores < 1:
@@ -164,10 +230,24 @@ func (r Record) Validate() error {
 	case len(r.Results) == 0 && len(r.Acceptance) == 0:
 		return invalid("results", "[]")
 	}
+	if r.GPU != nil {
+		if field, got := r.GPU.invalid(); field != "" {
+			return invalid("gpu."+field, got)
+		}
+	}
 	for i, result := range r.Results {
 		if field, got := result.invalid(); field != "" {
 			return invalid(fmt.Sprintf("results[%d].%s", i, field), got)
 		}
+		if result.onGPU() && (r.GPU == nil || r.Schema < 2) {
+			return invalid(fmt.Sprintf("results[%d].device", i), result.Device+" without a gpu")
+		}
+	}
+	if l := r.Launch; l != nil && (!spans(l.GoNSP10, l.GoNS, l.GoNSP90) || !spans(l.CNSP10, l.CNS, l.CNSP90) && l.Reason == "") {
+		return invalid("launch", *l)
+	}
+	if d := r.Dependent; d != nil && !(d.PlainUS > 0 && d.DependentUS > 0) {
+		return invalid("dependent", *d)
 	}
 	for i, verdict := range r.Acceptance {
 		if field, got := verdict.invalid(); field != "" {
@@ -179,14 +259,21 @@ func (r Record) Validate() error {
 
 // invalid returns the name and the value of the first field that cannot be.
 func (r Result) invalid() (field string, got any) {
+	gpu := r.onGPU()
 	switch {
-	case r.Device == "":
-		return "device", `""`
+	case r.Device != "cpu" && !gpu:
+		return "device", fmt.Sprintf("%q", r.Device)
 	case r.Tier == "":
 		return "tier", `""`
-	case r.Reference == "":
+	case gpu && r.Mode != Graph && r.Mode != Eager, !gpu && r.Mode != "":
+		return "mode", fmt.Sprintf("%q", r.Mode)
+	case gpu && r.Cache != Warm && r.Cache != Cold, !gpu && r.Cache != "":
+		return "cache", fmt.Sprintf("%q", r.Cache)
+	case gpu == (r.Plan == ""):
+		return "plan", fmt.Sprintf("%q", r.Plan)
+	case r.Reference == "" && !gpu:
 		return "reference", `""`
-	case r.Threads < 1:
+	case r.Threads < 1 && !gpu:
 		return "threads", r.Threads
 	case r.BaseOffset < 0:
 		return "base_offset", r.BaseOffset
@@ -209,8 +296,11 @@ func (r Result) invalid() (field string, got any) {
 		{"reference_us", r.ReferenceUS, r.ReferenceUSP10, r.ReferenceUSP90},
 		{"floor_us", r.FloorUS, r.FloorUSP10, r.FloorUSP90},
 		{"dtype_floor_us", r.DTypeFloorUS, r.DTypeFloorUSP10, r.DTypeFloorUSP90},
+		{"empty_us", r.EmptyUS, r.EmptyUSP10, r.EmptyUSP90},
+		{"launch_ns", r.LaunchNS, r.LaunchNSP10, r.LaunchNSP90},
 	} {
-		if !spans(t.p10, t.median, t.p90) {
+		absent := t.name == "empty_us" && !gpu || t.name == "launch_ns" && r.Mode != Eager || t.name == "reference_us" && r.Reference == ""
+		if absent != (t.median == 0) || !absent && !spans(t.p10, t.median, t.p90) {
 			return t.name, fmt.Sprintf("%v (p10 %v, p90 %v)", t.median, t.p10, t.p90)
 		}
 	}
@@ -229,6 +319,32 @@ func (r Result) invalid() (field string, got any) {
 		case !spans(peer.USP10, peer.US, peer.USP90):
 			return "peers." + name + ".us", peer.US
 		}
+	}
+	return "", nil
+}
+
+// onGPU reports whether the result is that of a GPU.
+func (r Result) onGPU() bool {
+	_, isCUDA := strings.CutPrefix(r.Device, cudaPrefix)
+	return isCUDA
+}
+
+// cudaPrefix comes before the ordinal in the name of a CUDA device.
+const cudaPrefix = "cuda:"
+
+// invalid returns the name and the value of the first field that cannot be.
+func (g GPU) invalid() (field string, got any) {
+	switch {
+	case g.Name == "":
+		return "name", `""`
+	case g.Ordinal < 0:
+		return "ordinal", g.Ordinal
+	case g.Driver == "":
+		return "driver", `""`
+	case g.ComputeCapability == "":
+		return "compute_capability", `""`
+	case g.Multiprocessors < 1:
+		return "multiprocessors", g.Multiprocessors
 	}
 	return "", nil
 }

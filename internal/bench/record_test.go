@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -50,10 +51,82 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 }
 
+// deviceSample is a record of a GPU that is in order.
+func deviceSample() Record {
+	r := sample()
+	r.GPU = &GPU{Name: "a card", Driver: "12.8", ComputeCapability: "9.0", Multiprocessors: 132}
+	one := &r.Results[0]
+	one.Device, one.Tier, one.Mode, one.Cache, one.Plan, one.Threads = "cuda:0", "sm_90", Eager, Cold, "cluster", 0
+	one.EmptyUS, one.EmptyUSP10, one.EmptyUSP90 = 0.9, 0.8, 1
+	one.LaunchNS, one.LaunchNSP10, one.LaunchNSP90 = 2000, 1900, 2100
+	r.Launch = &LaunchCost{GoNS: 2000, GoNSP10: 1900, GoNSP90: 2100, Reason: "no compiler"}
+	r.Dependent = &DependentGain{5, 4}
+	return r
+}
+
+func TestDeviceRecordRoundTrip(t *testing.T) {
+	var text bytes.Buffer
+	if err := deviceSample().Encode(&text); err != nil {
+		t.Fatal(err)
+	}
+	r, err := DecodeRecord(&text)
+	if err != nil || !reflect.DeepEqual(r, deviceSample()) {
+		t.Errorf("%v: %+v", err, r)
+	}
+	alone := deviceSample()
+	alone.Results[0].Reference, alone.Results[0].Speedup = "", 0
+	alone.Results[0].ReferenceUS, alone.Results[0].ReferenceUSP10, alone.Results[0].ReferenceUSP90 = 0, 0, 0
+	if err := alone.Validate(); err != nil {
+		t.Errorf("without a reference: %v", err)
+	}
+}
+
+func TestDeviceRecordInvalid(t *testing.T) {
+	first := func(change func(*Result)) func(*Record) { return func(r *Record) { change(&r.Results[0]) } }
+	for field, spoil := range map[string]func(*Record){
+		"gpu.name":                             func(r *Record) { r.GPU.Name = "" },
+		"gpu.driver":                           func(r *Record) { r.GPU.Driver = "" },
+		"gpu.compute_capability":               func(r *Record) { r.GPU.ComputeCapability = "" },
+		"gpu.multiprocessors":                  func(r *Record) { r.GPU.Multiprocessors = 0 },
+		"gpu.ordinal":                          func(r *Record) { r.GPU.Ordinal = -1 },
+		"results[0].device = cuda:0 without":   func(r *Record) { r.GPU = nil },
+		"results[0].device = cuda:0 without a": func(r *Record) { r.Schema = 1 },
+		"launch":                               func(r *Record) { r.Launch.Reason = "" },
+		"dependent":                            func(r *Record) { r.Dependent.PlainUS = 0 },
+		"results[0].device":                    first(func(r *Result) { r.Device = "tpu:0" }),
+		"results[0].mode":                      first(func(r *Result) { r.Mode = "slow" }),
+		"results[0].mode = \"eager\"":          first(func(r *Result) { r.Device = "cpu" }),
+		"results[0].cache":                     first(func(r *Result) { r.Cache = "" }),
+		"results[0].plan":                      first(func(r *Result) { r.Plan = "" }),
+		"results[0].empty_us":                  first(func(r *Result) { r.EmptyUS = 0 }),
+		"results[0].launch_ns":                 first(func(r *Result) { r.LaunchNSP10 = 2050 }),
+		"results[0].launch_ns = 2000":          first(func(r *Result) { r.Mode = Graph }),
+		"results[0].reference_us":              first(func(r *Result) { r.Reference = "" }),
+	} {
+		r := deviceSample()
+		spoil(&r)
+		if err := r.Validate(); !errors.Is(err, ErrRecord) || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: error %v", field, err)
+		}
+	}
+}
+
+// TestOldRecords reads what the version before GPUs wrote.
+func TestOldRecords(t *testing.T) {
+	var text bytes.Buffer
+	if err := sample().Encode(&text); err != nil {
+		t.Fatal(err)
+	}
+	old := strings.Replace(text.String(), `"schema": 2`, `"schema": 1`, 1)
+	if r, err := DecodeRecord(strings.NewReader(old)); err != nil || r.Schema != 1 {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestRecordInvalid(t *testing.T) {
 	first := func(change func(*Result)) func(*Record) { return func(r *Record) { change(&r.Results[0]) } }
 	for field, spoil := range map[string]func(*Record){
-		"schema":                         func(r *Record) { r.Schema = 2 },
+		"schema":                         func(r *Record) { r.Schema = Schema + 1 },
 		"machine.cpu":                    func(r *Record) { r.Machine.CPU = "" },
 		"machine.cores":                  func(r *Record) { r.Machine.Cores = 0 },
 		"machine.os":                     func(r *Record) { r.Machine.OS = "" },
@@ -108,7 +181,7 @@ func TestDecodeRecordRefuses(t *testing.T) {
 		"two":        good.String() + good.String(),
 		"batch":      strings.Replace(good.String(), `"batch": 1`, `"batch": "one"`, 1),
 		"colour":     strings.Replace(good.String(), `"command"`, `"colour": 1, "command"`, 1),
-		"schema":     strings.Replace(good.String(), `"schema": 1`, `"schema": 7`, 1),
+		"schema":     strings.Replace(good.String(), `"schema": 2`, `"schema": 7`, 1),
 		"schema = 0": "{}",
 	} {
 		_, err := DecodeRecord(strings.NewReader(text))

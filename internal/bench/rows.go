@@ -18,8 +18,8 @@ const (
 // elements each, between the places that the engine samples.
 type fill func(row []float32, k, step, lineElements int, rng *rand.Rand)
 
-// adversarial rows defeat a guessed threshold, a branch predictor, a heap or a
-// quicksort; each was slow for some implementation.
+// adversarial rows defeat a guessed threshold, a branch predictor, a heap, a
+// quicksort or a GPU's shared memory; each was slow for some implementation.
 var adversarial = []struct {
 	name string
 	fill fill
@@ -58,6 +58,19 @@ var adversarial = []struct {
 			}
 		}
 	}},
+	{"hot_thread", hot(1)},
+	{"hot_warp", hot(32)},
+	{"ties_at_k", func(row []float32, k, _, _ int, rng *rand.Rand) {
+		normal(row, rng)
+		// Half of the k largest are alone; all others are 10, of which there are too many.
+		places := rng.Perm(len(row))
+		for n, i := range places[:min(6*k, len(row))] {
+			row[i] = 10
+			if n < k/2 {
+				row[i] = 11 + 8*rng.Float32()
+			}
+		}
+	}},
 }
 
 // AdversarialSources lists the names of the adversarial rows.
@@ -91,6 +104,23 @@ func masked(n int) fill {
 		}
 		for _, i := range rng.Perm(len(row))[:min(n, len(row))] {
 			row[i] = float32(rng.NormFloat64())
+		}
+	}
+}
+
+// hot has its largest values where n neighbours look of 1,024 threads that take
+// the vectors of 16 bytes of a row in turn: the maxima of few threads then stand
+// for all of them.
+func hot(n int) fill {
+	return func(row []float32, _, _, lineElements int, rng *rand.Rand) {
+		normal(row, rng)
+		const threads = 1024
+		vector := max(1, lineElements/(simd.StopBytes/16))
+		first := rng.IntN(threads/n) * n
+		for i := range row {
+			if thread := i / vector % threads; first <= thread && thread < first+n {
+				row[i] += 20
+			}
 		}
 	}
 }

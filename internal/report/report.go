@@ -54,7 +54,8 @@ func document(format string, record bench.Record) string {
 	if format == Table {
 		b.WriteString("\n")
 	}
-	if len(record.Acceptance) > 0 {
+	switch {
+	case len(record.Acceptance) > 0:
 		show(acceptanceGrid(record.Acceptance))
 		fmt.Fprintf(&b, "\n%s\n", summary(record.Acceptance))
 		for _, v := range record.Acceptance {
@@ -62,8 +63,17 @@ func document(format string, record bench.Record) string {
 				fmt.Fprintf(&b, "not measured: %s: %s\n", v.Work, v.Reason)
 			}
 		}
-	} else {
-		show(resultGrid(record.Results))
+		for _, line := range reported(record) {
+			b.WriteString(line + "\n")
+		}
+		if shown := matrixOf(record.Results); record.GPU != nil && len(shown) > 0 {
+			fmt.Fprintf(&b, "\n%s\n\n", strings.Join(deviceFacts(shown), "\n"))
+			show(gridOf(deviceColumns, shown))
+		}
+	case record.GPU != nil:
+		show(gridOf(deviceColumns, byCase(record.Results)))
+	default:
+		show(gridOf(resultColumns, record.Results))
 	}
 	if peers := peerGrid(record.Results); len(peers.rows) > 0 {
 		fmt.Fprintf(&b, "\nOther software, on the same logits; answers are compared with ours, those of a stable sort.\n%s\n", methods(record.Results))
@@ -89,19 +99,21 @@ func caption(r bench.Record) []string {
 	if dirty {
 		commit += "-dirty"
 	}
-	lines := []string{
+	var lines []string
+	if r.GPU != nil {
+		lines = append(lines, gpuLine(*r.GPU))
+	}
+	lines = append(lines,
 		machine,
 		fmt.Sprintf("%s; commit %s, %s", r.Command, commit, r.Date.UTC().Format("2006-01-02 15:04 MST")),
+	)
+	if r.GPU != nil {
+		return append(lines, deviceCaption(r)...)
 	}
 	if len(r.Acceptance) > 0 {
 		return append(lines, "x floor: ours over a maximum pass of the same run over float32 rows; medians of interleaved samples")
 	}
-	var facts []string
-	for _, c := range resultColumns {
-		if c.constant != "" && !varies(c, r.Results) {
-			facts = append(facts, fmt.Sprintf(c.constant, c.cell(r.Results[0])))
-		}
-	}
+	facts := constants(resultColumns, r.Results)
 	var references []string
 	for _, result := range r.Results {
 		if fact := fmt.Sprintf("reference of %s: %s", result.Work, result.Reference); !slices.Contains(references, fact) {
@@ -112,16 +124,28 @@ func caption(r bench.Record) []string {
 		"us: median of a call over the batch, ± half of p10 to p90; floor: a maximum pass over float32 rows")
 }
 
+// constants says what the columns hold that are left out.
+func constants[E any](columns []column[E], results []E) []string {
+	var facts []string
+	for _, c := range columns {
+		if c.constant != ifAny && !c.shown(results) {
+			facts = append(facts, fmt.Sprintf(c.constant, c.cell(results[0])))
+		}
+	}
+	return facts
+}
+
 // column is a column of results. Those with a constant text are shown only if
-// their cells differ; otherwise the caption says what they all are.
-type column struct {
+// their cells differ; otherwise the caption says what they all are. The text
+// ifAny stands for: shown if there is anything but notMeasured in the cells.
+type column[E any] struct {
 	head     string // "\n" breaks the line in a text table
 	right    bool
 	constant string
-	cell     func(bench.Result) string
+	cell     func(E) string
 }
 
-var resultColumns = []column{
+var resultColumns = []column[bench.Result]{
 	{"work", false, "work %s", func(r bench.Result) string { return r.Work }},
 	{"rows", false, "%s rows", func(r bench.Result) string { return r.Source }},
 	{"tier", false, "tier %s", func(r bench.Result) string { return r.Tier }},
@@ -140,21 +164,37 @@ var resultColumns = []column{
 	{"indices\nequal", true, "", func(r bench.Result) string { return yes(r.IndicesEqual) }},
 }
 
-func varies(c column, results []bench.Result) bool {
-	return slices.ContainsFunc(results, func(r bench.Result) bool { return c.cell(r) != c.cell(results[0]) })
+const (
+	ifAny       = "if any"
+	notMeasured = "-"
+)
+
+// shown reports whether the column is part of the table.
+func (c column[E]) shown(results []E) bool {
+	switch c.constant {
+	case "":
+		return true
+	case ifAny:
+		return slices.ContainsFunc(results, func(r E) bool { return c.cell(r) != notMeasured })
+	}
+	return varies(c, results)
 }
 
-func resultGrid(results []bench.Result) grid {
+func varies[E any](c column[E], results []E) bool {
+	return slices.ContainsFunc(results, func(r E) bool { return c.cell(r) != c.cell(results[0]) })
+}
+
+func gridOf[E any](columns []column[E], results []E) grid {
 	var g grid
-	for _, c := range resultColumns {
-		if c.constant == "" || varies(c, results) {
+	for _, c := range columns {
+		if c.shown(results) {
 			g.columns = append(g.columns, heading{c.head, c.right})
 		}
 	}
 	for _, r := range results {
 		var row []string
-		for _, c := range resultColumns {
-			if c.constant == "" || varies(c, results) {
+		for _, c := range columns {
+			if c.shown(results) {
 				row = append(row, c.cell(r))
 			}
 		}
@@ -163,21 +203,43 @@ func resultGrid(results []bench.Result) grid {
 	return g
 }
 
+// peered is a peer's measurement, beside ours.
+type peered struct {
+	name string
+	ours bench.Result
+	bench.PeerResult
+}
+
+// condition is how a GPU was measured, "" for a CPU.
+func (p peered) condition() string { return strings.TrimSpace(p.ours.Mode + " " + p.ours.Cache) }
+
+var peerColumns = []column[peered]{
+	{"batch", true, "", func(p peered) string { return fmt.Sprint(p.ours.Batch) }},
+	{"vocab", true, "", func(p peered) string { return thousands(p.ours.Vocab) }},
+	{"top-k", true, "", func(p peered) string { return fmt.Sprint(p.ours.TopK) }},
+	{"dtype", false, "", func(p peered) string { return string(p.ours.DType) }},
+	{"mode", false, "%s", peered.condition},
+	{"software", false, "", func(p peered) string { return p.name + " " + p.Version }},
+	{"on", false, "", func(p peered) string { return string(p.DType) }},
+	{"it\n(us)", true, "", func(p peered) string { return micros(p.US) }},
+	{"ours\n(us)", true, "", func(p peered) string { return micros(p.ours.OursUS) }},
+	{"speed-\nup", true, "", func(p peered) string { return ratio(p.US / p.ours.OursUS) }},
+	{"values\nequal", true, "", func(p peered) string { return yes(p.ValuesEqual) }},
+	{"indices\nequal", true, "", func(p peered) string { return yes(p.IndicesEqual) }},
+}
+
 func peerGrid(results []bench.Result) grid {
-	g := grid{columns: []heading{
-		{"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"software", false}, {"on", false},
-		{"it\n(us)", true}, {"ours\n(us)", true}, {"speed-\nup", true}, {"values\nequal", true}, {"indices\nequal", true},
-	}}
+	var all []peered
 	for _, r := range results {
 		for _, name := range peerNames([]bench.Result{r}) {
-			p := r.Peers[name]
-			g.rows = append(g.rows, []string{
-				fmt.Sprint(r.Batch), thousands(r.Vocab), fmt.Sprint(r.TopK), string(r.DType), name + " " + p.Version, string(p.DType),
-				micros(p.US), micros(r.OursUS), ratio(p.US / r.OursUS), yes(p.ValuesEqual), yes(p.IndicesEqual),
-			})
+			all = append(all, peered{name, r, r.Peers[name]})
 		}
 	}
-	return g
+	columns := peerColumns
+	if len(results) > 0 && results[0].Mode != "" { // a GPU has all dtypes
+		columns = slices.DeleteFunc(slices.Clone(columns), func(c column[peered]) bool { return c.head == "on" })
+	}
+	return gridOf(columns, all)
 }
 
 // methods says what was timed of each peer.

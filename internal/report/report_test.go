@@ -59,7 +59,70 @@ func records() map[string]bench.Record {
 		{Work: "worst adversarial row", Figure: bench.OverFloor, Must: 10, Aim: 5, Measured: 12.3, Verdict: bench.Missed, Worst: "ascending, float32"},
 		{Work: "torch.topk", Figure: bench.TimesFaster, Must: 20, Aim: 20, Verdict: bench.NotMeasured, Reason: "needs --against torch, and a python3 that has it"},
 	}
-	return map[string]bench.Record{"matrix": matrix, "peers": peers, "acceptance": acceptance}
+	return map[string]bench.Record{
+		"matrix": matrix, "peers": peers, "acceptance": acceptance,
+		"device": deviceRecord(base), "device_acceptance": deviceAcceptance(base), "device_peers": devicePeers(base),
+	}
+}
+
+// deviceResults are those of one case of a GPU under the default conditions.
+func deviceResults(batch, k int, plan string, warm float64) []bench.Result {
+	var results []bench.Result
+	for i, c := range bench.Conditions() {
+		r := result(bench.Random, batch, k, bench.BFloat16, warm+float64(i), 0)
+		r.Device, r.Tier, r.Threads, r.Reference, r.Speedup = "cuda:0", "sm_90", 0, "", 0
+		r.Mode, r.Cache, r.Plan = c.Mode, c.Cache, plan
+		r.FloorUS = 1.75 + float64(i)
+		r.FloorUSP10, r.FloorUSP90, r.FloorRatio = r.FloorUS, r.FloorUS, r.OursUS/r.FloorUS
+		r.EmptyUS, r.EmptyUSP10, r.EmptyUSP90 = 0.875, 0.85, 0.9
+		if c.Mode == bench.Eager {
+			r.LaunchNS, r.LaunchNSP10, r.LaunchNSP90 = 2345, 2300, 2400
+		}
+		results = append(results, r)
+	}
+	return results
+}
+
+func onGPU(base bench.Record, args string) bench.Record {
+	base.Command = "aikf bench --device cuda" + args
+	base.GPU = &bench.GPU{
+		Name: "Example H1", Driver: "12.8", ComputeCapability: "9.0", Multiprocessors: 132, L2Bytes: 50 << 20,
+		MemoryBytes: 80e9, ClockKHz: 1_980_000,
+	}
+	return base
+}
+
+func deviceRecord(base bench.Record) bench.Record {
+	r := onGPU(base, "")
+	r.Results = append(deviceResults(1, 50, "block1024", 3.5), deviceResults(512, 50, "block512", 24.5)...)
+	return r
+}
+
+func devicePeers(base bench.Record) bench.Record {
+	r := onGPU(base, " --against torch,...")
+	r.Results = deviceResults(1, 50, "block1024", 3.5)
+	for i := range r.Results {
+		r.Results[i].Peers = map[string]bench.PeerResult{
+			"torch": {Version: "2.11.0", Method: "torch.topk(x, k, sorted=True)", DType: bench.BFloat16, US: 35, USP10: 34, USP90: 36, Samples: 20, ValuesEqual: true, SortEqual: true},
+		}
+		r.Results[i].Reference, r.Results[i].ReferenceUS, r.Results[i].ReferenceUSP10, r.Results[i].ReferenceUSP90 = "torch", 35, 34, 36
+		r.Results[i].Speedup = 35 / r.Results[i].OursUS
+	}
+	r.Results[0].Peers["python:fast:f"] = bench.PeerResult{Version: "1.0", Method: "fast.f(x, k)", DType: bench.BFloat16, US: 12, USP10: 11, USP90: 13, Samples: 20}
+	return r
+}
+
+func deviceAcceptance(base bench.Record) bench.Record {
+	r := onGPU(base, " --acceptance")
+	r.Results = deviceResults(1, 50, "block1024", 3.5)
+	r.Acceptance = []bench.Verdict{
+		{Work: "bfloat16, vocab 50304, 1 x 50", Figure: bench.Micros, Must: 4.1176, Aim: 3.0882, Scale: 1.0294, Measured: 3.5, Verdict: bench.MustOnly},
+		{Work: "cold less warm", Figure: bench.ColdPenalty, Must: 0.4, Aim: 0.4, Measured: -0.25, Verdict: bench.Met, Worst: "1 x 50, bfloat16"},
+		{Work: "a launch from Go", Figure: bench.OverC, Must: 0.2, Aim: 0.2, Measured: 0.145, Verdict: bench.Met},
+	}
+	r.Launch = &bench.LaunchCost{GoNS: 2345, GoNSP10: 2300, GoNSP90: 2400, CNS: 2200, CNSP10: 2100, CNSP90: 2300}
+	r.Dependent = &bench.DependentGain{PlainUS: 5.25, DependentUS: 4.5}
+	return r
 }
 
 func TestGolden(t *testing.T) {

@@ -16,6 +16,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -137,15 +138,47 @@ func readRecord(project fs.FS, name string) (bench.Record, error) {
 	return record, nil
 }
 
-// checkRecords reports the records in results that are not valid.
+// checkRecords reports the files in results that are not valid: records of the
+// benchmark and, by the end of their names, of the profiler and of verify.
 func checkRecords(project fs.FS) error {
 	names, err := fs.Glob(project, "results/*.json")
 	problems := []error{err}
 	for _, name := range names {
-		_, err := readRecord(project, name)
-		problems = append(problems, err)
+		switch {
+		case strings.HasSuffix(name, "-profile.json"):
+			var profiles bench.Profiles
+			err := readJSON(project, name, &profiles)
+			if err == nil && (profiles.Schema != bench.ProfileSchema || len(profiles.Profiles) == 0) {
+				err = fmt.Errorf("%s: schema = %d with %d profiles", name, profiles.Schema, len(profiles.Profiles))
+			}
+			problems = append(problems, err)
+		case strings.HasSuffix(name, "-verify.json"):
+			var verified struct {
+				Schema  int
+				Outcome string
+			}
+			err := readJSON(project, name, &verified)
+			if err == nil && (verified.Schema != 1 || verified.Outcome != "equal") {
+				err = fmt.Errorf("%s: schema = %d, outcome = %q", name, verified.Schema, verified.Outcome)
+			}
+			problems = append(problems, err)
+		default:
+			_, err := readRecord(project, name)
+			problems = append(problems, err)
+		}
 	}
 	return errors.Join(problems...)
+}
+
+func readJSON(project fs.FS, name string, to any) error {
+	text, err := fs.ReadFile(project, name)
+	if err == nil {
+		err = json.Unmarshal(text, to)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 var (

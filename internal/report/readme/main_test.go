@@ -18,7 +18,11 @@ var project = fstest.MapFS{
 	"results/a-bench.json": {Data: []byte(`{"schema": 1, "machine": {"cpu": "Example 9000", "cores": 4, "os": "linux", "arch": "amd64", "go": "go1.26.0", "tiers": ["pure"]},
 		"command": "aikf bench --acceptance", "commit": "0123456789ab", "date": "2026-01-02T03:04:05Z", "seed": 1, "results": [],
 		"acceptance": [{"work": "float32, k = 50", "figure": "x floor", "must": 2, "aim": 1.6, "measured": 1.5, "verdict": "met"}]}`)},
-	"results/broken.json": {Data: []byte(`{"schema": 99}`)},
+	"results/broken.json":     {Data: []byte(`{"schema": 99}`)},
+	"results/b-verify.json":   {Data: []byte(`{"schema": 1, "outcome": "equal", "seed": 5}`)},
+	"results/bad-verify.json": {Data: []byte(`{"schema": 1, "outcome": "different"}`)},
+	"results/b-profile.json":  {Data: []byte(`{"schema": 1, "profiles": [{"batch": 1}]}`)},
+	"results/no-profile.json": {Data: []byte(`{"schema": 1, "profiles": []}`)},
 }
 
 func TestFill(t *testing.T) {
@@ -56,8 +60,16 @@ func TestFillErrors(t *testing.T) {
 }
 
 func TestCheckRecords(t *testing.T) {
-	if err := checkRecords(project); err == nil || !strings.Contains(err.Error(), "broken.json") || strings.Contains(err.Error(), "a-bench") {
-		t.Errorf("error = %v", err)
+	err := checkRecords(project)
+	if err == nil {
+		t.Fatal("nothing is wrong")
+	}
+	for name, wrong := range map[string]bool{
+		"broken.json": true, "bad-verify.json": true, "no-profile.json": true, "a-bench": false, "b-verify": false, "b-profile": false,
+	} {
+		if strings.Contains(err.Error(), name) != wrong {
+			t.Errorf("%s: error = %v", name, err)
+		}
 	}
 }
 

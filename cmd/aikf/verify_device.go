@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/internal/differential"
+)
+
+// deviceVerification is what aikf verify has to say of a GPU, as JSON too.
+type deviceVerification struct {
+	Schema     int                 `json:"schema"`
+	Device     string              `json:"device"`
+	GPU        string              `json:"gpu"`
+	Driver     int                 `json:"driver_version"` // of the CUDA that it serves, 12080 for 12.8
+	Command    string              `json:"command"`
+	Commit     string              `json:"commit"`
+	Seed       uint64              `json:"seed"`
+	Counts     differential.Counts `json:"counts"`
+	ElapsedS   float64             `json:"elapsed_s"`
+	Outcome    string              `json:"outcome"`              // equal, different or interrupted
+	Difference string              `json:"difference,omitempty"` // the first that was found
+	Reproduce  string              `json:"reproduce,omitempty"`  // the command that finds it again
+
+	names []string // of the dtypes
+}
+
+// run compares, prints what was found and returns the error that decides the
+// exit code.
+func (v *deviceVerification) run(ctx context.Context, config differential.Config, duration time.Duration, format string, c console) error {
+	for _, name := range v.names {
+		i := slices.IndexFunc(allDTypes, func(d cuda.DType) bool { return d.String() == name })
+		config.DTypes = append(config.DTypes, allDTypes[i])
+	}
+	started := time.Now()
+	if format == "text" {
+		fmt.Fprintf(c.out, "seed %d, %s, %s, dtypes %s\n", v.Seed, v.Device, v.GPU, strings.Join(v.names, ","))
+	}
+	if c.progress {
+		config.Progress = func(counts differential.Counts) {
+			fmt.Fprintf(c.err, "\r\x1b[K%v: %d batches, %d rows", time.Since(started).Round(time.Second), counts.Batches, counts.Rows)
+		}
+	}
+	limited, stop := context.WithTimeout(ctx, duration)
+	defer stop()
+	counts, err := differential.Run(limited, config)
+	if c.progress {
+		fmt.Fprint(c.err, "\r\x1b[K")
+	}
+	v.Counts, v.ElapsedS = counts, time.Since(started).Seconds()
+	var different *differential.Difference
+	switch {
+	case errors.As(err, &different):
+		v.Outcome, v.Difference = "different", err.Error()
+		v.Reproduce = fmt.Sprintf("aikf verify --device %s --seed %d --case %d --dtype %s", v.Device, v.Seed, different.Batch, different.DType)
+		err = wrongErrorf("verify: an answer differs from the CPU's; again with: %s", v.Reproduce)
+	case ctx.Err() != nil:
+		v.Outcome, err = "interrupted", ctx.Err()
+	case err == nil, errors.Is(err, context.DeadlineExceeded):
+		v.Outcome, err = "equal", nil
+	default:
+		return err
+	}
+	if printed := v.print(c.out, format); printed != nil {
+		return printed
+	}
+	return err
+}
+
+var allDTypes = []cuda.DType{cuda.Float32, cuda.Float16, cuda.BFloat16}
+
+func (v *deviceVerification) print(w io.Writer, format string) error {
+	if format == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(v)
+	}
+	outcome := v.Outcome
+	switch {
+	case v.Difference != "":
+		outcome = "different: " + v.Difference
+	case outcome == "equal":
+		outcome = "all equal, to the bit"
+	}
+	_, err := fmt.Fprintf(w, "compared with the CPU in %.1f s: batches %d, rows %d, logits %d; %d rows with a stable sort, too\n%s\n",
+		v.ElapsedS, v.Counts.Batches, v.Counts.Rows, v.Counts.Logits, v.Counts.Sorted, outcome)
+	return err
+}

@@ -1,0 +1,296 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ai-kernel-factory/aikf/cuda"
+)
+
+// The figures of a GPU: graph replay, warm, unless they say otherwise.
+const (
+	Micros      Figure = "us"              // ours_us, at most; moves with the read floor of the run
+	ColdPenalty Figure = "us beyond floor" // ours cold - warm, less the floor's cold - warm, at most
+	OverAligned Figure = "x aligned"       // ours_us over that of the aligned case, at most
+	OverRandom  Figure = "x random"        // ours_us over that of random rows, at most
+	OverC       Figure = "us over C"       // a launch from Go less one from C, at most
+)
+
+// DeviceBar is a promise about a figure of a GPU. Of several cases the worst
+// counts.
+type DeviceBar struct {
+	Work    string // for people
+	Figure  Figure
+	Cases   []Case
+	Against []Case // for OverAligned and OverRandom, one for each case
+	Must    float64
+	Aim     float64 // equal to Must if there is no further aim
+}
+
+// tableFloorUS is the read floor of one row of the matrix, with one block, on
+// the card that the table of bars was made for, an H100 SXM. Cards differ: where
+// the floor of the run is higher, the bars move in proportion.
+const tableFloorUS = 1.7
+
+// floorCase is the one whose read floor moves the bars.
+var floorCase = Case{Work: TopK, Source: Random, Batch: 1, Vocab: vocab, TopK: 50, DType: BFloat16}
+
+// DeviceBars lists every figure that has a bar on a GPU, made for an H100.
+func DeviceBars() []DeviceBar {
+	shape := func(dtype DType, vocab, batch, k int) Case {
+		return Case{Work: TopK, Source: Random, Batch: batch, Vocab: vocab, TopK: k, DType: dtype}
+	}
+	var bars []DeviceBar
+	var matrix []Case // of the matrix's vocab and dtype
+	for _, row := range []struct {
+		dtype           DType
+		vocab, batch, k int
+		must, aim       float64
+	}{
+		{BFloat16, vocab, 1, 50, 4.0, 3.0},
+		{BFloat16, vocab, 1, 100, 4.6, 3.5},
+		{BFloat16, vocab, 1, 200, 5.6, 4.2},
+		{BFloat16, vocab, 4, 50, 4.4, 3.3},
+		{BFloat16, vocab, 16, 50, 4.6, 3.6},
+		{BFloat16, vocab, 32, 50, 5.0, 4.0},
+		{BFloat16, vocab, 32, 200, 6.4, 5.0},
+		{BFloat16, vocab, 128, 50, 5.9, 4.8},
+		{BFloat16, vocab, 512, 50, 26, 22},
+		{BFloat16, vocab, 1, 1024, 9, 6.5},
+		{BFloat16, vocab, 1, 2048, 13, 9},
+		{BFloat16, bigVocab, 1, 50, 6.5, 5},
+		{BFloat16, bigVocab, 32, 50, 8.5, 6.5},
+		{BFloat16, bigVocab, 128, 50, 14, 11},
+		{Float32, vocab, 1, 50, 6, 4.6},
+		{Float32, vocab, 32, 50, 8, 6},
+		{Float32, 32768, 1, 50, 5.0, 3.8},
+		{Float32, 32768, 8, 50, 5.2, 4},
+		{Float32, 32768, 16, 50, 5.4, 4.2},
+	} {
+		c := shape(row.dtype, row.vocab, row.batch, row.k)
+		name := fmt.Sprintf("%s, vocab %d, %d x %d", row.dtype, row.vocab, row.batch, row.k)
+		bars = append(bars, DeviceBar{name, Micros, []Case{c}, nil, row.must, row.aim})
+		if row.dtype == BFloat16 && row.vocab == vocab {
+			matrix = append(matrix, c)
+		}
+	}
+	var odd, aligned []Case
+	for _, c := range []Case{shape(BFloat16, vocab, 1, 50), shape(BFloat16, vocab, 32, 50), shape(Float32, vocab, 1, 50)} {
+		offset, stride := c, c
+		offset.BaseOffset, stride.Vocab = 1, 50257
+		odd, aligned = append(odd, offset, stride), append(aligned, c, c)
+	}
+	var hard, random []Case
+	for _, c := range []Case{
+		shape(BFloat16, vocab, 1, 50), shape(BFloat16, vocab, 32, 50), shape(BFloat16, vocab, 1, 1024), shape(Float32, vocab, 1, 50),
+	} {
+		for _, source := range AdversarialSources() {
+			adversarial := c
+			adversarial.Source = source
+			hard, random = append(hard, adversarial), append(random, c)
+		}
+	}
+	return append(bars,
+		DeviceBar{"cold less warm", ColdPenalty, matrix, nil, 0.4, 0.4},
+		DeviceBar{"unaligned rows, odd strides", OverAligned, odd, aligned, 1.3, 1.3},
+		DeviceBar{"worst adversarial row", OverRandom, hard, random, 3, 3},
+		DeviceBar{"a launch from Go", OverC, []Case{floorCase}, nil, 0.2, 0.2},
+	)
+}
+
+// under is a case under a condition.
+type under struct {
+	Case
+	Condition
+}
+
+// needs lists what has to be measured for the bar.
+func (b DeviceBar) needs() []under {
+	var needed []under
+	for i, c := range b.Cases {
+		needed = append(needed, under{c, Condition{Graph, Warm}})
+		switch b.Figure {
+		case Micros: // the others are shown beside it
+			for _, condition := range Conditions() {
+				needed = append(needed, under{c, condition})
+			}
+		case ColdPenalty:
+			needed = append(needed, under{c, Condition{Graph, Cold}})
+		case OverAligned, OverRandom:
+			needed = append(needed, under{b.Against[i], Condition{Graph, Warm}})
+		case OverC:
+			needed = append(needed, under{c, Condition{Eager, Warm}})
+		}
+	}
+	return needed
+}
+
+// figure returns the bar's figure of its case i.
+func (b DeviceBar) figure(i int, measured map[under]Result, launch LaunchCost) float64 {
+	c := b.Cases[i]
+	warm := measured[under{c, Condition{Graph, Warm}}]
+	switch b.Figure {
+	case ColdPenalty:
+		cold := measured[under{c, Condition{Graph, Cold}}]
+		return significant((cold.OursUS - warm.OursUS) - (cold.FloorUS - warm.FloorUS))
+	case OverAligned, OverRandom:
+		return significant(warm.OursUS / measured[under{b.Against[i], Condition{Graph, Warm}}].OursUS)
+	case OverC:
+		return significant((launch.GoNS - launch.CNS) / 1e3)
+	}
+	return warm.OursUS
+}
+
+// verdict judges the bar. scale moves bars in microseconds.
+func (b DeviceBar) verdict(measured map[under]Result, launch LaunchCost, scale float64) Verdict {
+	v := Verdict{Work: b.Work, Figure: b.Figure, Must: b.Must, Aim: b.Aim}
+	if b.Figure == Micros && scale > 1 {
+		v.Scale = significant(scale)
+		v.Must, v.Aim = significant(b.Must*scale), significant(b.Aim*scale)
+	}
+	if b.Figure == OverC && launch.Reason != "" {
+		v.Verdict, v.Reason = NotMeasured, launch.Reason
+		return v
+	}
+	for i, c := range b.Cases {
+		figure := b.figure(i, measured, launch)
+		if i == 0 || figure > v.Measured {
+			v.Measured = figure
+			v.Verdict = Bar{Figure: v.Figure, Must: v.Must, Aim: v.Aim}.judge(figure)
+			if len(b.Cases) > 1 {
+				v.Worst = c.deviceLabel()
+			}
+		}
+	}
+	return v
+}
+
+// deviceLabel tells cases of one bar apart.
+func (c Case) deviceLabel() string {
+	s := fmt.Sprintf("%d x %d, %s", c.Batch, c.TopK, c.DType)
+	if c.Source != Random {
+		s = c.Source + ", " + s
+	}
+	if c.BaseOffset > 0 {
+		s += fmt.Sprintf(", offset %d", c.BaseOffset)
+	}
+	if c.Vocab != vocab {
+		s += fmt.Sprintf(", vocab %d", c.Vocab)
+	}
+	return s
+}
+
+// Accept measures every bar and adds to the record what came of it. A case that
+// several bars share is measured once; the peers are measured, warm, where a bar
+// is in microseconds. A wrong result is an error; a missed bar is not.
+func (r *DeviceRunner) Accept(ctx context.Context, bars []DeviceBar, record *Record, progress func(done, total int, next Case)) error {
+	var cases []Case
+	conditions, withPeers := map[Case][]Condition{}, map[Case]bool{}
+	for _, b := range bars {
+		for _, need := range b.needs() {
+			if !slices.Contains(cases, need.Case) {
+				cases = append(cases, need.Case)
+			}
+			if !slices.Contains(conditions[need.Case], need.Condition) {
+				conditions[need.Case] = append(conditions[need.Case], need.Condition)
+			}
+			withPeers[need.Case] = withPeers[need.Case] || b.Figure == Micros
+		}
+	}
+	measured := map[under]Result{}
+	for i, c := range cases {
+		if progress != nil {
+			progress(i, len(cases), c)
+		}
+		runner := *r
+		runner.warmPeers = true
+		if !withPeers[c] {
+			runner.Peers = nil
+		}
+		results, err := runner.Measure(ctx, c, conditions[c])
+		r.Notes = runner.Notes
+		if err != nil {
+			return err
+		}
+		for _, result := range results {
+			measured[under{c, Condition{result.Mode, result.Cache}}] = result
+		}
+		record.Results = append(record.Results, results...)
+	}
+	launch := LaunchCost{Reason: "no bar asks for it"}
+	if eager, ok := measured[under{floorCase, Condition{Eager, Warm}}]; ok {
+		launch = LaunchCost{GoNS: eager.LaunchNS, GoNSP10: eager.LaunchNSP10, GoNSP90: eager.LaunchNSP90}
+		fromC, err := launchFromC(ctx, r.device.properties().Ordinal)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			launch.Reason = err.Error()
+		}
+		fromC = fromC.rounded()
+		launch.CNS, launch.CNSP10, launch.CNSP90 = fromC.Median, fromC.P10, fromC.P90
+		record.Launch = &launch
+	}
+	scale := measured[under{floorCase, Condition{Graph, Warm}}].FloorUS / tableFloorUS
+	for _, b := range bars {
+		record.Acceptance = append(record.Acceptance, b.verdict(measured, launch, scale))
+	}
+	var err error
+	record.Dependent, err = r.dependentGain(ctx)
+	return err
+}
+
+// dependentGain measures a selection behind the read floor of the same row,
+// without and with programmatic dependent launch. It returns nil, and leaves a
+// note, if the device has no such thing.
+func (r *DeviceRunner) dependentGain(ctx context.Context) (*DependentGain, error) {
+	var batches [2]*deviceBatch[bfloat16]
+	var rotations [2]*rotation
+	var contestants []deviceContestant
+	for i, dependent := range []bool{false, true} {
+		b, err := newDeviceBatch[bfloat16](ctx, r, floorCase, cuda.Options{Dependent: dependent})
+		if errors.Is(err, cuda.ErrUnsupported) {
+			r.note(fmt.Sprintf("programmatic dependent launch was not measured: %v", err))
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer b.close()
+		m, err := b.newRotation(len(b.inputs))
+		if err != nil {
+			return nil, err
+		}
+		defer m.close()
+		if err := m.spoil(); err != nil {
+			return nil, err
+		}
+		batches[i], rotations[i] = b, m
+		contestants = append(contestants, deviceContestant{m.buffers, func(buffer int) error {
+			if err := b.floor(m, buffer); err != nil {
+				return err
+			}
+			return b.sel(m, buffer)
+		}})
+	}
+	times, _, err := r.raceDevice(ctx, Graph, contestants)
+	if errors.Is(err, cuda.ErrUnsupported) {
+		r.note(fmt.Sprintf("programmatic dependent launch was not measured: %v", err))
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range batches {
+		if _, err := b.check(rotations[i]); err != nil {
+			return nil, fmt.Errorf("behind another kernel: %w", err)
+		}
+	}
+	return &DependentGain{significant(times[0].Median), significant(times[1].Median)}, nil
+}
+
+// AcceptanceBudget is for the samples of a case under one condition.
+const AcceptanceBudget = 200 * time.Millisecond

@@ -1,0 +1,302 @@
+"""Times the top k of other software for `aikf bench --against`.
+
+Usage: peers.py torch|numpy|python:MODULE:FUNCTION [cpu|cuda:N]
+
+FUNCTION takes (logits, k), a torch tensor [batch, vocab] and an int, and
+returns (values, indices) of k entries a row, largest first.
+
+The first line written says which version answers, or the exit code is 3 if
+this Python does not have it, or not the device. Then each line read is a request, and each line
+written its answer, both JSON.
+
+A request: logits (a file of inputs * batch * vocab values, little-endian,
+row-major), dtype, inputs, batch, vocab, top_k, threads, iters, budget_s, and
+the files that receive the top k of each input: values (float32) and indices
+(int32).
+
+An answer: the median, and the 10th and 90th percentile, in microseconds, of
+one call over a batch (us, us_p10, us_p90), the number of samples, the calls
+that were timed (method), and the dtype they ran on; or an error.
+
+The logits lie in memory, as the library's own array, before the clock starts.
+A sample rotates over the inputs and lasts at least 200 microseconds.
+
+On a GPU a request also holds conditions, a list of {mode, cache}, and
+cold_buffers, how many copies of the inputs cold calls rotate over; the answer
+has one entry in times for each condition, and failed says of those without one
+why. Graph: many calls captured in one graph, replayed between two events.
+Eager: calls in a loop, and a wait at the end. If the request names a file
+sort_indices, it receives those of a stable descending sort.
+"""
+
+import array
+import importlib
+import json
+import math
+import os
+import sys
+import time
+
+SAMPLE_NS = 200_000
+SAMPLE_NS_GPU = 1_000_000
+
+
+class Torch:
+    method = "torch.topk(x, k, sorted=True)"
+
+    def __init__(self, device):
+        import torch
+
+        self.torch = torch
+        self.version = torch.__version__
+        self.device = device
+        if device != "cpu":
+            if not torch.cuda.is_available():
+                raise ImportError("torch %s sees no CUDA device" % torch.__version__)
+            torch.cuda.set_device(device)
+
+    def load(self, request):
+        torch = self.torch
+        if self.device == "cpu":
+            torch.set_num_threads(request["threads"])
+        with open(request["logits"], "rb") as file:
+            raw = bytearray(file.read())
+        x = torch.frombuffer(raw, dtype=getattr(torch, request["dtype"]))
+        x = x.reshape(request["inputs"], request["batch"], request["vocab"])
+        self.dtype = request["dtype"]
+        if self.device == "cpu":
+            try:
+                torch.topk(x[0], 1)
+            except RuntimeError:  # some versions lack a 16-bit type on the CPU
+                x, self.dtype = x.float(), "float32"
+        # One array for each input, as a program has them.
+        return [x[i].clone().to(self.device) for i in range(request["inputs"])]
+
+    def select(self, x, k):
+        return self.torch.topk(x, k, sorted=True)
+
+    def answer(self, x, k):
+        values, indices = self.select(x, k)
+        return values.float().flatten().tolist(), indices.flatten().tolist()
+
+
+    def sort_indices(self, x, k):
+        return self.torch.sort(x, descending=True, stable=True)[1][:, :k].flatten().tolist()
+
+
+class Function(Torch):
+    """Any function of (logits, k) on torch tensors."""
+
+    def __init__(self, name, device):
+        super().__init__(device)
+        _, module, function = name.split(":")
+        sys.path.insert(0, os.getcwd())
+        loaded = importlib.import_module(module)
+        self.function = getattr(loaded, function, None)
+        if self.function is None:
+            raise ImportError("module %s has no %s" % (module, function))
+        self.version = str(getattr(loaded, "__version__", "unknown"))
+        self.method = "%s.%s(x, k)" % (module, function)
+
+    def select(self, x, k):
+        return self.function(x, k)
+
+
+class NumPy:
+    def __init__(self, device):
+        import numpy
+
+        if device != "cpu":
+            raise ImportError("numpy runs on the CPU only")
+        self.numpy = numpy
+        self.version = numpy.__version__
+        self.method = "argpartition(x, vocab - k), then a stable argsort of the k largest, negated"
+
+    def load(self, request):
+        np = self.numpy
+        bits16 = request["dtype"] != "float32"
+        self.dtype = request["dtype"]
+        x = np.fromfile(request["logits"], dtype="<u2" if bits16 else "<f4")
+        if self.dtype == "float16":
+            x = x.view("<f2")
+        elif bits16:  # there is no bfloat16: the same values as float32
+            x, self.dtype = (x.astype(np.uint32) << 16).view(np.float32), "float32"
+        shape = request["inputs"], request["batch"], request["vocab"]
+        return [input.copy() for input in x.reshape(shape)]
+
+    def select(self, x, k):
+        np = self.numpy
+        vocab = x.shape[-1]
+        indices = np.argpartition(x, vocab - k, axis=-1)[:, vocab - k :]
+        values = np.take_along_axis(x, indices, axis=-1)
+        order = np.argsort(-values, axis=-1, kind="stable")
+        return np.take_along_axis(values, order, axis=-1), np.take_along_axis(indices, order, axis=-1)
+
+    def answer(self, x, k):
+        values, indices = self.select(x, k)
+        return values.astype(self.numpy.float32).flatten().tolist(), indices.flatten().tolist()
+
+
+def quantile(ordered, q):
+    place = q * (len(ordered) - 1)
+    below = int(place)
+    if below + 1 >= len(ordered):
+        return ordered[-1]
+    share = place - below
+    return ordered[below] * (1 - share) + ordered[below + 1] * share
+
+
+def rotate(peer, inputs, k, times):
+    start = time.perf_counter_ns()
+    for _ in range(times):
+        for x in inputs:
+            peer.select(x, k)
+    return time.perf_counter_ns() - start
+
+
+def measure(peer, request):
+    inputs, k = peer.load(request), request["top_k"]
+    rotate(peer, inputs, k, 1)
+    times = 1
+    while rotate(peer, inputs, k, times) < SAMPLE_NS:
+        times *= 2
+
+    def call():
+        rotate(peer, inputs, k, 1)
+        return rotate(peer, inputs, k, times) / 1e3 / times / len(inputs)
+
+    answer = sample(request, call)
+    write_answers(peer, request, inputs)
+    return dict(answer, method=peer.method, dtype=peer.dtype)
+
+
+def sample(request, call):
+    """The quantiles of what many calls return: microseconds."""
+    samples = []
+    deadline = time.perf_counter() + request["budget_s"]
+    while len(samples) < request["iters"] and (len(samples) < 11 or time.perf_counter() < deadline):
+        samples.append(call())
+    samples.sort()
+    return {
+        "us": quantile(samples, 0.5),
+        "us_p10": quantile(samples, 0.1),
+        "us_p90": quantile(samples, 0.9),
+        "samples": len(samples),
+    }
+
+
+def write_answers(peer, request, inputs):
+    k = request["top_k"]
+    answers = {"values": array.array("f"), "indices": array.array("i")}
+    if request.get("sort_indices"):
+        answers["sort_indices"] = array.array("i")
+    for x in inputs:
+        values, indices = peer.answer(x, k)
+        answers["values"].extend(values)
+        answers["indices"].extend(indices)
+        if "sort_indices" in answers:
+            answers["sort_indices"].extend(peer.sort_indices(x, k))
+    for name, entries in answers.items():
+        if sys.byteorder == "big":
+            entries.byteswap()
+        with open(request[name], "wb") as out:
+            entries.tofile(out)
+
+
+def measure_gpu(peer, request):
+    inputs, k = peer.load(request), request["top_k"]
+    times, failed = {}, {}
+    for condition in request["conditions"]:
+        mode, cache = condition["mode"], condition["cache"]
+        buffers = inputs
+        if cache == "cold":
+            buffers = [inputs[i % len(inputs)].clone() for i in range(request["cold_buffers"])]
+        timer = {"graph": graph_timer, "eager": eager_timer}[mode]
+        try:
+            times[mode + " " + cache] = sample(request, timer(peer, buffers, k))
+        except Exception as error:  # not everything can be captured
+            failed[mode + " " + cache] = "%s: %s" % (type(error).__name__, str(error).split("\n")[0])
+        del buffers
+    write_answers(peer, request, inputs)
+    return {"times": times, "failed": failed, "method": peer.method, "dtype": peer.dtype}
+
+
+def eager_rotation(peer, buffers, k, calls):
+    """Calls without a wait in between: microseconds a call."""
+    torch = peer.torch
+    torch.cuda.synchronize()
+    start = time.perf_counter_ns()
+    for i in range(calls):
+        peer.select(buffers[i % len(buffers)], k)
+    torch.cuda.synchronize()
+    return (time.perf_counter_ns() - start) / 1e3 / calls
+
+
+def whole_rotations(buffers, us):
+    """As many calls as a sample lasts, and a whole number of rotations."""
+    rotations = math.ceil(SAMPLE_NS_GPU / 1e3 / max(us, 0.5) / len(buffers))
+    return len(buffers) * max(1, rotations)
+
+
+def eager_timer(peer, buffers, k):
+    eager_rotation(peer, buffers, k, 3)
+    calls = whole_rotations(buffers, eager_rotation(peer, buffers, k, 10))
+    return lambda: eager_rotation(peer, buffers, k, calls)
+
+
+def graph_timer(peer, buffers, k):
+    torch = peer.torch
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):  # what a first call sets up must not be captured
+        for _ in range(3):
+            peer.select(buffers[0], k)
+    torch.cuda.synchronize()
+
+    def capture(calls):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for i in range(calls):
+                peer.select(buffers[i % len(buffers)], k)
+        return graph
+
+    def replay(graph, calls):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        with torch.cuda.stream(stream):
+            graph.replay()  # untimed; the timed one then waits in the queue already
+            start.record()
+            graph.replay()
+            end.record()
+        end.synchronize()
+        return start.elapsed_time(end) * 1e3 / calls
+
+    few = capture(8)
+    replay(few, 8)
+    calls = whole_rotations(buffers, replay(few, 8))
+    graph = capture(calls)
+    return lambda: replay(graph, calls)
+
+
+def start(name, device):
+    if name.startswith("python:"):
+        return Function(name, device)
+    return {"torch": Torch, "numpy": NumPy}[name](device)
+
+
+def main():
+    device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
+    try:
+        peer = start(sys.argv[1], device)
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        sys.exit(3)
+    print(json.dumps({"version": peer.version}), flush=True)
+    for line in sys.stdin:
+        try:
+            request = json.loads(line)
+            answer = (measure if device == "cpu" else measure_gpu)(peer, request)
+        except Exception as error:
+            answer = {"error": "%s: %s" % (type(error).__name__, error)}
+        print(json.dumps(answer), flush=True)
+
+
+main()
