@@ -198,7 +198,7 @@ func (d *Device) clusterBlocks() int {
 			return 0
 		}
 		for ; most > 1; most /= 2 {
-			launch.Configure(most, 1024, most, false)
+			launch.Configure(most, blockThreads, most, false)
 			if n, err := d.library.ActiveClusters(launch, kernel); err == nil && n > 0 {
 				break
 			}
@@ -214,10 +214,10 @@ const clusterSuffix = "_cluster"
 func kernelSymbols() []string {
 	symbols := []string{emptySymbol}
 	for t, names := range dtypes {
-		for _, name := range []string{"select_%s_block1024", "select_%s_block512", "phases_%s_block1024"} {
+		for _, name := range []string{"select_%s_block", "phases_%s_block"} {
 			symbols = append(symbols, fmt.Sprintf(name, names.symbol))
-			if wide := width(PlanShape{DType: DType(t), Vocab: narrowVocab + 1}); wide != "" {
-				symbols = append(symbols, fmt.Sprintf(name, names.symbol)+wide)
+			if width(PlanShape{DType: DType(t), Vocab: 1}) == narrow {
+				symbols = append(symbols, fmt.Sprintf(name, names.symbol)+narrow)
 			}
 		}
 		for _, name := range []string{"select_%s_cluster", "select_%s_stage1", "select_%s_stage2", "select_%s_any", "floor_read_%s"} {

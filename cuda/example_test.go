@@ -149,5 +149,5 @@ func ExampleChoosePlan() {
 	}
 	fmt.Println(plan)
 	// Output:
-	// two-stage, 256 groups, 10 chunks of 5032, workspace 4000 bytes: select_bf16_stage1<<<10, 1024>>> select_bf16_stage2<<<1, 1024>>>
+	// two-stage, 256 groups, 10 chunks of 5032, workspace 4000 bytes: select_bf16_stage1<<<10, 512>>> select_bf16_stage2<<<1, 512>>>
 }

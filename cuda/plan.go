@@ -12,11 +12,8 @@ import (
 
 // The names of the launch plans.
 const (
-	// PlanBlock1024 gives each row one block of 1,024 threads.
-	PlanBlock1024 = "block1024"
-	// PlanBlock512 gives each row one block of 512 threads, several of which
-	// share a multiprocessor.
-	PlanBlock512 = "block512"
+	// PlanBlock gives each row one block.
+	PlanBlock = "block"
 	// PlanCluster shares each row among the blocks of a cluster, in one launch.
 	PlanCluster = "cluster"
 	// PlanTwoStage selects from the chunks of each row in one launch, and merges
@@ -29,19 +26,17 @@ const (
 )
 
 // planNames are the plans in the order in which they are tried and listed.
-var planNames = []string{PlanBlock1024, PlanBlock512, PlanCluster, PlanTwoStage, PlanAny}
+var planNames = []string{PlanBlock, PlanCluster, PlanTwoStage, PlanAny}
 
 // The numbers that plans are made of.
 const (
 	fastK           = 2048 // the largest k of every plan but "any"
-	smallBlockK     = 512  // that of the plan "block512"
 	mergeCandidates = 4096 // candidates that the second stage of the two-stage plan orders at once
 	narrowVocab     = 1 << 16
+	clusterK        = 384 // the largest k of the plan "cluster", which only proves bounds
 	targetStage2    = 500 // candidates a row that the two-stage plan aims to leave for its second stage
 
 	// Choices between plans that all fit.
-	manyRows      = 2      // rows a multiprocessor from which smaller blocks pay
-	manyRowsK     = 128    // the largest k for them
 	clusterVocab  = 131072 // vocab from which a row is shared by a cluster
 	clusterRows   = 8      // as long as every row has that many multiprocessors
 	clusterMajor  = 9      // the first compute capability that has clusters
@@ -50,10 +45,14 @@ const (
 )
 
 // groupCounts are the numbers of group maxima that a kernel can take.
-var groupCounts = []int{128, 256, 512, 1024}
+var groupCounts = []int{128, 256, 512}
 
-// groupsByK lists how many group maxima bound the k-th value, up to that k.
-var groupsByK = []struct{ k, groups int }{{64, 256}, {128, 512}, {fastK, 1024}}
+// groupsByK lists how many group maxima bound the k-th value, up to that k. A bound
+// is proven up to three quarters of the groups, and guessed beyond.
+var groupsByK = []struct{ k, groups int }{{128, 256}, {fastK, 512}}
+
+// blockThreads are those of every selection kernel: kThreads of select.cu.
+const blockThreads = 512
 
 // Architecture is what a plan depends on of a device.
 type Architecture struct {
@@ -108,8 +107,8 @@ type PlanShape struct {
 type PlanOptions struct {
 	// Name forces a plan. Empty: the fastest for the shape.
 	Name string
-	// Groups overrides how many group maxima bound the k-th value: 128, 256, 512
-	// or 1,024. 0: by k.
+	// Groups overrides how many group maxima bound the k-th value: 128, 256 or
+	// 512. 0: by k.
 	Groups int
 	// Chunks overrides into how many parts a row is cut by the two-stage plan,
 	// and how many blocks share it in the cluster plan. 0: by the shape.
@@ -223,12 +222,10 @@ func fastest(s PlanShape, arch Architecture) string {
 	switch {
 	case s.K > fastK:
 		return PlanAny
-	case arch.Cluster() && s.Vocab >= clusterVocab && s.Rows <= arch.Multiprocessors/clusterRows:
+	case arch.Cluster() && s.K <= clusterK && s.Vocab >= clusterVocab && s.Rows <= arch.Multiprocessors/clusterRows:
 		return PlanCluster
-	case s.Rows > manyRows*arch.Multiprocessors && s.K <= manyRowsK:
-		return PlanBlock512
 	}
-	return PlanBlock1024
+	return PlanBlock
 }
 
 // newPlan makes the plan with the name of the options.
@@ -239,9 +236,6 @@ func newPlan(s PlanShape, arch Architecture, o PlanOptions) (Plan, error) {
 	}
 	if p.Groups == 0 {
 		p.Groups = groups(s.K, o)
-	}
-	if p.Name == PlanBlock512 && p.Groups > 512 {
-		return unfit("has %d groups, more than threads", p.Groups)
 	}
 	if most := mostK(p.Name); s.K > most {
 		return unfit("takes k up to %d, not %d", most, s.K)
@@ -293,8 +287,8 @@ func mostK(name string) int {
 	switch name {
 	case PlanAny:
 		return math.MaxInt32
-	case PlanBlock512:
-		return smallBlockK
+	case PlanCluster:
+		return clusterK
 	}
 	return fastK
 }
@@ -302,9 +296,6 @@ func mostK(name string) int {
 // groups chooses how many group maxima bound the k-th value.
 func groups(k int, o PlanOptions) int {
 	most := groupCounts[len(groupCounts)-1]
-	if o.Name == PlanBlock512 {
-		most = 512 // one group a thread
-	}
 	if o.TargetCandidates > 0 {
 		for _, n := range groupCounts {
 			if n >= min(k, most) && n >= min(o.TargetCandidates/2, most) {
@@ -363,23 +354,24 @@ func chunkSize(s PlanShape, chunks int) int {
 func kernelsOf(p Plan, s PlanShape) []Launch {
 	prefix := "select_" + dtypes[s.DType].symbol + "_"
 	switch p.Name {
-	case PlanBlock512:
-		return []Launch{{prefix + "block512" + width(s), s.Rows, 512, 1}}
 	case PlanCluster:
-		return []Launch{{prefix + "cluster", s.Rows * p.Chunks, 1024, p.Chunks}}
+		return []Launch{{prefix + "cluster", s.Rows * p.Chunks, blockThreads, p.Chunks}}
 	case PlanTwoStage:
-		return []Launch{{prefix + "stage1", s.Rows * p.Chunks, 1024, 1}, {prefix + "stage2", s.Rows, 1024, 1}}
+		return []Launch{{prefix + "stage1", s.Rows * p.Chunks, blockThreads, 1}, {prefix + "stage2", s.Rows, blockThreads, 1}}
 	case PlanAny:
-		return []Launch{{prefix + "any", s.Rows, 1024, 1}}
+		return []Launch{{prefix + "any", s.Rows, blockThreads, 1}}
 	}
-	return []Launch{{prefix + "block1024" + width(s), s.Rows, 1024, 1}}
+	return []Launch{{prefix + "block" + width(s), s.Rows, blockThreads, 1}}
 }
 
-// width tells the kernels whose candidates, 16 bits of value and 16 of index,
-// fit a 32-bit word from those of a 16-bit format that need more.
+// narrow ends the names of kernels whose candidates, 16 bits of value and 16 of
+// index, fit a 32-bit word.
+const narrow = "_narrow"
+
+// width tells the narrow kernels from those for any row.
 func width(s PlanShape) string {
-	if s.DType.Bytes() == 2 && s.Vocab > narrowVocab {
-		return "_wide"
+	if s.DType.Bytes() == 2 && s.Vocab <= narrowVocab {
+		return narrow
 	}
 	return ""
 }

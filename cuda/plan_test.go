@@ -171,10 +171,10 @@ func TestTargetCandidates(t *testing.T) {
 	}
 	for _, c := range []struct{ k, target, groups, chunks int }{
 		{50, 0, 256, 10}, {50, 500, 256, 10}, {50, 100, 128, 2}, {50, 1000, 512, 20}, {50, 1, 128, 1},
-		{50, math.MaxInt, 1024, 81}, {200, 100, 256, 1}, {200, 0, 1024, 3}, {2048, 1, 1024, 1}, {2048, 5000, 1024, 2},
+		{50, math.MaxInt, 512, 81}, {200, 100, 256, 1}, {200, 0, 512, 3}, {2048, 1, 512, 1}, {2048, 5000, 512, 2},
 	} {
 		shape := PlanShape{1, 50304, c.k, BFloat16}
-		block, err1 := ChoosePlan(shape, arch, PlanOptions{Name: PlanBlock1024, TargetCandidates: c.target})
+		block, err1 := ChoosePlan(shape, arch, PlanOptions{Name: PlanBlock, TargetCandidates: c.target})
 		two, err2 := ChoosePlan(shape, arch, PlanOptions{Name: PlanTwoStage, TargetCandidates: c.target})
 		if err := errors.Join(err1, err2); err != nil {
 			t.Fatal(err)
@@ -203,15 +203,15 @@ func TestUnfitPlans(t *testing.T) {
 		{row, sm80, PlanOptions{Name: PlanCluster}, ErrUnsupported, []string{"cluster", "sm_80"}},
 		{row, sm90, PlanOptions{Name: PlanCluster, Chunks: 3}, ErrUnsupported, []string{"3", "power of two", "16"}},
 		{row, sm90, PlanOptions{Name: PlanCluster, Chunks: 32}, ErrUnsupported, []string{"32", "16"}},
-		{row, sm90, PlanOptions{Name: "fast"}, ErrUnsupported, []string{`"fast"`, "block1024"}},
+		{row, sm90, PlanOptions{Name: "fast"}, ErrUnsupported, []string{`"fast"`, "block"}},
 		{row, sm90, PlanOptions{Groups: 300}, ErrUnsupported, []string{"300"}},
-		{row, sm90, PlanOptions{Name: PlanBlock512, Groups: 1024}, ErrUnsupported, []string{"1024"}},
-		{row, sm90, PlanOptions{Chunks: 2}, ErrUnsupported, []string{"block1024", "2"}},
+		{row, sm90, PlanOptions{Groups: 1024}, ErrUnsupported, []string{"1024"}},
+		{row, sm90, PlanOptions{Chunks: 2}, ErrUnsupported, []string{"block", "2"}},
 		{row, sm90, PlanOptions{Chunks: -2}, ErrUnsupported, []string{"-2"}},
 		{row, sm90, PlanOptions{TargetCandidates: -5}, ErrUnsupported, []string{"-5"}},
 		{row, sm90, PlanOptions{Name: PlanTwoStage, Chunks: 82}, ErrUnsupported, []string{"82", "50", "4096"}},
 		{PlanShape{1, 100, 50, Float32}, sm90, PlanOptions{Name: PlanTwoStage, Chunks: 3}, ErrUnsupported, []string{"3", "100"}},
-		{PlanShape{1, 50304, 2049, Float32}, sm90, PlanOptions{Name: PlanBlock1024}, ErrUnsupported, []string{"2049", "2048"}},
+		{PlanShape{1, 50304, 2049, Float32}, sm90, PlanOptions{Name: PlanBlock}, ErrUnsupported, []string{"2049", "2048"}},
 		{PlanShape{1 << 30, 50304, 50, Float32}, sm90, PlanOptions{Name: PlanTwoStage}, ErrUnsupported, []string{"1073741824", "10"}},
 		{PlanShape{-1, 50304, 50, Float32}, sm90, PlanOptions{}, topk.ErrShape, []string{"-1"}},
 		{PlanShape{1, 50, 51, Float32}, sm90, PlanOptions{}, topk.ErrShape, []string{"50", "51"}},

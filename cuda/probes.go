@@ -73,7 +73,7 @@ type Phases struct {
 }
 
 // SelectPhases is SelectDevice by an instrumented build of the plan
-// [PlanBlock1024]. stamps is the address of [Rows] Phases.
+// [PlanBlock]. stamps is the address of [Rows] Phases.
 func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, result Result, stamps Pointer) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -82,10 +82,10 @@ func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, resu
 		return err
 	}
 	options := s.planned
-	if options.Name != "" && options.Name != PlanBlock1024 {
-		return fmt.Errorf("cuda: phases of plan %q, want %q: %w", options.Name, PlanBlock1024, ErrUnsupported)
+	if options.Name != "" && options.Name != PlanBlock {
+		return fmt.Errorf("cuda: phases of plan %q, want %q: %w", options.Name, PlanBlock, ErrUnsupported)
 	}
-	options.Name = PlanBlock1024
+	options.Name = PlanBlock
 	plan, err := ChoosePlan(PlanShape{shape.Rows, shape.Vocab, shape.K, logits.DType}, s.device.architecture, options)
 	if err != nil {
 		return err

@@ -59,7 +59,7 @@ func openDevice[D any](choice deviceChoice, command string, c console, open func
 
 // planFlag checks the name of a forced launch plan.
 func planFlag(name string) error {
-	names := []string{cuda.PlanBlock1024, cuda.PlanBlock512, cuda.PlanCluster, cuda.PlanTwoStage, cuda.PlanAny}
+	names := []string{cuda.PlanBlock, cuda.PlanCluster, cuda.PlanTwoStage, cuda.PlanAny}
 	for _, known := range names {
 		if name == "" || name == known {
 			return nil

@@ -174,7 +174,7 @@ func TestDevicePlans(t *testing.T) {
 		t.Errorf("k = 5,000: %+v", huge)
 	}
 	out, _, code := runLine(t, nil, "plan", "--device", "cuda", "--top-k", "50,0,5000")
-	for _, part := range []string{"top-k 50, bfloat16 on a GPU of architecture sm_90", "  chosen ", "  two-stage ", "    launch      select_bf16_stage2, 1 blocks of 1024 threads", "nothing to do", "none: "} {
+	for _, part := range []string{"top-k 50, bfloat16 on a GPU of architecture sm_90", "  chosen ", "  two-stage ", "    launch      select_bf16_stage2, 1 blocks of 512 threads", "nothing to do", "none: "} {
 		if !strings.Contains(out, part) || code != exitDone {
 			t.Errorf("exit code %d, no %q in\n%s", code, part, out)
 		}
@@ -197,15 +197,15 @@ func TestDevicePlanTarget(t *testing.T) {
 }
 
 func TestExplainProfile(t *testing.T) {
-	plan := cuda.Plan{Name: cuda.PlanBlock1024, Kernels: []cuda.Launch{{Symbol: "select_bf16_block1024", Grid: 1, Block: 1024, Cluster: 1}}}
+	plan := cuda.Plan{Name: cuda.PlanBlock, Kernels: []cuda.Launch{{Symbol: "select_bf16_block", Grid: 1, Block: 1024, Cluster: 1}}}
 	p := bench.Profile{
-		Batch: 1, Vocab: 50304, TopK: 50, DType: bench.BFloat16, Plan: plan, CallUS: 4, EmptyUS: 0.9, FloorUS: 1.75, PartsOf: cuda.PlanBlock1024,
+		Batch: 1, Vocab: 50304, TopK: 50, DType: bench.BFloat16, Plan: plan, CallUS: 4, EmptyUS: 0.9, FloorUS: 1.75, PartsOf: cuda.PlanBlock,
 		Parts: []bench.Part{{Name: "load", US: 1, Cycles: 1980, Share: 0.4}, {Name: "filter", US: 1.5, Cycles: 2970, Share: 0.6}},
 	}
 	var text strings.Builder
 	explainProfile(&text, p)
 	for _, part := range []string{
-		"plan block1024\n", "launches 1 kernel and nothing else, no conversion", "select_bf16_block1024 (1 x 1024)",
+		"plan block\n", "launches 1 kernel and nothing else, no conversion", "select_bf16_block (1 x 1024)",
 		"load              1.00      1980   40.0%", "call              4.00\n", "2.50 us together",
 	} {
 		if !strings.Contains(text.String(), part) {

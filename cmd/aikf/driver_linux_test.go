@@ -80,7 +80,7 @@ func TestDriverBench(t *testing.T) {
 }
 
 func TestDriverProfile(t *testing.T) {
-	for plan, parts := range map[string]int{cuda.PlanBlock1024: 5, cuda.PlanTwoStage: 2} {
+	for plan, parts := range map[string]int{cuda.PlanBlock: 5, cuda.PlanTwoStage: 2} {
 		out, errs, code := onTestDriver(t, "profile", "--plan", plan, "--vocab", "2000", "--top-k", "5", "--format", "json")
 		var got bench.Profiles
 		if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitDone || errs != "" {

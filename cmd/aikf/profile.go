@@ -20,7 +20,7 @@ const profileExamples = `  aikf profile
 
 Times are those of nodes in a graph that is replayed, with the logits in the
 cache. The phases of a plan with a single launch are stamped by the clock of the
-multiprocessor in an instrumented build of the plan block1024; the others have
+multiprocessor in an instrumented build of the plan block; the others have
 none of their own. Every answer is checked.
 `
 
@@ -137,7 +137,7 @@ func explainProfile(w io.Writer, p bench.Profile) {
 		fmt.Fprintf(w, "  a stage alone includes an empty node; the stages together take %.2f us\n", all)
 	default:
 		fmt.Fprintf(w, "  phases of %s, instrumented, at the clock's highest rate: %.2f us together; launch and end are the rest\n", p.PartsOf, all)
-		if p.Plan.Name != cuda.PlanBlock1024 {
+		if p.Plan.Name != cuda.PlanBlock {
 			fmt.Fprintf(w, "  the plan %s has no instrumented build\n", p.Plan.Name)
 		}
 	}

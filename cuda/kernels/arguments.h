@@ -17,7 +17,7 @@ struct SelectArguments {
   int rows;
   int vocab;                     // logits in a row
   int k;                         // results a row, the largest of row_k
-  int groups;                    // group maxima that bound the k-th value: 128, 256, 512 or 1,024
+  int groups;                    // group maxima that bound the k-th value: 128, 256 or 512
   int chunks;                    // chunks a row in the two-stage plan, blocks a row in the cluster plan
   int smallest;                  // 1: the k smallest
   int index_bytes;               // 4 or 8

@@ -2,12 +2,11 @@
 // many for their room, or fewer than k. Rows of one value, masks, ties across k
 // and rows made to defeat the bound all end here, in the same launch.
 //
-// If fewer than k elements are better than the threshold, it is the k-th key. If
-// those fit, they are the candidates. Otherwise the k-th key is found digit by
-// digit from the top, by a count of each digit among the elements that share the
-// digits before. Elements above the k-th key are all kept; of those equal to it
-// the first in index order, as many as are missing. Bytes: the row twice more, or
-// once for each digit.
+// Elements better than the threshold are tried alone. If they are fewer than k, the
+// threshold is the k-th key, and of the elements equal to it the first in index
+// order are taken too, as many as are missing. If they are too many still, keys are
+// tried, each by a count of the elements that reach it, until there is room for them
+// or the k-th key is left. Bytes: the row once more, or also once for each key.
 #pragma once
 
 #include "stage1_filter.cuh"
@@ -52,72 +51,11 @@ DEVICE u32 count_reaching(B& block, const Row<T>& row, u32 threshold) {
   const u32 thread = thread_index();
   u32 count = 0;
 #pragma unroll 4
-  for (u32 i = thread; i < row.vectors; i += B::kThreads) {
-    const Vector v = row.vector(i);
-    count += population(mark_reaching<T>(v, threshold));
-  }
+  for (u32 i = thread; i < row.vectors; i += B::kThreads) count += population(mark_reaching<T>(row.vector(i), threshold));
   if (thread < row.edges()) count += T::key(row.bits(row.edge(thread))) >= threshold;
   u32 all;
   sum_before(block, warp_sum(count), all);
   return all;
-}
-
-// The key of the k-th element.
-template <class T, class B>
-DEVICE u32 kth_key(B& block, const Row<T>& row) {
-  const u32 thread = thread_index(), lane = thread % kWarp;
-  u32 prefix = 0, missing = row.k;
-#pragma unroll 1
-  for (int shift = T::kBits - 8; shift >= 0; shift -= 8) {
-    block_barrier();
-    if (thread < 256) block.groups[thread] = 0;
-    block_barrier();
-    // A run of equal digits is counted once: rows of few values would queue at
-    // one counter.
-    u32 digit = 0, run = 0;
-    const auto see = [&](u32 key) {
-      if (shift + 8 < (int)T::kBits && key >> (shift + 8) != prefix >> (shift + 8)) return;
-      const u32 d = key >> shift & 255;
-      if (d != digit) {
-        if (run) atomic_add_only(&block.groups[digit], run);
-        digit = d;
-        run = 0;
-      }
-      run++;
-    };
-#pragma unroll 1
-    for (u32 i = thread; i < row.vectors; i += B::kThreads) {
-      Vector v = row.vector(i);
-#pragma unroll 1
-      for (u32 w = 0; w < 4; w++) {
-        see(T::key(v.word[0] & T::kAll));
-        if (T::kPerWord == 2) see(T::key(v.word[0] >> 16));
-        v.word[0] = v.word[1], v.word[1] = v.word[2], v.word[2] = v.word[3];
-      }
-    }
-    if (thread < row.edges()) see(T::key(row.bits(row.edge(thread))));
-    if (run) atomic_add_only(&block.groups[digit], run);
-    block_barrier();
-    // Every warp finds the digit at which the count from the top reaches what is
-    // missing: eight digits a lane, lane 0 has the largest.
-    u32 sum = 0;
-#pragma unroll
-    for (u32 j = 0; j < 8; j++) sum += block.groups[255 - (lane * 8 + j)];
-    u32 through = sum;
-#pragma unroll
-    for (u32 d = 1; d < kWarp; d *= 2) {
-      const u32 up = shuffle_up(through, d);
-      if (lane >= d) through += up;
-    }
-    const u32 owner = lowest_bit(ballot(through >= missing));
-    u32 chosen = 255 - lane * 8, left = missing - (through - sum);
-    if (lane == owner) {
-      for (; block.groups[chosen] < left; chosen--) left -= block.groups[chosen];
-    }
-    prefix |= shuffle(chosen, owner) << shift;
-    missing = shuffle(left, owner);
-  }
-  return prefix;
 }
 
 // Appends the first elements of the row in index order that have this key, as many
@@ -155,34 +93,59 @@ DEVICE void append_equal(B& block, const P& pool, const Row<T>& row, u32 key, u3
   }
 }
 
-// Fills the empty pool with the k best elements of the row, or more, in any order,
-// given a threshold and the number of elements that reach it, or more than there is
-// room for. Returns their number. reset empties the pool.
-template <class T, class B, class P, class Reset>
-DEVICE u32 select_exactly(B& block, const P& pool, const Row<T>& row, u32 threshold, u32 found, Reset reset) {
-  u32 kth = threshold, above = 0;
-  bool proven = found >= row.k;
-  if (proven) {
-    if (kth < T::kAll) above = count_reaching<T>(block, row, kth + 1);
-    proven = above < row.k;
-    if (!proven && above <= pool.room()) {
-      reset();
-      filter_all<T, B::kThreads>(pool, row, kth + 1);
-      filter_edges<T>(pool, row, kth + 1);
-      block_barrier();
-      return above;
+// Fills the emptied pool with all elements better than the key, and returns how many
+// there are, or more than there is room for.
+template <class T, class B, class P>
+DEVICE u32 fill_beyond(B& block, const P& pool, const Row<T>& row, u32 key) {
+  block_barrier();
+  if (thread_index() == 0) block.count = 0;
+  block_barrier();
+  if (key < T::kAll) {
+    filter_all<T, B::kThreads>(pool, row, key + 1);
+    filter_edges(pool, row, key + 1);
+    block_barrier();
+  }
+  return block.count;
+}
+
+// Fills the pool with the k best elements of the row, or more, in any order, and
+// returns their number. At least k elements reach the threshold, but they were too
+// many; or fewer than k reach it.
+template <class T, class B, class P>
+DEVICE u32 select_exactly(B& block, const P& pool, const Row<T>& row, u32 threshold, u32 found) {
+  // At least k elements reach low, fewer than k a key above high.
+  u32 low = 0, high = T::kAll, above = 0;
+  const bool up = found >= row.k;
+  if (up) {
+    low = high = threshold;
+    above = fill_beyond(block, pool, row, threshold);
+    if (above >= row.k) {
+      if (above <= pool.room()) return above;
+      low = threshold + 1, high = T::kAll;
     }
+  } else {
+    if (threshold > 0) high = threshold - 1;
+    if (high == 0) above = fill_beyond(block, pool, row, 0);
   }
-  if (!proven) {
-    kth = kth_key<T>(block, row);
-    above = kth < T::kAll ? count_reaching<T>(block, row, kth + 1) : 0;
+  // Steps that grow until low and high are on both sides, then halves.
+  bool halves = false;
+  u32 step = T::kBits == 32 ? 1u << 19 : 8;
+#pragma unroll 1
+  while (low < high) {
+    halves |= step >= (high - low) / 2;
+    const u32 key = halves ? low + (high - low - 1) / 2 + 1 : up ? low + step : high - step + 1;
+    const u32 reaching = count_reaching(block, row, key);
+    if (reaching >= row.k) {
+      low = key;
+      if (reaching <= pool.room()) return fill_beyond(block, pool, row, key - 1);
+    } else {
+      high = key - 1;
+    }
+    halves |= up != (reaching >= row.k);
+    step *= 4;
+    if (low == high) above = fill_beyond(block, pool, row, low);
   }
-  reset();
-  if (above > 0) {
-    filter_all<T, B::kThreads>(pool, row, kth + 1);
-    filter_edges<T>(pool, row, kth + 1);
-  }
-  append_equal<T>(block, pool, row, kth, above);
+  append_equal(block, pool, row, low, above);
   block_barrier();
   return row.k;
 }

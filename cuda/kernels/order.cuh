@@ -33,7 +33,8 @@ struct Order {
   static DEVICE u32 key(u32 bits) {
     const bool nan = (bits & (kAll >> 1)) > kInfinity;
     if (kSmallest) bits ^= kSign;
-    u32 k = bits ^ ((u32)((int)(bits << (32 - kBits)) >> 31) & (kAll >> 1) | kSign);
+    const u32 negative = (int)(bits << (32 - kBits)) >> 31;  // all ones or 0
+    u32 k = bits ^ ((negative & (kAll >> 1)) | kSign);
     k += k == kSign - 1 ? 1 : 0;  // -0, the only value with that key
     return nan ? kNaNKey : k;
   }

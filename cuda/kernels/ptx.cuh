@@ -91,19 +91,28 @@ DEVICE void atomic_add_only(u32* at, u32 v) {
   asm volatile("red.shared.add.u32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
 }
 
-// The larger of each pair, NaN if either is; the smaller of each, NaN if both
+// The larger of each pair, NaN if either is; the smaller of each, NaN only if both
 // are. Of two zeros +0 is the larger.
-#define EXTREME(name, operation)                                            \
-  DEVICE u32 name(u32 a, u32 b) {                                           \
-    u32 r;                                                                  \
-    asm(operation " %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));               \
-    return r;                                                               \
-  }
-EXTREME(max_bf16x2, "max.NaN.bf16x2")
-EXTREME(min_bf16x2, "min.bf16x2")
-EXTREME(max_f16x2, "max.NaN.f16x2")
-EXTREME(min_f16x2, "min.f16x2")
-#undef EXTREME
+DEVICE u32 max_bf16x2(u32 a, u32 b) {
+  u32 r;
+  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
+DEVICE u32 min_bf16x2(u32 a, u32 b) {
+  u32 r;
+  asm("min.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
+DEVICE u32 max_f16x2(u32 a, u32 b) {
+  u32 r;
+  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
+DEVICE u32 min_f16x2(u32 a, u32 b) {
+  u32 r;
+  asm("min.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
 DEVICE u32 max_f32(u32 a, u32 b) {
   float r;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(__uint_as_float(a)), "f"(__uint_as_float(b)));
@@ -166,6 +175,11 @@ DEVICE u64 clock_cycles() {
 DEVICE u32 cluster_rank() {
   u32 r;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+  return r;
+}
+DEVICE u32 cluster_blocks() {
+  u32 r;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
   return r;
 }
 DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }

@@ -14,14 +14,13 @@ struct Row {
   u32 first;    // index in the whole row of logits[0]
   u32 head;     // elements before the first whole vector
   u32 vectors;  // whole, aligned vectors
-  u32 k;        // results of the whole row
+  u32 k;        // results of the row or chunk
 
   DEVICE Row(const SelectArguments& a, u32 number, u32 chunk, u32 chunks) {
     length = a.vocab;
     if (a.row_lengths) length = clamp(a.row_lengths[number], a.vocab);
     k = a.k;
     if (a.row_k) k = clamp(a.row_k[number], a.k);
-    k = smaller(k, length);
     logits = static_cast<const typename T::Element*>(a.logits) + (i64)number * a.stride;
     first = 0;
     if (chunks > 1) {
@@ -31,6 +30,7 @@ struct Row {
       length = smaller(share, length - first);
       logits += first;
     }
+    k = smaller(k, length);
     head = smaller((0 - (u32)(u64)logits) % 16 / sizeof(typename T::Element), length);
     vectors = (length - head) / T::kPerVector;
   }

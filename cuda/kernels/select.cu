@@ -26,20 +26,21 @@ template <class T, class B>
 DEVICE_APART u32 find_exactly(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold, u32 found) {
   const Row<T> row(a, number, chunk, chunks);
   const BlockPool<B> pool{block};
-  const auto reset = [&] {
-    block_barrier();
-    if (thread_index() == 0) block.count = 0;
-    block_barrier();
-  };
   if (found == 0) {
-    reset();
-    filter_all<T, B::kThreads>(pool, row, threshold);
-    filter_edges(pool, row, threshold);
-    block_barrier();
-    found = block.count;
-    if (found >= row.k && found <= B::kRoom) return found;
+    threshold = smaller(threshold, T::kWorstNumber);
+    if (T::kSmallest && !provable(row.k, 512)) threshold = 0;
+    // Every number reaches that.
+    found = B::kRoom + 1;
+    if (row.length <= B::kRoom) {
+      block_barrier();
+      filter_all<T, B::kThreads>(pool, row, threshold);
+      filter_edges(pool, row, threshold);
+      block_barrier();
+      found = block.count;
+      if (found >= row.k && found <= B::kRoom) return found;
+    }
   }
-  return select_exactly<T>(block, pool, row, threshold, found, reset);
+  return select_exactly(block, pool, row, threshold, found);
 }
 
 // Stamps of the instrumented build: clock cycles at the end of each phase.
@@ -102,7 +103,7 @@ DEVICE void select_chunk(B& block, const SelectArguments& a) {
     const u32 n = find_candidates(block, a, row, number, chunk, a.chunks, stamps);
     merge(block, n, row.k, Words{words}, stamps);
   }
-  for (u32 i = row.k + thread_index(); i < a.k; i += B::kThreads) words[i] = 0;
+  for (u32 i = row.k + thread_index(); i < (u32)a.k; i += B::kThreads) words[i] = 0;
   release_kernel_behind();
 }
 
@@ -150,15 +151,10 @@ DEVICE void select_any(B& block, const SelectArguments& a) {
   const u32 number = block_index();
   const Row<T> row(a, number, 0, 1);
   if (row.k == 0) return;
-  u32 places = 2;
+  u32 places = 1;
   while (places < (u32)a.k) places *= 2;
   u64* words = static_cast<u64*>(a.workspace) + (u64)number * places;
-  const auto reset = [&] {
-    block_barrier();
-    if (thread_index() == 0) block.count = 0;
-    block_barrier();
-  };
-  const u32 n = select_exactly<T>(block, GlobalPool<B>{block, words, row.k}, row, 0, 0, reset);
+  const u32 n = select_exactly(block, GlobalPool<B>{block, words, row.k}, row, 0, 0);
   sort_words<B::kThreads>(words, n);
   for (u32 i = thread_index(); i < row.k; i += B::kThreads) Results<T, u64>{a, number}.write(i, words[i]);
 }

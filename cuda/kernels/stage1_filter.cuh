@@ -131,12 +131,13 @@ DEVICE u32 best_key(const Share& share) {
 DEVICE bool provable(u32 k, u32 groups) { return k * 4 <= groups * 3; }
 
 // A threshold key for the block's row: at least k elements reach it, or so it is
-// guessed. groups: 256 or 512, which prove a bound for k up to three quarters.
+// guessed. groups: 128, 256 or 512 prove a bound for k up to three quarters of that;
+// too few of them are as good as 512.
 template <class T, class B>
 DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 groups) {
   static_assert(B::kThreads == 512, "a thread is a group, or a neighbour of one");
   const u32 thread = thread_index();
-  if (!provable(row.k, groups)) {
+  if (!provable(row.k, 512)) {
     // Two slots of each thread are groups: a part of the row.
     block.groups[thread] = T::key_of_word(share.slot[0]);
     block.groups[512 + thread] = T::key_of_word(share.slot[1]);
@@ -146,11 +147,14 @@ DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 g
     return bound_of<1024>(block, guess_rank(row.k, smaller(row.vectors, 1024), covered, row.length, B::kRoom));
   }
   u32 key = best_key<T>(share);
-  if (groups == 256) {
+  if (groups < 512 && provable(row.k, groups)) {
+    // The groups of neighbouring lanes are joined.
     key = larger(key, shuffle_xor(key, 1));
-    if (thread % 2 == 0) block.groups[thread / 2] = key;
+    if (groups == 128) key = larger(key, shuffle_xor(key, 2));
+    const u32 joined = 512 / groups;
+    if (thread % joined == 0) block.groups[thread / joined] = key;
     block_barrier();
-    return bound_of<256>(block, row.k);
+    return groups == 128 ? bound_of<128>(block, row.k) : bound_of<256>(block, row.k);
   }
   block.groups[thread] = key;
   block_barrier();

@@ -70,7 +70,7 @@ DEVICE void rank_by_count(const B& block, u32 n, u32 k, const R& results, const 
 // is room for a power of two of them.
 template <u32 kThreads, class W>
 DEVICE_APART void sort_words(W* words, u32 n) {
-  u32 all = 2;
+  u32 all = 1;
   while (all < n) all *= 2;
   for (u32 i = n + thread_index(); i < all; i += kThreads) words[i] = 0;
 #pragma unroll 1

@@ -39,7 +39,7 @@ type Profile struct {
 	Samples int       `json:"samples"`
 	Parts   []Part    `json:"parts"`
 	// PartsOf names the plan that the parts were measured of: phases are those
-	// of an instrumented build of block1024, whichever plan the call has.
+	// of an instrumented build of block, whichever plan the call has.
 	PartsOf string `json:"parts_of"`
 	Reason  string `json:"reason,omitempty"` // why there are no parts
 }
@@ -118,7 +118,7 @@ func profileDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (
 			p.Parts = append(p.Parts, Part{Name: fmt.Sprintf("stage %d", stage+1), US: significant(t.Median)})
 		}
 	} else {
-		p.PartsOf = cuda.PlanBlock1024
+		p.PartsOf = cuda.PlanBlock
 		if p.Parts, err = b.phases(m); errors.Is(err, cuda.ErrUnsupported) {
 			p.Reason, err = err.Error(), nil
 		}
@@ -145,7 +145,7 @@ var phaseNames = []string{"load", "bound", "filter", "order", "write"}
 // phases measures the phases of the instrumented build: of each the median over
 // the rows of many calls.
 func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
-	options := cuda.Options{Plan: &cuda.Plan{Name: cuda.PlanBlock1024}, TargetCandidates: b.r.TargetCandidates}
+	options := cuda.Options{Plan: &cuda.Plan{Name: cuda.PlanBlock}, TargetCandidates: b.r.TargetCandidates}
 	selector, err := b.r.device.selector(options)
 	if err != nil {
 		return nil, err

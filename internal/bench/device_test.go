@@ -477,7 +477,7 @@ func TestProfilePhases(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Part{{"load", 1, 2000, 0.5}, {"bound", 0.25, 500, 0.125}, {"filter", 0.5, 1000, 0.25}, {"order", 0.2, 400, 0.1}, {"write", 0.05, 100, 0.025}}
-	if !slices.Equal(p.Parts, want) || p.CallUS != 40 || p.EmptyUS != 20 || p.PartsOf != cuda.PlanBlock1024 || len(p.Plan.Kernels) != 1 || d.live != 0 {
+	if !slices.Equal(p.Parts, want) || p.CallUS != 40 || p.EmptyUS != 20 || p.PartsOf != cuda.PlanBlock || len(p.Plan.Kernels) != 1 || d.live != 0 {
 		t.Errorf("%+v, %d things left open", p, d.live)
 	}
 }

@@ -94,13 +94,13 @@ func onGPU(base bench.Record, args string) bench.Record {
 
 func deviceRecord(base bench.Record) bench.Record {
 	r := onGPU(base, "")
-	r.Results = append(deviceResults(1, 50, "block1024", 3.5), deviceResults(512, 50, "block512", 24.5)...)
+	r.Results = append(deviceResults(1, 50, "block", 3.5), deviceResults(512, 50, "block", 24.5)...)
 	return r
 }
 
 func devicePeers(base bench.Record) bench.Record {
 	r := onGPU(base, " --against torch,...")
-	r.Results = deviceResults(1, 50, "block1024", 3.5)
+	r.Results = deviceResults(1, 50, "block", 3.5)
 	for i := range r.Results {
 		r.Results[i].Peers = map[string]bench.PeerResult{
 			"torch": {Version: "2.11.0", Method: "torch.topk(x, k, sorted=True)", DType: bench.BFloat16, US: 35, USP10: 34, USP90: 36, Samples: 20, ValuesEqual: true, SortEqual: true},
@@ -114,7 +114,7 @@ func devicePeers(base bench.Record) bench.Record {
 
 func deviceAcceptance(base bench.Record) bench.Record {
 	r := onGPU(base, " --acceptance")
-	r.Results = deviceResults(1, 50, "block1024", 3.5)
+	r.Results = deviceResults(1, 50, "block", 3.5)
 	r.Acceptance = []bench.Verdict{
 		{Work: "bfloat16, vocab 50304, 1 x 50", Figure: bench.Micros, Must: 4.1176, Aim: 3.0882, Scale: 1.0294, Measured: 3.5, Verdict: bench.MustOnly},
 		{Work: "cold less warm", Figure: bench.ColdPenalty, Must: 0.4, Aim: 0.4, Measured: -0.25, Verdict: bench.Met, Worst: "1 x 50, bfloat16"},

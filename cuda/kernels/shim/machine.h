@@ -20,6 +20,7 @@ using i64 = long long;
 
 // Always inline, as on the device: functions of two sources may share a name.
 #define DEVICE inline __attribute__((always_inline))
+#define DEVICE_APART inline __attribute__((noinline))
 
 #define KERNEL(name, threads, blocks) SHIM_KERNEL(name, threads)
 #define SHIM_KERNEL(name, threads)                                                                    \
@@ -42,6 +43,9 @@ struct Vector {
   u32 word[4];
 };
 
+DEVICE constexpr u32 larger(u32 a, u32 b) { return a > b ? a : b; }
+DEVICE constexpr u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
+
 DEVICE u32 thread_index() { return shim::here.thread; }
 DEVICE u32 block_index() { return shim::here.block; }
 
@@ -50,6 +54,13 @@ DEVICE Vector load_vector(const void* from) {
   Vector v;
   memcpy(&v, from, sizeof v);
   return v;
+}
+
+// There is no cache to bring the vectors to, but they must be there.
+DEVICE void prefetch_vectors(const void* from, u32 vectors) {
+  if (vectors == 0) return;
+  load_vector(from);
+  load_vector(static_cast<const Vector*>(from) + vectors - 1);
 }
 
 // A meeting tells where in the kernel it stands.
@@ -70,12 +81,16 @@ DEVICE u32 warp_max(u32 v, SHIM_HERE) { return u32(shim::meet(SHIM_PLACE(warp_ma
 
 DEVICE u32 population(u32 v) { return u32(__builtin_popcount(v)); }
 DEVICE u32 lowest_bit(u32 v) { return u32(__builtin_ffs(int(v))) - 1; }
+DEVICE u32 leading_zeros(u32 v) { return v ? u32(__builtin_clz(v)) : 32; }
+DEVICE u32 count_at_least(u32 count, u32 a, u32 b) { return count + (a >= b); }
+DEVICE u32 count_at_least(u32 count, u64 a, u64 b) { return count + (a >= b); }
 DEVICE u32 atomic_add(u32* at, u32 v) {
   shim::maybe_wait();
   const u32 before = *at;
   *at = before + v;
   return before;
 }
+DEVICE void atomic_add_only(u32* at, u32 v) { atomic_add(at, v); }
 
 namespace shim {
 
@@ -90,15 +105,32 @@ DEVICE u32 maximum(u32 a, u32 b) {
   return rank_a >= rank_b ? a : b;
 }
 
+// The smaller of two, NaN only if both are.
+template <u32 kSign, u32 kInfinity>
+DEVICE u32 minimum(u32 a, u32 b) {
+  constexpr u32 kMagnitude = kSign - 1;
+  if ((a & kMagnitude) > kInfinity) return (b & kMagnitude) > kInfinity ? kMagnitude : b;
+  if ((b & kMagnitude) > kInfinity) return a;
+  return maximum<kSign, kInfinity>(a, b) == a ? b : a;
+}
+
 template <u32 kInfinity>
 DEVICE u32 maximum_of_halves(u32 a, u32 b) {
   return maximum<0x8000, kInfinity>(a >> 16, b >> 16) << 16 | maximum<0x8000, kInfinity>(a & 0xffff, b & 0xffff);
+}
+template <u32 kInfinity>
+DEVICE u32 minimum_of_halves(u32 a, u32 b) {
+  return minimum<0x8000, kInfinity>(a >> 16, b >> 16) << 16 | minimum<0x8000, kInfinity>(a & 0xffff, b & 0xffff);
 }
 
 }  // namespace shim
 
 DEVICE u32 max_bf16x2(u32 a, u32 b) { return shim::maximum_of_halves<0x7f80>(a, b); }
 DEVICE u32 max_f16x2(u32 a, u32 b) { return shim::maximum_of_halves<0x7c00>(a, b); }
+DEVICE u32 min_bf16x2(u32 a, u32 b) { return shim::minimum_of_halves<0x7f80>(a, b); }
+DEVICE u32 min_f16x2(u32 a, u32 b) { return shim::minimum_of_halves<0x7c00>(a, b); }
+DEVICE u32 min_f32(u32 a, u32 b) { return shim::minimum<0x80000000u, 0x7f800000u>(a, b); }
+DEVICE u32 min_u16x2(u32 a, u32 b) { return smaller(a >> 16, b >> 16) << 16 | smaller(a & 0xffff, b & 0xffff); }
 DEVICE u32 max_f32(u32 a, u32 b) { return shim::maximum<0x80000000u, 0x7f800000u>(a, b); }
 
 DEVICE float approximate_log2(float x) { return std::log2(x); }
@@ -118,3 +150,4 @@ template <class T>
 DEVICE T* in_block(T* variable, u32 rank) {
   return static_cast<T*>(shim::in_block(const_cast<void*>(static_cast<const volatile void*>(variable)), rank));
 }
+DEVICE u32 cluster_atomic_add(u32* at, u32 v) { return atomic_add(at, v); }

@@ -350,7 +350,7 @@ func TestSameNames(t *testing.T) {
 	}
 	_, device, _ := strings.Cut(read("../ptx.cuh"), "\n#else\n")
 	stand := regexp.MustCompile(`(?s)\nnamespace shim \{.*?\n\}  // namespace shim\n`).ReplaceAllString(read("machine.h"), "")
-	declaration := regexp.MustCompile(`(?m)^(?:DEVICE [\w*]+ (\w+)\(|#define ([A-Z]\w*)|constexpr \w+ (\w+)|using (\w+)|struct (\w+) \{)`)
+	declaration := regexp.MustCompile(`(?m)^(?:DEVICE (?:constexpr )?[\w*]+ (\w+)\(|#define ([A-Z]\w*)|constexpr \w+ (\w+)|using (\w+)|struct (\w+) \{)`)
 	namesOf := func(text string) (names []string) {
 		for _, match := range declaration.FindAllStringSubmatch(text, -1) {
 			name := strings.Join(match[1:], "")

@@ -52,7 +52,7 @@ void select_row(const SelectArguments& a, int row, const std::string& dtype) {
   }
 }
 
-// Splits select_bf16_block1024 into its parts.
+// Splits select_bf16_block into its parts.
 bool parse(const char* symbol, std::string& what, std::string& dtype, std::string& plan) {
   const std::string s = symbol;
   const size_t a = s.find('_'), b = s.find('_', a + 1);

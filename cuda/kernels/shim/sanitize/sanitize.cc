@@ -70,7 +70,7 @@ uint32_t element(const uint8_t* at, int bytes) {
 
 struct Plan {
   std::vector<std::string> kernels;
-  int threads = 1024, chunks = 1;
+  int threads = 512, chunks = 1;
   bool cluster = false;
   size_t workspace_words = 0;
 };
@@ -78,33 +78,28 @@ struct Plan {
 // A random plan that takes the shape.
 Plan choose(const DType& t, const SelectArguments& a) {
   const std::string stem = std::string("select_") + t.name + "_";
-  const std::string wide = t.bytes == 2 && (a.vocab > 65536 || below(2)) ? "_wide" : "";
+  const std::string width = t.bytes == 2 && a.vocab <= 65536 && below(2) ? "_narrow" : "";
   for (;;) {
     Plan p;
     size_t any = 1;
-    switch (below(5)) {
+    switch (below(4)) {
       case 0:
         if (a.k > 2048) continue;
-        p.kernels = {stem + "block1024" + wide};
+        p.kernels = {stem + "block" + width};
         break;
       case 1:
-        if (a.k > 128) continue;
-        p.kernels = {stem + "block512" + wide};
-        p.threads = 512;
-        break;
-      case 2:
         if (a.k > 2048) continue;
         p.kernels = {stem + "cluster"};
         p.cluster = true;
         p.chunks = 2 << below(3);
         break;
-      case 3:
+      case 2:
         if (a.k > 2048) continue;
         p.kernels = {stem + "stage1", stem + "stage2"};
         p.chunks = std::max(1, std::min(1 + below(20), std::min(4096, a.vocab) / a.k));
         p.workspace_words = size_t(a.rows) * p.chunks * a.k;
         break;
-      case 4:
+      case 3:
         p.kernels = {stem + "any"};
         while (any < size_t(a.k)) any *= 2;
         p.workspace_words = a.rows * any;
