@@ -47,11 +47,10 @@ DEVICE Vector padded_vector(const Row<T>& row, u32 i, u32& at, u32& within) {
 
 // How many elements have a key of at least the threshold.
 template <class T, class B>
-DEVICE u32 count_reaching(B& block, const Row<T>& row, u32 threshold) {
+DEVICE_APART u32 count_reaching(B& block, const Row<T>& row, u32 threshold) {
   const u32 thread = thread_index();
   u32 count = 0;
-#pragma unroll 4
-  for (u32 i = thread; i < row.vectors; i += B::kThreads) count += population(mark_reaching<T>(row.vector(i), threshold));
+  read_vectors<T, B::kThreads>(row, [&](u32, const Vector& v) { count += population(mark_reaching<T>(v, threshold)); });
   if (thread < row.edges()) count += T::key(row.bits(row.edge(thread))) >= threshold;
   u32 all;
   sum_before(block, warp_sum(count), all);
@@ -61,7 +60,7 @@ DEVICE u32 count_reaching(B& block, const Row<T>& row, u32 threshold) {
 // Appends the first elements of the row in index order that have this key, as many
 // as make `taken` of the pool k.
 template <class T, class B, class P>
-DEVICE void append_equal(B& block, const P& pool, const Row<T>& row, u32 key, u32 taken) {
+DEVICE_APART void append_equal(B& block, const P& pool, const Row<T>& row, u32 key, u32 taken) {
   const u32 thread = thread_index(), lane = thread % kWarp;
 #pragma unroll 1
   for (u32 base = 0; taken < row.k && base < row.vectors + 2; base += B::kThreads) {
@@ -91,17 +90,20 @@ DEVICE void append_equal(B& block, const P& pool, const Row<T>& row, u32 key, u3
     }
     append_one<T>(pool, row.first, v, at, kept);
   }
+  block_barrier();
 }
 
 // Fills the emptied pool with all elements better than the key, and returns how many
 // there are, or more than there is room for.
 template <class T, class B, class P>
-DEVICE u32 fill_beyond(B& block, const P& pool, const Row<T>& row, u32 key) {
-  block_barrier();
-  if (thread_index() == 0) block.count = 0;
-  block_barrier();
+DEVICE_APART u32 fill_beyond(B& block, const P& pool, const Row<T>& row, const Share& share, u32 key) {
+  block.empty();
   if (key < T::kAll) {
-    filter_all<T, B::kThreads>(pool, row, key + 1);
+    if (T::beatable(key + 1)) {
+      filter(block, pool, row, share, key + 1);
+    } else {
+      filter_all<T, B::kThreads>(pool, row, key + 1);
+    }
     filter_edges(pool, row, key + 1);
     block_barrier();
   }
@@ -113,19 +115,21 @@ DEVICE u32 fill_beyond(B& block, const P& pool, const Row<T>& row, u32 key) {
 // many; or fewer than k reach it.
 template <class T, class B, class P>
 DEVICE u32 select_exactly(B& block, const P& pool, const Row<T>& row, u32 threshold, u32 found) {
+  Share share;
+  read_share<T, B::kThreads>(row, share);
   // At least k elements reach low, fewer than k a key above high.
   u32 low = 0, high = T::kAll, above = 0;
   const bool up = found >= row.k;
   if (up) {
     low = high = threshold;
-    above = fill_beyond(block, pool, row, threshold);
+    above = fill_beyond(block, pool, row, share, threshold);
     if (above >= row.k) {
       if (above <= pool.room()) return above;
       low = threshold + 1, high = T::kAll;
     }
   } else {
     if (threshold > 0) high = threshold - 1;
-    if (high == 0) above = fill_beyond(block, pool, row, 0);
+    if (high == 0) above = fill_beyond(block, pool, row, share, 0);
   }
   // Steps that grow until low and high are on both sides, then halves.
   bool halves = false;
@@ -137,15 +141,14 @@ DEVICE u32 select_exactly(B& block, const P& pool, const Row<T>& row, u32 thresh
     const u32 reaching = count_reaching(block, row, key);
     if (reaching >= row.k) {
       low = key;
-      if (reaching <= pool.room()) return fill_beyond(block, pool, row, key - 1);
+      if (reaching <= pool.room()) return fill_beyond(block, pool, row, share, key - 1);
     } else {
       high = key - 1;
     }
     halves |= up != (reaching >= row.k);
     step *= 4;
-    if (low == high) above = fill_beyond(block, pool, row, low);
+    if (low == high) above = fill_beyond(block, pool, row, share, low);
   }
   append_equal(block, pool, row, low, above);
-  block_barrier();
   return row.k;
 }

@@ -38,9 +38,7 @@ struct Order {
     k += k == kSign - 1 ? 1 : 0;  // -0, the only value with that key
     return nan ? kNaNKey : k;
   }
-  // The bits of a key. What several bit patterns share, NaN and zero, a key does
-  // not tell: those are read from the row again.
-  static DEVICE bool key_has_bits(u32 key) { return key != kZeroKey && key != kNaNKey; }
+  // The bits of a key, or of one that shares it: a NaN, a zero.
   static DEVICE u32 bits_of(u32 key) { return key ^ (key & kSign ? kSign : kAll) ^ (kSmallest ? kSign : 0); }
 
   static DEVICE u32 best(u32 a, u32 b) { return kBest(a, b); }

@@ -43,6 +43,15 @@ DEVICE_APART u32 find_exactly(B& block, const SelectArguments& a, u32 number, u3
   return select_exactly(block, pool, row, threshold, found);
 }
 
+// The same where `above` elements, which are candidates already and fewer than k, are
+// better than the k-th key.
+template <class T, class B>
+DEVICE_APART u32 find_ties(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 kth, u32 above) {
+  const Row<T> row(a, number, chunk, chunks);
+  append_equal(block, BlockPool<B>{block}, row, kth, above);
+  return row.k;
+}
+
 // Stamps of the instrumented build: clock cycles at the end of each phase.
 template <bool kOn>
 struct Stamps {
@@ -58,6 +67,7 @@ struct Stamps {
 template <class T, class B, class S>
 DEVICE u32 find_candidates(B& block, const SelectArguments& a, const Row<T>& row, u32 number, u32 chunk, u32 chunks, const S& stamps) {
   u32 threshold = 0, n = 0;
+  bool tied = false;  // at least k elements reach threshold - 1
   // A row that has room as it is needs no threshold.
   if (row.length > 512 && (row.length > B::kRoom || row.k * 2 <= row.length)) {
     Share share;
@@ -66,59 +76,81 @@ DEVICE u32 find_candidates(B& block, const SelectArguments& a, const Row<T>& row
     threshold = find_threshold(block, row, share, a.groups);
     stamps.set(2);
     if (T::beatable(threshold)) {
-      filter(block, BlockPool<B>{block}, row, share, threshold);
-      if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
-      block_barrier();
-      n = block.count;
+#pragma unroll 1
+      for (;;) {
+        filter(block, BlockPool<B>{block}, row, share, threshold);
+        if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
+        block_barrier();
+        n = block.count;
+        if (n <= B::kRoom || tied || threshold == T::kAll) break;
+        // Too many, perhaps because of ties: those that are better than the threshold.
+        threshold++;
+        tied = true;
+        block.empty();
+      }
     }
   }
+  if (n < row.k && tied) n = find_ties<T>(block, a, number, chunk, chunks, threshold - 1, n);
   if (n < row.k || n > B::kRoom) n = find_exactly<T>(block, a, number, chunk, chunks, threshold, n);
   stamps.set(3);
   return n;
 }
 
-template <class T, class B, bool kStamps>
-DEVICE void select_row(B& block, const SelectArguments& a) {
+// Found is what stage 1 hands to stage 2: candidates, of which the best k are wanted.
+struct Found {
+  u32 candidates, k;
+};
+
+// Stage 1 for the block's row, or for its chunk of a row.
+template <class T, class B, class S>
+DEVICE Found find(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, const S& stamps) {
+  const Row<T> row(a, number, chunk, chunks);
+  if (row.k == 0) return {0, 0};
+  return {find_candidates(block, a, row, number, chunk, chunks, stamps), row.k};
+}
+
+template <class T, class Smallest, class W, bool kStamps>
+DEVICE void select_row(const SelectArguments& a) {
+  using B = Block<W, kThreads, kRoom>;
+  SHARED(B, block);
   const Stamps<kStamps> stamps(a);
   block.clear();
   wait_for_kernel_before();
   const u32 number = block_index();
-  const Row<T> row(a, number, 0, 1);
-  if (row.k == 0) return;
-  const u32 n = find_candidates(block, a, row, number, 0, 1, stamps);
+  const Found found = a.smallest ? find<Smallest>(block, a, number, 0, 1, stamps) : find<T>(block, a, number, 0, 1, stamps);
   release_kernel_behind();
-  merge(block, n, row.k, Results<T, typename B::Candidate>{a, number}, stamps);
+  merge(block, found.candidates, found.k, Results<T, W>{a, number}, stamps);
   stamps.set(5);
 }
 
-template <class T, class B>
-DEVICE void select_chunk(B& block, const SelectArguments& a) {
+template <class T, class Smallest>
+DEVICE void select_chunk(const SelectArguments& a) {
+  using B = Block<u64, kThreads, kRoom>;
+  SHARED(B, block);
+  const Stamps<false> stamps(a);
   block.clear();
   wait_for_kernel_before();
   const u32 number = block_index() / a.chunks, chunk = block_index() % a.chunks;
-  const Row<T> row(a, number, chunk, a.chunks);
-  const Stamps<false> stamps(a);
+  const Found found =
+      a.smallest ? find<Smallest>(block, a, number, chunk, a.chunks, stamps) : find<T>(block, a, number, chunk, a.chunks, stamps);
   u64* words = static_cast<u64*>(a.workspace) + (u64)block_index() * a.k;
-  if (row.k > 0) {
-    const u32 n = find_candidates(block, a, row, number, chunk, a.chunks, stamps);
-    merge(block, n, row.k, Words{words}, stamps);
-  }
-  for (u32 i = row.k + thread_index(); i < (u32)a.k; i += B::kThreads) words[i] = 0;
+  merge(block, found.candidates, found.k, Words{words}, stamps);
+  for (u32 i = found.k + thread_index(); i < (u32)a.k; i += kThreads) words[i] = 0;
   release_kernel_behind();
 }
 
-template <class T, class B>
-DEVICE void merge_chunks(B& block, const SelectArguments& a) {
+template <class T>
+DEVICE void merge_chunks(const SelectArguments& a) {
+  using B = Block<u64, kThreads, kRoom>;
+  SHARED(B, block);
   block.clear();
   wait_for_kernel_before();
-  const u32 number = block_index();
-  const Row<T> row(a, number, 0, 1);
-  const u64* words = static_cast<const u64*>(a.workspace) + (u64)number * a.chunks * a.k;
+  const u32 number = block_index(), all = a.chunks * a.k, lane = thread_index() % kWarp;
+  const u64* words = static_cast<const u64*>(a.workspace) + (u64)number * all;
   const BlockPool<B> pool{block};
   block_barrier();
-  const u32 all = a.chunks * a.k, lane = thread_index() % kWarp;
 #pragma unroll 1
-  for (u32 base = 0; base < all; base += B::kThreads) {
+  for (u32 base = 0; base < all; base += kThreads) {
     const u32 i = base + thread_index();
     const u64 word = i < all ? words[i] : 0;
     const u32 lanes = ballot(word != 0);
@@ -128,7 +160,7 @@ DEVICE void merge_chunks(B& block, const SelectArguments& a) {
     if (word && place < pool.room()) pool.put(place, word);
   }
   block_barrier();
-  merge(block, block.count, row.k, Results<T, u64>{a, number}, Stamps<false>(a));
+  merge(block, block.count, Row<T>(a, number, 0, 1).k, Results<T, u64>{a, number}, Stamps<false>(a));
 }
 
 // GlobalPool takes candidates in the workspace, of which there is one place for each
@@ -145,18 +177,24 @@ struct GlobalPool {
 };
 
 template <class T, class B>
-DEVICE void select_any(B& block, const SelectArguments& a) {
+DEVICE u32 find_any(B& block, const SelectArguments& a, u64* words) {
+  const Row<T> row(a, block_index(), 0, 1);
+  if (row.k == 0) return 0;
+  return select_exactly(block, GlobalPool<B>{block, words, row.k}, row, 0, 0);
+}
+
+template <class T, class Smallest>
+DEVICE void select_any(const SelectArguments& a) {
+  using B = Block<u64, kThreads, kRoom>;
+  SHARED(B, block);
   block.clear();
   wait_for_kernel_before();
-  const u32 number = block_index();
-  const Row<T> row(a, number, 0, 1);
-  if (row.k == 0) return;
   u32 places = 1;
   while (places < (u32)a.k) places *= 2;
-  u64* words = static_cast<u64*>(a.workspace) + (u64)number * places;
-  const u32 n = select_exactly(block, GlobalPool<B>{block, words, row.k}, row, 0, 0);
-  sort_words<B::kThreads>(words, n);
-  for (u32 i = thread_index(); i < row.k; i += B::kThreads) Results<T, u64>{a, number}.write(i, words[i]);
+  u64* words = static_cast<u64*>(a.workspace) + (u64)block_index() * places;
+  const u32 k = a.smallest ? find_any<Smallest>(block, a, words) : find_any<T>(block, a, words);
+  sort_words<kThreads>(words, k);
+  for (u32 i = thread_index(); i < k; i += kThreads) Results<T, u64>{a, block_index()}.write(i, words[i]);
 }
 
 #if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
@@ -171,29 +209,22 @@ struct ClusterPool {
 };
 
 // Each block reads a chunk, tells all blocks the best of its groups, and sends the
-// first block its candidates.
+// first block its candidates. Only that one finds any.
 template <class T, class B>
-DEVICE void select_in_cluster(B& block, const SelectArguments& a) {
+DEVICE Found find_in_cluster(B& block, const SelectArguments& a) {
   constexpr u32 kGroups = 512;
   const u32 thread = thread_index(), chunks = a.chunks, chunk = cluster_rank(), number = block_index() / chunks;
-  block.clear();
-  block_barrier();
-  cluster_arrive();
-  wait_for_kernel_before();
   const Row<T> row(a, number, chunk, chunks);
   const u32 k = Row<T>(a, number, 0, 1).k;
   Share share;
   read_share<T, B::kThreads>(row, share);
   // The groups of neighbouring lanes are joined, so that all blocks together have
-  // kGroups.
+  // kGroups. Lanes that hold the same group write it to different blocks.
   u32 key = best_key<T>(share);
 #pragma unroll 1
   for (u32 joined = 1; joined < chunks; joined *= 2) key = larger(key, shuffle_xor(key, joined));
   cluster_wait();
-  if (thread % chunks < chunks) {
-    // Lanes that hold the same group write it to different blocks.
-    in_block(&block, thread % chunks)->groups[chunk * (kGroups / chunks) + thread / chunks] = key;
-  }
+  in_block(&block, thread % chunks)->groups[chunk * (kGroups / chunks) + thread / chunks] = key;
   cluster_arrive();
   cluster_wait();
   u32 threshold = 0;
@@ -206,35 +237,35 @@ DEVICE void select_in_cluster(B& block, const SelectArguments& a) {
   release_kernel_behind();
   cluster_arrive();
   cluster_wait();
-  if (chunk != 0 || k == 0) return;
+  if (chunk != 0 || k == 0) return {0, 0};
   u32 n = block.count;
   if (n < k || n > B::kRoom) n = find_exactly<T>(block, a, number, 0, 1, threshold, n);
-  merge(block, n, k, Results<T, typename B::Candidate>{a, number}, Stamps<false>(a));
+  return {n, k};
+}
+
+template <class T, class Smallest>
+DEVICE void select_in_cluster(const SelectArguments& a) {
+  using B = Block<u64, kThreads, kRoom>;
+  SHARED(B, block);
+  block.clear();
+  block_barrier();
+  cluster_arrive();  // all blocks are there, and cleared, before one writes to another
+  wait_for_kernel_before();
+  const Found found = a.smallest ? find_in_cluster<Smallest>(block, a) : find_in_cluster<T>(block, a);
+  merge(block, found.candidates, found.k, Results<T, u64>{a, block_index() / a.chunks}, Stamps<false>(a));
 }
 #endif
 
-// Chooses the order at run time.
-#define KERNEL_OF(name, dtype, word, call)        \
-  KERNEL(name, kThreads, 2) {                     \
-    using B = Block<word, kThreads, kRoom>;       \
-    SHARED(B, block);                             \
-    if (arguments.smallest) {                     \
-      using Type = dtype##_smallest;              \
-      call;                                       \
-    } else {                                      \
-      using Type = dtype;                         \
-      call;                                       \
-    }                                             \
-  }
-#define BLOCK_KERNELS(dtype, suffix, word)                                                                    \
-  KERNEL_OF(select_##dtype##_block##suffix, dtype, word, (select_row<Type, B, false>(block, arguments)))      \
-  KERNEL_OF(phases_##dtype##_block##suffix, dtype, word, (select_row<Type, B, true>(block, arguments)))
-#define KERNELS(dtype)                                                                                        \
-  BLOCK_KERNELS(dtype, , u64)                                                                                 \
-  KERNEL_OF(select_##dtype##_stage1, dtype, u64, (select_chunk<Type, B>(block, arguments)))                   \
-  KERNEL_OF(select_##dtype##_stage2, dtype, u64, (merge_chunks<Type, B>(block, arguments)))                   \
-  KERNEL_OF(select_##dtype##_any, dtype, u64, (select_any<Type, B>(block, arguments)))
-#define CLUSTER_KERNEL(dtype) KERNEL_OF(select_##dtype##_cluster, dtype, u64, (select_in_cluster<Type, B>(block, arguments)))
+#define BLOCK_KERNELS(dtype, suffix, word)                                                                                            \
+  KERNEL(select_##dtype##_block##suffix, kThreads, 2) { select_row<dtype, dtype##_smallest, word, false>(arguments); }                \
+  KERNEL(phases_##dtype##_block##suffix, kThreads, 2) { select_row<dtype, dtype##_smallest, word, true>(arguments); }
+#define KERNELS(dtype)                                                                                                                \
+  BLOCK_KERNELS(dtype, , u64)                                                                                                         \
+  KERNEL(select_##dtype##_stage1, kThreads, 2) { select_chunk<dtype, dtype##_smallest>(arguments); }                                  \
+  KERNEL(select_##dtype##_stage2, kThreads, 2) { merge_chunks<dtype>(arguments); }                                                    \
+  KERNEL(select_##dtype##_any, kThreads, 2) { select_any<dtype, dtype##_smallest>(arguments); }
+#define CLUSTER_KERNEL(dtype)                                                                                                         \
+  KERNEL(select_##dtype##_cluster, kThreads, 2) { select_in_cluster<dtype, dtype##_smallest>(arguments); }
 
 KERNELS(bf16)
 KERNELS(f16)

@@ -34,6 +34,12 @@ struct Block {
     if (thread_index() < kWarp) reach[thread_index()] = 0;
     if (thread_index() == 0) count = 0;
   }
+  // Forgets the candidates, when all threads are done with them.
+  DEVICE void empty() {
+    block_barrier();
+    if (thread_index() == 0) count = 0;
+    block_barrier();
+  }
 };
 
 // Share is the best that a thread saw of each slot: vectors thread + round *
@@ -42,19 +48,15 @@ struct Share {
   u32 slot[kSlots];
 };
 
-// Reads the whole vectors of the row, with kSlots loads in flight: as soon as one
-// has come, the next of its slot is asked for.
-template <class T, u32 kThreads>
-DEVICE void read_share(const Row<T>& row, Share& share) {
+// Calls see(slot, vector) for each whole vector of this thread's share, with kSlots
+// loads in flight: as soon as one has come, the next of its slot is asked for.
+template <class T, u32 kThreads, class See>
+DEVICE void read_vectors(const Row<T>& row, See see) {
   const Vector* at = row.vector_at(thread_index());
   int left = row.vectors - thread_index();
-  // The rest of a row that is not in L2 would be waited for twice.
-  constexpr u32 kFirst = kSlots * kThreads;
-  if (thread_index() == 0 && row.vectors > kFirst) prefetch_vectors(row.vector_at(kFirst), smaller(row.vectors - kFirst, kFirst));
   Vector v[kSlots];
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) {
-    share.slot[s] = T::kWorst;
     if (left > int(s * kThreads)) v[s] = load_vector(at + s * kThreads);
   }
 #pragma unroll 1
@@ -62,10 +64,20 @@ DEVICE void read_share(const Row<T>& row, Share& share) {
     at += kSlots * kThreads;
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
-      if (left > int(s * kThreads)) share.slot[s] = T::best(share.slot[s], T::best(v[s]));
+      if (left > int(s * kThreads)) see(s, v[s]);
       if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
     }
   }
+}
+
+template <class T, u32 kThreads>
+DEVICE void read_share(const Row<T>& row, Share& share) {
+  // The rest of a row that is not in L2 would be waited for twice.
+  constexpr u32 kFirst = kSlots * kThreads;
+  if (thread_index() == 0 && row.vectors > kFirst) prefetch_vectors(row.vector_at(kFirst), smaller(row.vectors - kFirst, kFirst));
+#pragma unroll
+  for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
+  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); });
 }
 
 // The rank that a bound should have among the best of so many groups, which hold
@@ -213,12 +225,6 @@ DEVICE_APART bool append_one(P pool, u32 first, Vector v, u32 at, u32 marks) {
   return append<T>(pool, first, v, at, v, at, marks);
 }
 
-// Marks the elements of a vector that reach any threshold.
-template <class T>
-DEVICE u32 mark_reaching(const Vector& v, u32 threshold) {
-  return T::beatable(threshold) ? T::mark(v, T::just_below(threshold)) : T::mark_by_key(v, threshold);
-}
-
 // Appends the elements outside of whole vectors, which are in no group. For the first
 // warp.
 template <class T, class P>
@@ -235,7 +241,13 @@ DEVICE void filter_edges(const P& pool, const Row<T>& row, u32 threshold) {
   append_one<T>(pool, row.first, v, at, marks);
 }
 
-// Appends every element in whole vectors that reaches the threshold, looking at all.
+// Marks the elements of a vector that reach any threshold.
+template <class T>
+DEVICE u32 mark_reaching(const Vector& v, u32 threshold) {
+  return T::beatable(threshold) ? T::mark(v, T::just_below(threshold)) : T::mark_by_key(v, threshold);
+}
+
+// Appends every element in whole vectors that reaches any threshold, looking at all.
 template <class T, u32 kThreads, class P>
 DEVICE void filter_all(const P& pool, const Row<T>& row, u32 threshold) {
 #pragma unroll 1
@@ -251,8 +263,8 @@ DEVICE void filter_all(const P& pool, const Row<T>& row, u32 threshold) {
   }
 }
 
-// Appends every element in whole vectors that reaches the threshold, from the slots
-// that do. The pool must be empty; its count holds the number of candidates afterwards, or
+// Appends every element in whole vectors that reaches the beatable threshold, from the
+// slots that do. The pool must be empty; its count holds the number of candidates afterwards, or
 // more than there is room for.
 template <class T, class B, class P>
 DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& share, u32 threshold) {

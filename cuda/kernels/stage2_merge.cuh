@@ -8,7 +8,8 @@
 
 #include "row.cuh"
 
-// Results writes the results of a row.
+// Results writes the results of a row. T is the dtype in either order, so that both
+// share the code of this stage.
 template <class T, class W>
 struct Results {
   const SelectArguments& a;
@@ -17,8 +18,11 @@ struct Results {
   DEVICE void write(u32 rank, W word) const {
     const u32 key = Word<W>::key(word), index = Word<W>::index(word);
     const i64 at = row * a.result_stride + rank;
-    u32 bits = T::bits_of(key);
-    if (!T::key_has_bits(key)) bits = static_cast<const typename T::Element*>(a.logits)[row * a.stride + index];
+    u32 bits = T::bits_of(key) ^ (a.smallest ? T::kSign : 0);
+    // What several bit patterns share, a key does not tell.
+    if (key == T::kZeroKey || key == (a.smallest ? 0 : T::kAll)) {
+      bits = static_cast<const typename T::Element*>(a.logits)[row * a.stride + index];
+    }
     static_cast<typename T::Element*>(a.values)[at] = bits;
     if (a.index_bytes == 8) {
       static_cast<i64*>(a.indices)[at] = index;
@@ -180,6 +184,7 @@ DEVICE void rank_by_bin(B& block, u32 n, u32 k, const R& results, const S& stamp
 // Writes the best k of n candidates, n >= k, in order.
 template <class B, class R, class S>
 DEVICE void merge(B& block, u32 n, u32 k, const R& results, const S& stamps) {
+  if (k == 0) return;
   if (n <= 2 * kWarp) {
     rank_by_count<2>(block, n, k, results, stamps);
   } else if (n <= 4 * kWarp) {
