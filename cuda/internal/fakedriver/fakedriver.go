@@ -29,7 +29,7 @@ const (
 // names fakecuda.
 func Build(t testing.TB) string {
 	t.Helper()
-	return build(t, append(shim.Kernels(t), source("driver.cc"), source("standin.cc"))...)
+	return build(t, append(shim.Kernels(t), source("driver.cc"), source("standin.cc"), source("busy.cc"))...)
 }
 
 // BuildWithout returns the path of a library that lacks cuLaunchKernelEx.
