@@ -191,7 +191,7 @@ func (d *Device) clusterBlocks() int {
 		return 0
 	}
 	most := 16
-	launch := driver.NewLaunch(nil)
+	launch := d.library.NewLaunch(nil)
 	for _, t := range dtypes {
 		kernel, ok := d.kernels["select_"+t.symbol+clusterSuffix]
 		if !ok {

@@ -3,8 +3,6 @@ package cuda
 import (
 	"fmt"
 	"unsafe"
-
-	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
 )
 
 // The probes measure what a selection is compared with. They are for
@@ -60,7 +58,7 @@ func (d *Device) probe(stream *Stream, l Launch, arguments selectArguments) erro
 	if err != nil {
 		return err
 	}
-	launch := driver.NewLaunch(unsafe.Pointer(&arguments))
+	launch := d.library.NewLaunch(unsafe.Pointer(&arguments))
 	launch.Configure(l.Grid, l.Block, l.Cluster, false)
 	return d.launch(launch, plan.kernels[0], stream)
 }

@@ -153,7 +153,7 @@ func (d *Device) NewSelector(options Options) (*Selector, error) {
 	}
 	s.calls.New = func() any {
 		c := &deviceCall{}
-		c.launch = driver.NewLaunch(unsafe.Pointer(&c.arguments))
+		c.launch = d.library.NewLaunch(unsafe.Pointer(&c.arguments))
 		return c
 	}
 	s.plans.Store(&map[PlanShape]*loadedPlan{})

@@ -10,12 +10,11 @@ import (
 // allocates nothing. One goroutine at a time may use it, and it must not be
 // copied.
 type Launch struct {
+	frame      frame
+	parameters [1]unsafe.Pointer
 	config     launchConfig
 	attributes [2]launchAttribute
-	parameters [1]unsafe.Pointer
-	arguments  [4]uintptr
-	context    [1]uintptr // argument of a push
-	pop        [1]uintptr // argument of a pop
+	push, pop  frame
 	popped     Context
 }
 
@@ -37,13 +36,16 @@ type launchAttribute struct {
 }
 
 // NewLaunch returns a launch of kernels whose argument is at the address.
-func NewLaunch(argument unsafe.Pointer) *Launch {
-	l := &Launch{parameters: [1]unsafe.Pointer{argument}}
-	l.config.attributes = &l.attributes[0]
-	l.arguments[0] = uintptr(unsafe.Pointer(&l.config)) // heap memory does not move
-	l.arguments[2] = uintptr(unsafe.Pointer(&l.parameters[0]))
-	l.pop[0] = uintptr(unsafe.Pointer(&l.popped))
-	return l
+func (l *Library) NewLaunch(argument unsafe.Pointer) *Launch {
+	launch := &Launch{parameters: [1]unsafe.Pointer{argument}}
+	launch.config.attributes = &launch.attributes[0]
+	launch.frame = frame{l.address[cuLaunchKernelEx], [4]uintptr{
+		0: uintptr(unsafe.Pointer(&launch.config)), // heap memory does not move
+		2: uintptr(unsafe.Pointer(&launch.parameters[0])),
+	}}
+	launch.push.function = l.address[cuCtxPushCurrent]
+	launch.pop = frame{l.address[cuCtxPopCurrent], [4]uintptr{uintptr(unsafe.Pointer(&launch.popped))}}
+	return launch
 }
 
 // Configure sets the grid: how many blocks of how many threads, in clusters of
@@ -72,23 +74,23 @@ func (l *Launch) attribute(id uint32) *launchAttribute {
 // default stream takes the current one.
 func (l *Library) Launch(launch *Launch, kernel Kernel, stream Stream) error {
 	launch.config.stream = stream
-	launch.arguments[1] = uintptr(kernel)
-	code := call(l.address[cuLaunchKernelEx], launch.arguments[:]...)
-	runtime.KeepAlive(launch)
-	return l.result(cuLaunchKernelEx, code)
+	launch.frame.arguments[1] = uintptr(kernel)
+	if code := invoke(&launch.frame); code != Success {
+		return l.result(cuLaunchKernelEx, code)
+	}
+	return nil
 }
 
 // LaunchIn is Launch while the context is the current one of this OS thread.
 func (l *Library) LaunchIn(context Context, launch *Launch, kernel Kernel, stream Stream) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	launch.context[0] = uintptr(context)
-	if code := call(l.address[cuCtxPushCurrent], launch.context[:]...); code != Success {
+	launch.push.arguments[0] = uintptr(context)
+	if code := invoke(&launch.push); code != Success {
 		return l.result(cuCtxPushCurrent, code)
 	}
 	err := l.Launch(launch, kernel, stream)
-	call(l.address[cuCtxPopCurrent], launch.pop[:]...)
-	runtime.KeepAlive(launch)
+	invoke(&launch.pop)
 	return err
 }
 
@@ -96,7 +98,7 @@ func (l *Library) LaunchIn(context Context, launch *Launch, kernel Kernel, strea
 // device of the current context at once.
 func (l *Library) ActiveClusters(launch *Launch, kernel Kernel) (int, error) {
 	var n int32
-	err := l.call(cuOccupancyMaxActiveClusters, uintptr(unsafe.Pointer(&n)), uintptr(kernel), launch.arguments[0])
+	err := l.call(cuOccupancyMaxActiveClusters, uintptr(unsafe.Pointer(&n)), uintptr(kernel), launch.frame.arguments[0])
 	runtime.KeepAlive(launch)
 	return int(n), err
 }
