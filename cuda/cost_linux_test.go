@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
 	"github.com/ai-kernel-factory/aikf/internal/launchloop"
 )
 
@@ -66,19 +65,11 @@ func timeLaunches(t testing.TB, d *Device, between func() float64) launchCosts {
 		t.Fatal(err)
 	}
 	s, stream, call := smallCall(t, d)
-	c := &deviceCall{}
-	for c.arguments.rows == 0 { // until it is the one of this call, ready to be launched again
-		if err := call(); err != nil {
-			t.Fatal(err)
-		}
-		c = s.calls.Get().(*deviceCall)
-	}
-	kernel := s.last.Load().kernels[0]
-	function, err := d.library.Symbol("cuLaunchKernelEx")
-	if err != nil {
+	if err := call(); err != nil {
 		t.Fatal(err)
 	}
-	config, parameters := c.launch.Addresses()
+	c := &s.first // ready to be launched again
+	function, config, kernel, parameters := c.launch.Raw()
 	each := func(launch func() error) float64 {
 		start := time.Now()
 		for range burst {
@@ -93,10 +84,8 @@ func timeLaunches(t testing.TB, d *Device, between func() float64) launchCosts {
 	defer runtime.UnlockOSThread()
 	for range bursts {
 		for i, sample := range []func() float64{
-			func() float64 { return loop(function, burst, config, uintptr(kernel), parameters) },
-			func() float64 {
-				return each(func() error { return d.library.Launch(c.launch, driver.Kernel(kernel), stream.handle) })
-			},
+			func() float64 { return loop(function, burst, config, kernel, parameters) },
+			func() float64 { return each(func() error { return d.library.Launch(&c.launch) }) },
 			func() float64 { return each(call) },
 		} {
 			if err := stream.Synchronize(); err != nil {

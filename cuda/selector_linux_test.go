@@ -268,14 +268,13 @@ func BenchmarkLaunch(b *testing.B) {
 	library := standIn(b)
 	library.Set("discard", 1)
 	d := open(b, 0)
-	s, stream, call := smallCall(b, d)
+	s, _, call := smallCall(b, d)
 	if err := call(); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("C", func(b *testing.B) {
-		launch, kernel := s.calls.Get().(*deviceCall), s.last.Load().kernels[0]
-		config, parameters := launch.launch.Addresses()
-		ns := library.TimeLaunches(max(b.N, 1000), config, uintptr(kernel), parameters)
+		_, config, kernel, parameters := s.first.launch.Raw()
+		ns := library.TimeLaunches(max(b.N, 1000), config, kernel, parameters)
 		b.ReportMetric(ns, "ns/op")
 	})
 	b.Run("SelectDevice", func(b *testing.B) {
@@ -297,10 +296,8 @@ func BenchmarkLaunch(b *testing.B) {
 		})
 	})
 	b.Run("driver", func(b *testing.B) {
-		c := s.calls.Get().(*deviceCall)
-		c.launch.Configure(2, 1024, 1, false)
 		for b.Loop() {
-			if err := d.library.Launch(c.launch, s.last.Load().kernels[0], stream.handle); err != nil {
+			if err := d.library.Launch(&s.first.launch); err != nil {
 				b.Fatal(err)
 			}
 		}

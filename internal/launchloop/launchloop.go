@@ -20,9 +20,9 @@ var source []byte
 // ErrUnavailable: there is no C compiler, or no way to load what it makes.
 var ErrUnavailable = errors.New("launches from C are not available")
 
-// Loop is the loaded function of programs/loop.c. It returns the nanoseconds of one of n
-// launches, or less than 0 if one failed. function is the driver's
-// cuLaunchKernelEx; the others are its arguments.
+// Loop is the loaded function of programs/loop.c. It returns the nanoseconds of
+// one of n launches, or less than 0 if one failed. function is the driver's
+// cuLaunchKernelEx, the others are its arguments.
 type Loop func(function uintptr, n int64, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64
 
 // Load compiles and loads the function. What is missing is an error that wraps

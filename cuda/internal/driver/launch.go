@@ -35,16 +35,23 @@ type launchAttribute struct {
 	value [16]uint32
 }
 
-// NewLaunch returns a launch of kernels whose argument is at the address.
-func (l *Library) NewLaunch(argument unsafe.Pointer) *Launch {
-	launch := &Launch{parameters: [1]unsafe.Pointer{argument}}
+// Prepare makes a launch of kernels whose argument is at the address. Both are
+// memory of the heap, which does not move.
+func (l *Library) Prepare(launch *Launch, argument unsafe.Pointer) {
+	*launch = Launch{parameters: [1]unsafe.Pointer{argument}}
 	launch.config.attributes = &launch.attributes[0]
 	launch.frame = frame{l.address[cuLaunchKernelEx], [4]uintptr{
-		0: uintptr(unsafe.Pointer(&launch.config)), // heap memory does not move
+		0: uintptr(unsafe.Pointer(&launch.config)),
 		2: uintptr(unsafe.Pointer(&launch.parameters[0])),
 	}}
 	launch.push.function = l.address[cuCtxPushCurrent]
 	launch.pop = frame{l.address[cuCtxPopCurrent], [4]uintptr{uintptr(unsafe.Pointer(&launch.popped))}}
+}
+
+// NewLaunch returns a launch that is prepared.
+func (l *Library) NewLaunch(argument unsafe.Pointer) *Launch {
+	launch := new(Launch)
+	l.Prepare(launch, argument)
 	return launch
 }
 
@@ -70,26 +77,31 @@ func (l *Launch) attribute(id uint32) *launchAttribute {
 	return a
 }
 
-// Launch puts the kernel into the stream. The context is that of the stream; a
-// default stream takes the current one.
-func (l *Library) Launch(launch *Launch, kernel Kernel, stream Stream) error {
-	launch.config.stream = stream
-	launch.frame.arguments[1] = uintptr(kernel)
-	if code := invoke(&launch.frame); code != Success {
-		return l.result(cuLaunchKernelEx, code)
-	}
-	return nil
+// Aim says which kernel to launch into which stream.
+func (l *Launch) Aim(kernel Kernel, stream Stream) {
+	l.config.stream = stream
+	l.frame.arguments[1] = uintptr(kernel)
 }
 
+// Do puts the kernel into the stream that the launch is aimed at. The context is
+// that of the stream; a default stream takes the current one.
+func (l *Launch) Do() Code { return invoke(&l.frame) }
+
+// LaunchError returns the result of a Launch as an error.
+func (l *Library) LaunchError(code Code) error { return l.result(cuLaunchKernelEx, code) }
+
+// Launch is Do with an error.
+func (l *Library) Launch(launch *Launch) error { return l.LaunchError(launch.Do()) }
+
 // LaunchIn is Launch while the context is the current one of this OS thread.
-func (l *Library) LaunchIn(context Context, launch *Launch, kernel Kernel, stream Stream) error {
+func (l *Library) LaunchIn(context Context, launch *Launch) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	launch.push.arguments[0] = uintptr(context)
 	if code := invoke(&launch.push); code != Success {
 		return l.result(cuCtxPushCurrent, code)
 	}
-	err := l.Launch(launch, kernel, stream)
+	err := l.Launch(launch)
 	invoke(&launch.pop)
 	return err
 }
@@ -103,8 +115,8 @@ func (l *Library) ActiveClusters(launch *Launch, kernel Kernel) (int, error) {
 	return int(n), err
 }
 
-// Addresses returns the CUlaunchConfig and the array of parameters, for a call
-// of the driver from elsewhere.
-func (l *Launch) Addresses() (config, parameters unsafe.Pointer) {
-	return unsafe.Pointer(&l.config), unsafe.Pointer(&l.parameters[0])
+// Raw returns the launch as a call of C: the function and its first three
+// arguments, the fourth being 0. It lives as long as parameters is referred to.
+func (l *Launch) Raw() (function uintptr, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) {
+	return l.frame.function, unsafe.Pointer(&l.config), l.frame.arguments[1], unsafe.Pointer(&l.parameters[0])
 }

@@ -88,6 +88,6 @@ func (l *Library) TimeLaunches(n int, config unsafe.Pointer, kernel uintptr, par
 	return l.timeLaunches(int64(n), config, kernel, parameters)
 }
 
-// Between returns the nanoseconds from the end of one busy launch of this thread
+// Between returns the nanoseconds from the end of one busy launch
 // to the start of the next, on average since Between was called last.
 func (l *Library) Between() float64 { return l.between() }

@@ -35,7 +35,7 @@ func Build(t testing.TB) string {
 // BuildWithout returns the path of a library that lacks cuLaunchKernelEx.
 func BuildWithout(t testing.TB) string {
 	t.Helper()
-	return build(t, source("without_launch.cc"), source("standin.cc"))
+	return build(t, source("without_launch.cc"), source("standin.cc"), source("busy.cc"))
 }
 
 func source(name string) string {

@@ -54,17 +54,18 @@ double now_ns() {
   return double(t.tv_sec) * 1e9 + double(t.tv_nsec);
 }
 
-thread_local double left_at, between;
-thread_local long long counted;
+double left_at, between;
+long long counted;
 
 }  // namespace
 
-// Runs through so many KiB of code and as many of memory, others each time.
+// Runs through so many KiB of code and as many of memory, others each time. It is
+// for one thread.
 extern "C" int fakecuda_busy(int kib) {
   const double entered_at = now_ns();
   if (left_at > 0) between += entered_at - left_at, counted++;
   static Maze maze;
-  static thread_local unsigned line;
+  static unsigned line;
   int sum = 0;
   for (unsigned end = line + unsigned(kib) * 1024 / kLine; line != end; line += kRun) {
     reinterpret_cast<void (*)()>(maze.code + Maze::at(line % kLines))();
@@ -75,7 +76,7 @@ extern "C" int fakecuda_busy(int kib) {
   return sum == 0;
 }
 
-// The nanoseconds from the end of one busy launch of this thread to the start of
+// The nanoseconds from the end of one busy launch to the start of
 // the next, on average since the last call.
 extern "C" double fakecuda_between() {
   const double mean = counted ? between / double(counted) : 0;
