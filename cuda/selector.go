@@ -152,55 +152,9 @@ func (d *Device) NewSelector(options Options) (*Selector, error) {
 	return s, nil
 }
 
-// SelectDevice puts the selection of the K largest logits of each row into the
-// stream and returns; [Stream.Synchronize] reports what fails later. The call
-// neither allocates nor synchronises, and can be captured in a graph. A plan
-// that needs workspace gets it from the caller: see WorkspaceBytes; too little
-// is an error that wraps [ErrWorkspace] and names the size. Of memory the
-// alignment and the device are checked, not the size.
-func (s *Selector) SelectDevice(stream *Stream, logits Logits, shape Shape, result Result, workspace Workspace) (err error) {
-	c := &s.first
-	if !c.claimed.CompareAndSwap(false, true) {
-		return s.selectAside(stream, &logits, &shape, &result, &workspace)
-	}
-	if code := c.repeat(stream, &logits, &shape, &result, &workspace); code != driver.Success {
-		err = s.selectAnew(c, code, stream, logits, shape, result, workspace)
-	}
-	c.claimed.Store(false)
-	return err
-}
-
-// selectAside is SelectDevice while another goroutine is in it.
-func (s *Selector) selectAside(stream *Stream, logits *Logits, shape *Shape, result *Result, workspace *Workspace) (err error) {
-	if s.device == nil {
-		return s.usable()
-	}
-	c := s.others.Get().(*deviceCall)
-	if code := c.repeat(stream, logits, shape, result, workspace); code != driver.Success {
-		err = s.selectAnew(c, code, stream, *logits, *shape, *result, *workspace)
-	}
-	s.others.Put(c)
-	return err
-}
-
-// selectAnew is SelectDevice where repeat returned the code.
-func (s *Selector) selectAnew(c *deviceCall, code driver.Code, stream *Stream, logits Logits, shape Shape, result Result, workspace Workspace) error {
-	if code != unlike && code != driver.InvalidContext {
-		return s.device.check(s.device.library.LaunchError(code))
-	}
-	if err := s.usable(); err != nil {
-		return err
-	}
-	plan, err := s.plan(shape, logits.DType)
-	if err != nil {
-		return err
-	}
-	return s.launch(c, stream, plan, logits, shape, result, workspace)
-}
-
 // launch checks what a call of SelectDevice was given and launches the plan.
 func (s *Selector) launch(c *deviceCall, stream *Stream, plan *loadedPlan, logits Logits, shape Shape, result Result, workspace Workspace) error {
-	epoch := s.device.epoch.Load()
+	epoch := s.device.epoch.Load() // before the checks: what changes meanwhile ends it
 	if err := s.check(stream, plan, logits, shape, result, workspace); err != nil || len(plan.kernels) == 0 {
 		return err
 	}
