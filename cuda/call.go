@@ -140,7 +140,8 @@ func (c *deviceCall) set(plan *loadedPlan, logits Logits, shape Shape, result Re
 }
 
 // remember says that a call with these operands was checked in the epoch, and
-// launched, by one kernel, without a context.
+// launched, by one kernel, without a context, into a stream of the same Device:
+// the end of any other is no new epoch.
 func (c *deviceCall) remember(epoch uint64, stream *Stream, logits Logits, shape Shape, result Result, workspace Workspace) {
 	c.epoch, c.stream, c.shape, c.workspace = epoch, stream, shape, workspace
 	c.dtype, c.index64, c.stride = logits.DType, result.Index64, result.Stride

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/internal/launchloop"
+	"github.com/ai-kernel-factory/aikf/topk"
 )
 
 // launchBar is how much longer a launch may take than the same call from C.
@@ -57,13 +58,7 @@ type launchCosts struct{ fromC, bare, fromGo float64 }
 func timeLaunches(t testing.TB, d *Device, between func() float64) launchCosts {
 	t.Helper()
 	const bursts, burst = 201, 100
-	loop, err := launchloop.Load(t.Context())
-	if errors.Is(err, launchloop.ErrUnavailable) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	loop := launchLoop(t)
 	s, stream, call := smallCall(t, d)
 	if err := call(); err != nil {
 		t.Fatal(err)
@@ -113,4 +108,57 @@ func timeLaunches(t testing.TB, d *Device, between func() float64) launchCosts {
 func median(values []float64) float64 {
 	slices.Sort(values)
 	return values[len(values)/2]
+}
+
+// launchLoop loads the loop in C. Without a C compiler the test is skipped.
+func launchLoop(t testing.TB) launchloop.Loop {
+	t.Helper()
+	loop, err := launchloop.Load(t.Context())
+	if errors.Is(err, launchloop.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loop
+}
+
+func TestGPURawLaunch(t *testing.T) { testRawLaunch(t, gpu(t, OpenOptions{})) }
+
+// testRawLaunch makes one launch from C and looks at the answer.
+func testRawLaunch(t *testing.T, d *Device) {
+	t.Helper()
+	loop := launchLoop(t)
+	m := newMemory(t, d)
+	logits := []float32{1, 3, 2, 3, 0}
+	from := Logits{upload(m, "logits", 0, logits), Float32}
+	values, indices := m.buffer("values", 4*3), m.buffer("indices", 4*3)
+	s, err := d.NewSelector(Options{})
+	if err := errors.Join(err, m.err); err != nil {
+		t.Fatal(err)
+	}
+	shape, to := Shape{Rows: 1, Vocab: 5, K: 3}, Result{Values: values.Pointer(), Indices: indices.Pointer()}
+	raw, err := s.RawLaunch(m.stream, from, shape, to, Workspace{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC() // the launch owns what it refers to
+	if ns := loop(raw.Function, 1, raw.Config, raw.Kernel, raw.Parameters); ns < 0 {
+		t.Error("the launch failed")
+	}
+	got := topk.Result[float32]{Values: download[float32](m, "values", 3), Indices: download[int32](m, "indices", 3)}
+	want := topk.Result[float32]{Values: []float32{3, 3, 2}, Indices: []int32{1, 3, 2}}
+	if err := errors.Join(m.err, sameResult(got, want)); err != nil {
+		t.Error(err)
+	}
+	_, err = s.RawLaunch(m.stream, from, Shape{Rows: 1}, to, Workspace{})
+	wantError(t, err, ErrUnsupported)
+	_, err = s.RawLaunch(m.stream, Logits{}, shape, to, Workspace{})
+	wantError(t, err, topk.ErrShape)
+	defaultStream, err := d.ForeignStream(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.RawLaunch(defaultStream, from, shape, to, Workspace{})
+	wantError(t, err, ErrUnsupported)
 }

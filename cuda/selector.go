@@ -166,7 +166,7 @@ func (s *Selector) launch(c *deviceCall, stream *Stream, plan *loadedPlan, logit
 			return err
 		}
 	}
-	if len(plan.kernels) == 1 && s.device.needsNoContext(stream) {
+	if len(plan.kernels) == 1 && stream.device == s.device && s.device.needsNoContext(stream) {
 		c.remember(epoch, stream, logits, shape, result, workspace)
 	}
 	return nil

@@ -4,14 +4,15 @@
 
 // enterFrame(DI *frame), by the calling convention of C: a jump, so that the
 // function's result is that of the call and its stack is aligned as it expects.
+// AX is 0, as functions with any number of arguments want it.
 TEXT enterFrame<>(SB), NOSPLIT|NOFRAME, $0
-	MOVQ DI, AX
-	MOVQ 8(AX), DI
-	MOVQ 16(AX), SI
-	MOVQ 24(AX), DX
-	MOVQ 32(AX), CX
-	MOVQ 0(AX), AX
-	JMP  AX
+	MOVQ 0(DI), R11
+	MOVQ 16(DI), SI
+	MOVQ 24(DI), DX
+	MOVQ 32(DI), CX
+	MOVQ 8(DI), DI
+	XORL AX, AX
+	JMP  R11
 
 // func enterFrameAddress() uintptr
 TEXT ·enterFrameAddress(SB), NOSPLIT, $0-8
