@@ -3,69 +3,106 @@
 package cuda
 
 import (
-	"os/exec"
-	"path/filepath"
+	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"testing"
 	"time"
-	"unsafe"
 
-	"github.com/ebitengine/purego"
+	"github.com/ai-kernel-factory/aikf/internal/launchloop"
+	"github.com/ai-kernel-factory/aikf/topk"
 )
 
 // launchBar is how much longer a launch may take than the same call from C.
 const launchBar = 200 // ns
 
-// A launch from Go costs what one from C does, and at most launchBar more. The
-// queue of the stream never fills: bursts are short, and waited for in between.
+// A launch from Go costs what one from C does, and at most launchBar more.
 func TestGPULaunchCost(t *testing.T) {
+	costs := timeLaunches(t, gpu(t, OpenOptions{}), nil)
+	t.Logf("a launch takes %.0f ns from C, %.0f ns from Go, %.0f ns of them below SelectDevice", costs.fromC, costs.fromGo, costs.bare)
+	if over := costs.fromGo - costs.fromC; over > launchBar {
+		t.Errorf("%.0f ns more than from C, want at most %d", over, launchBar)
+	}
+}
+
+// BenchmarkLaunchCost measures the same with a driver whose launches do nothing:
+// at once, or busy with so many KiB of code and memory, as a real one is, which
+// leaves its caller with cold caches. What it reports are the nanoseconds
+// between two launches; ns/op says nothing.
+func BenchmarkLaunchCost(b *testing.B) {
+	for _, kib := range []int{1, 16, 32} {
+		b.Run(fmt.Sprintf("%dKiB", kib), func(b *testing.B) {
+			library := standIn(b)
+			library.Set("discard", kib)
+			between := library.Between
+			if kib == 1 {
+				between = nil
+			}
+			costs := timeLaunches(b, open(b, 0), between)
+			b.ReportMetric(costs.fromC, "C-ns")
+			b.ReportMetric(costs.bare-costs.fromC, "C-to-bare-ns")
+			b.ReportMetric(costs.fromGo-costs.bare, "bare-to-Go-ns")
+			b.ReportMetric(costs.fromGo-costs.fromC, "C-to-Go-ns")
+		})
+	}
+}
+
+// launchCosts are medians, in nanoseconds a launch.
+type launchCosts struct{ fromC, bare, fromGo float64 }
+
+// timeLaunches launches one kernel by a loop in C, by package driver alone and by
+// SelectDevice, in turns. The queue of the stream never fills: bursts are short,
+// and waited for in between. between, if not nil, returns what a burst took, less
+// the driver's part. Without a C compiler the test is skipped.
+func timeLaunches(t testing.TB, d *Device, between func() float64) launchCosts {
+	t.Helper()
 	const bursts, burst = 201, 100
-	d := gpu(t, OpenOptions{})
 	loop := launchLoop(t)
 	s, stream, call := smallCall(t, d)
-	c := &deviceCall{}
-	for c.arguments.rows == 0 { // until it is the one of this call, ready to be launched again
-		if err := call(); err != nil {
-			t.Fatal(err)
-		}
-		c = s.calls.Get().(*deviceCall)
-	}
-	plan := s.last.Load()
-	launch, err := d.library.Symbol("cuLaunchKernelEx")
-	if err != nil {
+	if err := call(); err != nil {
 		t.Fatal(err)
 	}
-	config, parameters := c.launch.Addresses()
-	var fromC, fromGo []float64
-	wait := func() {
-		if err := stream.Synchronize(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	wait()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for range bursts {
-		fromC = append(fromC, loop(launch, burst, config, uintptr(plan.kernels[0]), parameters))
-		wait()
+	c := &s.first // ready to be launched again
+	function, config, kernel, parameters := c.launch.Raw()
+	each := func(launch func() error) float64 {
 		start := time.Now()
 		for range burst {
-			if err := call(); err != nil {
+			if err := launch(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		fromGo = append(fromGo, float64(time.Since(start).Nanoseconds())/burst)
-		wait()
+		return float64(time.Since(start).Nanoseconds()) / burst
 	}
-	inC, inGo := median(fromC), median(fromGo)
-	t.Logf("a launch takes %.0f ns from C, %.0f ns from Go", inC, inGo)
-	if inC < 0 {
-		t.Fatal("a launch from C failed")
+	var samples [3][]float64
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for range bursts {
+		for i, sample := range []func() float64{
+			func() float64 { return loop(function, burst, config, kernel, parameters) },
+			func() float64 { return each(func() error { return d.library.Launch(&c.launch) }) },
+			func() float64 { return each(call) },
+		} {
+			if err := stream.Synchronize(); err != nil {
+				t.Fatal(err)
+			}
+			if between != nil {
+				between()
+			}
+			ns := sample()
+			if between != nil {
+				ns = between()
+			}
+			if ns < 0 {
+				t.Fatal("a launch from C failed")
+			}
+			samples[i] = append(samples[i], ns)
+		}
 	}
-	if inGo > inC+launchBar {
-		t.Errorf("%.0f ns more than from C, want at most %d", inGo-inC, launchBar)
+	if err := stream.Synchronize(); err != nil {
+		t.Fatal(err)
 	}
+	return launchCosts{median(samples[0]), median(samples[1]), median(samples[2])}
 }
 
 func median(values []float64) float64 {
@@ -73,23 +110,55 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// launchLoop compiles testdata/launch_loop.c. Without a compiler the test is
-// skipped.
-func launchLoop(t *testing.T) func(launch uintptr, n int64, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64 {
+// launchLoop loads the loop in C. Without a C compiler the test is skipped.
+func launchLoop(t testing.TB) launchloop.Loop {
 	t.Helper()
-	compiler, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skipf("no C compiler to compare with: %v", err)
+	loop, err := launchloop.Load(t.Context())
+	if errors.Is(err, launchloop.ErrUnavailable) {
+		t.Skip(err)
 	}
-	path := filepath.Join(t.TempDir(), "launch_loop.so")
-	if out, err := exec.Command(compiler, "-O2", "-shared", "-fPIC", "-o", path, "testdata/launch_loop.c").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	library, err := purego.Dlopen(path, purego.RTLD_NOW)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var loop func(launch uintptr, n int64, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64
-	purego.RegisterLibFunc(&loop, library, "launch_loop")
 	return loop
+}
+
+func TestGPURawLaunch(t *testing.T) { testRawLaunch(t, gpu(t, OpenOptions{})) }
+
+// testRawLaunch makes one launch from C and looks at the answer.
+func testRawLaunch(t *testing.T, d *Device) {
+	t.Helper()
+	loop := launchLoop(t)
+	m := newMemory(t, d)
+	logits := []float32{1, 3, 2, 3, 0}
+	from := Logits{upload(m, "logits", 0, logits), Float32}
+	values, indices := m.buffer("values", 4*3), m.buffer("indices", 4*3)
+	s, err := d.NewSelector(Options{})
+	if err := errors.Join(err, m.err); err != nil {
+		t.Fatal(err)
+	}
+	shape, to := Shape{Rows: 1, Vocab: 5, K: 3}, Result{Values: values.Pointer(), Indices: indices.Pointer()}
+	raw, err := s.RawLaunch(m.stream, from, shape, to, Workspace{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC() // the launch owns what it refers to
+	if ns := loop(raw.Function, 1, raw.Config, raw.Kernel, raw.Parameters); ns < 0 {
+		t.Error("the launch failed")
+	}
+	got := topk.Result[float32]{Values: download[float32](m, "values", 3), Indices: download[int32](m, "indices", 3)}
+	want := topk.Result[float32]{Values: []float32{3, 3, 2}, Indices: []int32{1, 3, 2}}
+	if err := errors.Join(m.err, sameResult(got, want)); err != nil {
+		t.Error(err)
+	}
+	_, err = s.RawLaunch(m.stream, from, Shape{Rows: 1}, to, Workspace{})
+	wantError(t, err, ErrUnsupported)
+	_, err = s.RawLaunch(m.stream, Logits{}, shape, to, Workspace{})
+	wantError(t, err, topk.ErrShape)
+	defaultStream, err := d.ForeignStream(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.RawLaunch(defaultStream, from, shape, to, Workspace{})
+	wantError(t, err, ErrUnsupported)
 }

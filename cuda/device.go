@@ -45,6 +45,10 @@ type Device struct {
 	properties   Properties
 	architecture Architecture
 
+	// epoch is another one whenever something that a call found to be right may
+	// be so no more: the device has a fault, memory was given back, or something
+	// was closed. It is never 0.
+	epoch atomic.Uint64
 	// bindsContext: this driver takes a kernel's context from the thread, not
 	// from the stream.
 	bindsContext atomic.Bool
@@ -86,6 +90,7 @@ func OpenWith(ordinal int, options OpenOptions) (*Device, error) {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}
 	d := &Device{library: library, owned: map[*owned]struct{}{}}
+	d.epoch.Store(1)
 	if err := d.open(ordinal, options); err != nil {
 		return nil, fmt.Errorf("cuda: %w: device %d: %w", ErrUnavailable, ordinal, err)
 	}
@@ -191,7 +196,7 @@ func (d *Device) clusterBlocks() int {
 		return 0
 	}
 	most := 16
-	launch := driver.NewLaunch(nil)
+	launch := d.library.NewLaunch(nil)
 	for _, t := range dtypes {
 		kernel, ok := d.kernels["select_"+t.symbol+clusterSuffix]
 		if !ok {
@@ -252,6 +257,7 @@ func (d *Device) Close() error {
 	if !d.closed.CompareAndSwap(false, true) {
 		return nil
 	}
+	d.epoch.Add(1)
 	d.mutex.Lock()
 	rest := d.owned
 	d.owned = nil
@@ -309,6 +315,7 @@ func (d *Device) check(err error) error {
 	err = fmt.Errorf("cuda: device %d: work launched earlier in this process failed, and the device cannot be used again before the process ends: %w: %w",
 		d.properties.Ordinal, ErrFault, err)
 	d.fault.CompareAndSwap(nil, &fault{err})
+	d.epoch.Add(1)
 	return err
 }
 
@@ -354,6 +361,7 @@ func (o *owned) end() error {
 	if !o.closed.CompareAndSwap(false, true) {
 		return nil
 	}
+	o.device.epoch.Add(1)
 	return o.release()
 }
 

@@ -18,5 +18,5 @@ func (s *Selector) SelectStage(stream *Stream, stage int, logits Logits, shape S
 	}
 	part := *plan
 	part.Kernels, part.kernels = plan.Kernels[stage:stage+1], plan.kernels[stage:stage+1]
-	return s.launch(stream, &part, logits, shape, result, workspace)
+	return s.launch(newCall(s.device), stream, &part, logits, shape, result, workspace)
 }

@@ -3,8 +3,6 @@ package cuda
 import (
 	"fmt"
 	"unsafe"
-
-	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
 )
 
 // The probes measure what a selection is compared with. They are for
@@ -60,7 +58,7 @@ func (d *Device) probe(stream *Stream, l Launch, arguments selectArguments) erro
 	if err != nil {
 		return err
 	}
-	launch := driver.NewLaunch(unsafe.Pointer(&arguments))
+	launch := d.library.NewLaunch(unsafe.Pointer(&arguments))
 	launch.Configure(l.Grid, l.Block, l.Cluster, false)
 	return d.launch(launch, plan.kernels[0], stream)
 }
@@ -98,5 +96,42 @@ func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, resu
 	if err != nil {
 		return err
 	}
-	return s.launch(stream, loaded, logits, shape, result, Workspace{stamps, plan.WorkspaceBytes})
+	return s.launch(newCall(s.device), stream, loaded, logits, shape, result, Workspace{stamps, plan.WorkspaceBytes})
+}
+
+// RawLaunch is a launch in the terms of the driver: a call of its function with
+// the other fields, in their order, and 0. It owns what it refers to, but for
+// the memory of the device.
+type RawLaunch struct {
+	Function   uintptr        // cuLaunchKernelEx
+	Config     unsafe.Pointer // CUlaunchConfig
+	Kernel     uintptr        // CUfunction
+	Parameters unsafe.Pointer // void *[1]
+}
+
+// RawLaunch returns what SelectDevice would launch, for a comparison with the
+// same launch by other means. A plan with another number of kernels than one,
+// and a default stream, are errors that wrap [ErrUnsupported].
+func (s *Selector) RawLaunch(stream *Stream, logits Logits, shape Shape, result Result, workspace Workspace) (RawLaunch, error) {
+	if err := s.usable(); err != nil {
+		return RawLaunch{}, err
+	}
+	plan, err := s.plan(shape, logits.DType)
+	if err != nil {
+		return RawLaunch{}, err
+	}
+	if err := s.check(stream, plan, logits, shape, result, workspace); err != nil {
+		return RawLaunch{}, err
+	}
+	if len(plan.kernels) != 1 || !s.device.needsNoContext(stream) {
+		return RawLaunch{}, fmt.Errorf("cuda: plan %q as a single call of the driver: %w", plan.Name, ErrUnsupported)
+	}
+	c := newCall(s.device)
+	c.set(plan, logits, shape, result, workspace, s.options.Smallest)
+	l := plan.Kernels[0]
+	c.launch.Configure(l.Grid, l.Block, l.Cluster, s.options.Dependent)
+	c.launch.Aim(plan.kernels[0], stream.handle)
+	var raw RawLaunch
+	raw.Function, raw.Config, raw.Kernel, raw.Parameters = c.launch.Raw()
+	return raw, nil
 }

@@ -5,7 +5,6 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
 	"github.com/ai-kernel-factory/aikf/topk"
@@ -113,11 +112,11 @@ func (o Options) planOptions() PlanOptions {
 // by many goroutines, on many streams at once.
 type Selector struct {
 	owned
+	first   deviceCall // for the one goroutine that claims it, as a rule the only one
+	others  sync.Pool  // of *deviceCall
 	options Options
 	planned PlanOptions
 	plans   atomic.Pointer[map[PlanShape]*loadedPlan]
-	last    atomic.Pointer[loadedPlan]
-	calls   sync.Pool // of *deviceCall
 
 	partBytes int // of logits that Select has on the device at a time, about
 
@@ -128,18 +127,11 @@ type Selector struct {
 // loadedPlan is a plan with the kernels that it launches.
 type loadedPlan struct {
 	Plan
-	shape   PlanShape
 	kernels []driver.Kernel // as in Plan.Kernels
 }
 
 // mostPlans bounds how many plans a Selector remembers.
 const mostPlans = 512
-
-// deviceCall is what the driver reads during a call, kept between calls.
-type deviceCall struct {
-	arguments selectArguments
-	launch    *driver.Launch
-}
 
 // NewSelector returns a Selector. Options out of range are an error.
 func (d *Device) NewSelector(options Options) (*Selector, error) {
@@ -151,11 +143,8 @@ func (d *Device) NewSelector(options Options) (*Selector, error) {
 	if err := s.planned.validate(); err != nil {
 		return nil, err
 	}
-	s.calls.New = func() any {
-		c := &deviceCall{}
-		c.launch = driver.NewLaunch(unsafe.Pointer(&c.arguments))
-		return c
-	}
+	s.first.init(d)
+	s.others.New = func() any { return newCall(d) }
 	s.plans.Store(&map[PlanShape]*loadedPlan{})
 	if err := d.own(&s.owned, "a selector", func() error { return nil }, s.closeLanes); err != nil {
 		return nil, err
@@ -163,31 +152,32 @@ func (d *Device) NewSelector(options Options) (*Selector, error) {
 	return s, nil
 }
 
-// SelectDevice puts the selection of the K largest logits of each row into the
-// stream and returns; [Stream.Synchronize] reports what fails later. The call
-// neither allocates nor synchronises, and can be captured in a graph. A plan
-// that needs workspace gets it from the caller: see WorkspaceBytes; too little
-// is an error that wraps [ErrWorkspace] and names the size. Of memory the
-// alignment and the device are checked, not the size.
-func (s *Selector) SelectDevice(stream *Stream, logits Logits, shape Shape, result Result, workspace Workspace) error {
-	if err := s.usable(); err != nil {
+// launch checks what a call of SelectDevice was given and launches the plan.
+func (s *Selector) launch(c *deviceCall, stream *Stream, plan *loadedPlan, logits Logits, shape Shape, result Result, workspace Workspace) error {
+	epoch := s.device.epoch.Load() // before the checks: what changes meanwhile ends it
+	if err := s.check(stream, plan, logits, shape, result, workspace); err != nil || len(plan.kernels) == 0 {
 		return err
 	}
-	plan, err := s.plan(shape, logits.DType)
-	if err != nil {
-		return err
+	c.set(plan, logits, shape, result, workspace, s.options.Smallest)
+	for i, kernel := range plan.kernels {
+		l := &plan.Kernels[i]
+		c.launch.Configure(l.Grid, l.Block, l.Cluster, s.options.Dependent)
+		if err := s.device.launch(&c.launch, kernel, stream); err != nil {
+			return err
+		}
 	}
-	return s.launch(stream, plan, logits, shape, result, workspace)
+	if len(plan.kernels) == 1 && stream.device == s.device && s.device.needsNoContext(stream) {
+		c.remember(epoch, stream, logits, shape, result, workspace)
+	}
+	return nil
 }
 
-// launch checks what a call of SelectDevice was given and launches the plan.
-func (s *Selector) launch(stream *Stream, plan *loadedPlan, logits Logits, shape Shape, result Result, workspace Workspace) error {
+// check reports what is wrong with a call, but for the shape's numbers, which
+// the plan was made for.
+func (s *Selector) check(stream *Stream, plan *loadedPlan, logits Logits, shape Shape, result Result, workspace Workspace) error {
 	d := s.device
 	if err := d.checkStream(stream); err != nil {
 		return err
-	}
-	if result.Stride == 0 {
-		result.Stride = shape.K
 	}
 	if err := result.validate(shape); err != nil {
 		return err
@@ -198,47 +188,34 @@ func (s *Selector) launch(stream *Stream, plan *loadedPlan, logits Logits, shape
 	if err := d.checkPointers(logits, shape, result); err != nil {
 		return err
 	}
-	if plan.WorkspaceBytes > 0 {
-		if workspace.Pointer == 0 || workspace.Bytes < plan.WorkspaceBytes {
-			return fmt.Errorf("cuda: plan %q needs a workspace of %d bytes for rows = %d, vocab = %d, k = %d, got %d: %w",
-				plan.Name, plan.WorkspaceBytes, shape.Rows, shape.Vocab, shape.K, workspace.Bytes, ErrWorkspace)
-		}
-		if err := d.checkPointer("workspace", workspace.Pointer, 8); err != nil {
-			return err
-		}
+	if plan.WorkspaceBytes == 0 {
+		return nil
 	}
-	call := s.calls.Get().(*deviceCall)
-	defer s.calls.Put(call)
-	call.arguments = selectArguments{
-		logits: logits.Pointer, values: result.Values, indices: result.Indices,
-		rowK: shape.RowK, rowLengths: shape.RowLengths, workspace: workspace.Pointer,
-		stride: int64(shape.stride()), resultStride: int64(result.Stride),
-		rows: int32(shape.Rows), vocab: int32(shape.Vocab), k: int32(shape.K),
-		groups: int32(plan.Groups), chunks: int32(plan.Chunks),
-		indexBytes: int32(result.indexBytes()),
+	if workspace.Pointer == 0 || workspace.Bytes < plan.WorkspaceBytes {
+		return fmt.Errorf("cuda: plan %q needs a workspace of %d bytes for rows = %d, vocab = %d, k = %d, got %d: %w",
+			plan.Name, plan.WorkspaceBytes, shape.Rows, shape.Vocab, shape.K, workspace.Bytes, ErrWorkspace)
 	}
-	if s.options.Smallest {
-		call.arguments.smallest = 1
-	}
-	for i, kernel := range plan.kernels {
-		l := &plan.Kernels[i]
-		call.launch.Configure(l.Grid, l.Block, l.Cluster, s.options.Dependent)
-		if err := d.launch(call.launch, kernel, stream); err != nil {
-			return err
-		}
-	}
-	return nil
+	return d.checkPointer("workspace", workspace.Pointer, 8)
 }
 
 // validate reports rows of results that overlap or overflow.
 func (r Result) validate(shape Shape) error {
+	stride := r.stride(shape)
 	switch {
-	case r.Stride < shape.K:
-		return fmt.Errorf("cuda: result stride = %d is less than k = %d: %w", r.Stride, shape.K, topk.ErrShape)
-	case shape.Rows > 0 && r.Stride > math.MaxInt/shape.Rows:
-		return fmt.Errorf("cuda: rows = %d times result stride = %d overflows: %w", shape.Rows, r.Stride, topk.ErrShape)
+	case stride < shape.K:
+		return fmt.Errorf("cuda: result stride = %d is less than k = %d: %w", stride, shape.K, topk.ErrShape)
+	case shape.Rows > 0 && stride > math.MaxInt/shape.Rows:
+		return fmt.Errorf("cuda: rows = %d times result stride = %d overflows: %w", shape.Rows, stride, topk.ErrShape)
 	}
 	return nil
+}
+
+// stride returns the elements from one row of results to the next.
+func (r Result) stride(shape Shape) int {
+	if r.Stride == 0 {
+		return shape.K
+	}
+	return r.Stride
 }
 
 // checkStream reports a stream that this device cannot use.
@@ -277,14 +254,20 @@ func (d *Device) checkPointers(logits Logits, shape Shape, result Result) error 
 // no part; for a default stream, and for a driver that wants it, the context is
 // made current on the thread for the length of the call.
 func (d *Device) launch(launch *driver.Launch, kernel driver.Kernel, stream *Stream) error {
-	if !stream.isDefault() && !d.bindsContext.Load() {
-		err := d.library.Launch(launch, kernel, stream.handle)
+	launch.Aim(kernel, stream.handle)
+	if d.needsNoContext(stream) {
+		err := d.library.Launch(launch)
 		if err == nil || driver.CodeOf(err) != driver.InvalidContext {
 			return d.check(err)
 		}
 		d.bindsContext.Store(true)
 	}
-	return d.check(d.library.LaunchIn(d.context, launch, kernel, stream.handle))
+	return d.check(d.library.LaunchIn(d.context, launch))
+}
+
+// needsNoContext reports whether a launch into the stream is a single call.
+func (d *Device) needsNoContext(stream *Stream) bool {
+	return !stream.isDefault() && !d.bindsContext.Load()
 }
 
 // plan returns the plan for the shape, which is made when it is first asked
@@ -294,18 +277,10 @@ func (s *Selector) plan(shape Shape, dtype DType) (*loadedPlan, error) {
 		return nil, err
 	}
 	wanted := PlanShape{Rows: shape.Rows, Vocab: shape.Vocab, K: shape.K, DType: dtype}
-	if last := s.last.Load(); last != nil && last.shape == wanted {
-		return last, nil
+	if plan := (*s.plans.Load())[wanted]; plan != nil {
+		return plan, nil
 	}
-	plan := (*s.plans.Load())[wanted]
-	if plan == nil {
-		var err error
-		if plan, err = s.newPlan(wanted); err != nil {
-			return nil, err
-		}
-	}
-	s.last.Store(plan)
-	return plan, nil
+	return s.newPlan(wanted)
 }
 
 // newPlan makes a plan and remembers it.
@@ -318,7 +293,6 @@ func (s *Selector) newPlan(shape PlanShape) (*loadedPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.shape = shape
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	old := *s.plans.Load()

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"testing"
 
+	"github.com/ai-kernel-factory/aikf/cuda/internal/fakedriver"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
@@ -177,6 +178,136 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
+// A call is repeated without a second look only if it is like the last one, and
+// nothing that it was right by has changed since.
+func TestRepeatedCalls(t *testing.T) {
+	type operands struct {
+		stream    *Stream
+		logits    Logits
+		shape     Shape
+		result    Result
+		workspace Workspace
+	}
+	var library *fakedriver.Library
+	var d, twin *Device
+	var s *Selector
+	var b, far *Buffer
+	for _, next := range []struct {
+		name     string
+		change   func(o *operands)
+		sentinel error // nil: the call is right
+	}{
+		{"the same", func(o *operands) {}, nil},
+		{"addresses nearby", func(o *operands) { o.logits.Pointer += 2; o.result.Values += 6; o.result.Indices += 12 }, nil},
+		{"addresses far away", func(o *operands) { o.result.Values = far.Pointer() }, nil},
+		{"row k", func(o *operands) { o.shape.RowK = b.Pointer() }, nil},
+		{"workspace", func(o *operands) { o.workspace = Workspace{b.Pointer(), 8} }, nil},
+		{"odd logits", func(o *operands) { o.logits.Pointer++ }, topk.ErrShape},
+		{"odd values", func(o *operands) { o.result.Values++ }, topk.ErrShape},
+		{"odd indices", func(o *operands) { o.result.Indices += 2 }, topk.ErrShape},
+		{"odd row k", func(o *operands) { o.shape.RowK = b.Pointer() + 1 }, topk.ErrShape},
+		{"odd lengths", func(o *operands) { o.shape.RowLengths = b.Pointer() + 1 }, topk.ErrShape},
+		{"no logits", func(o *operands) { o.logits.Pointer = 0 }, topk.ErrShape},
+		{"host memory", func(o *operands) { o.logits.Pointer = 1 << 40 }, ErrUnsupported},
+		{"stride", func(o *operands) { o.shape.Stride = 999 }, topk.ErrShape},
+		{"k", func(o *operands) { o.shape.K = 1001 }, topk.ErrShape},
+		{"rows", func(o *operands) { o.shape.Rows = -1 }, topk.ErrShape},
+		{"dtype", func(o *operands) { o.logits.DType = 9 }, topk.ErrDType},
+		{"wide elements", func(o *operands) { o.logits.DType = Float32; o.logits.Pointer += 2 }, topk.ErrShape},
+		{"wide indices", func(o *operands) { o.result.Index64 = true; o.result.Indices += 4 }, topk.ErrShape},
+		{"result stride", func(o *operands) { o.result.Stride = 49 }, topk.ErrShape},
+		{"no stream", func(o *operands) { o.stream = nil }, ErrClosed},
+		{"stream closed", func(o *operands) { o.stream.Close() }, ErrClosed},
+		{"selector closed", func(o *operands) { s.Close() }, ErrClosed},
+		{"device closed", func(o *operands) { d.Close() }, ErrClosed},
+		{"memory freed", func(o *operands) { b.Close() }, ErrUnsupported},
+		{"fault", func(o *operands) {
+			library.Fail("kernel", 1, fakedriver.IllegalAddress)
+			o.stream.Synchronize()
+		}, ErrFault},
+		{"context of the thread", func(o *operands) { library.Set("bind_context", 1) }, nil},
+	} {
+		t.Run(next.name, func(t *testing.T) {
+			library = standIn(t)
+			d = open(t, 0)
+			var stream *Stream
+			b, stream = bufferAndStream(t, d, 1<<16)
+			far, _ = bufferAndStream(t, d, 1<<16)
+			var err error
+			if s, err = d.NewSelector(Options{}); err != nil {
+				t.Fatal(err)
+			}
+			p := b.Pointer()
+			good := operands{stream, Logits{p, BFloat16}, Shape{Rows: 2, Vocab: 1000, K: 50}, Result{Values: p + 8192, Indices: p + 16384}, Workspace{}}
+			call := func(o operands) error { return s.SelectDevice(o.stream, o.logits, o.shape, o.result, o.workspace) }
+			for range 2 {
+				if err := call(good); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if s.first.epoch == 0 {
+				t.Fatal("the call is not remembered")
+			}
+			launches := library.Calls("cuLaunchKernelEx")
+			other := good
+			next.change(&other)
+			err = call(other)
+			if n := library.Calls("cuLaunchKernelEx") - launches; (next.sentinel == nil) != (n > 0) {
+				t.Errorf("%d launches", n)
+			}
+			if next.sentinel != nil {
+				wantError(t, err, next.sentinel)
+			} else if err := errors.Join(err, call(good), stream.Synchronize()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+
+	t.Run("stream of the same device, opened twice", func(t *testing.T) {
+		standIn(t)
+		d, twin = open(t, 0), open(t, 0)
+		s, _, _ := smallCall(t, d)
+		b, _ := bufferAndStream(t, d, 1<<16)
+		_, stream := bufferAndStream(t, twin, 1<<16)
+		p := b.Pointer()
+		call := func() error {
+			return s.SelectDevice(stream, Logits{p, Float32}, Shape{Rows: 1, Vocab: 100, K: 5}, Result{Values: p, Indices: p}, Workspace{})
+		}
+		if err := errors.Join(call(), call(), stream.Close()); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, call(), ErrClosed)
+	})
+
+	t.Run("made by no device", func(t *testing.T) {
+		var s Selector
+		wantError(t, s.SelectDevice(nil, Logits{}, Shape{}, Result{}, Workspace{}), ErrClosed)
+	})
+
+	t.Run("the driver refuses", func(t *testing.T) {
+		library := standIn(t)
+		s, _, call := smallCall(t, open(t, 0))
+		if err := errors.Join(call(), call()); err != nil || s.first.epoch == 0 {
+			t.Fatal(err)
+		}
+		library.Fail("cuLaunchKernelEx", 1, fakedriver.LaunchOutOfLimit)
+		wantCall(t, call(), "cuLaunchKernelEx", fakedriver.LaunchOutOfLimit)
+		if err := call(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The raw launch, from C, is the one that SelectDevice makes.
+func TestRawLaunch(t *testing.T) {
+	library := standIn(t)
+	d := open(t, 0)
+	testRawLaunch(t, d)
+	if n := library.Calls("cuLaunchKernelEx"); n != 1 {
+		t.Errorf("%d launches", n)
+	}
+}
+
 // Many goroutines, streams and shapes share one Selector.
 func TestConcurrentStreams(t *testing.T) {
 	standIn(t)
@@ -268,14 +399,13 @@ func BenchmarkLaunch(b *testing.B) {
 	library := standIn(b)
 	library.Set("discard", 1)
 	d := open(b, 0)
-	s, stream, call := smallCall(b, d)
+	s, _, call := smallCall(b, d)
 	if err := call(); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("C", func(b *testing.B) {
-		launch, kernel := s.calls.Get().(*deviceCall), s.last.Load().kernels[0]
-		config, parameters := launch.launch.Addresses()
-		ns := library.TimeLaunches(max(b.N, 1000), config, uintptr(kernel), parameters)
+		_, config, kernel, parameters := s.first.launch.Raw()
+		ns := library.TimeLaunches(max(b.N, 1000), config, kernel, parameters)
 		b.ReportMetric(ns, "ns/op")
 	})
 	b.Run("SelectDevice", func(b *testing.B) {
@@ -297,10 +427,8 @@ func BenchmarkLaunch(b *testing.B) {
 		})
 	})
 	b.Run("driver", func(b *testing.B) {
-		c := s.calls.Get().(*deviceCall)
-		c.launch.Configure(2, 1024, 1, false)
 		for b.Loop() {
-			if err := d.library.Launch(c.launch, s.last.Load().kernels[0], stream.handle); err != nil {
+			if err := d.library.Launch(&s.first.launch); err != nil {
 				b.Fatal(err)
 			}
 		}

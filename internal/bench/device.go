@@ -40,6 +40,8 @@ type deviceSelector interface {
 	selectDevice(logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error
 	// selectStage puts only one kernel of the plan into the stream.
 	selectStage(stage int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error
+	// rawLaunch is what selectDevice would have the driver do.
+	rawLaunch(logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) (cuda.RawLaunch, error)
 	// selectPhases is an instrumented build that writes clock stamps of each row.
 	selectPhases(logits cuda.Logits, shape cuda.Shape, result cuda.Result, stamps cuda.Pointer) error
 	close() error

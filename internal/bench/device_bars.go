@@ -121,8 +121,6 @@ func (b DeviceBar) needs() []under {
 			needed = append(needed, under{c, Condition{Graph, Cold}})
 		case OverAligned, OverRandom:
 			needed = append(needed, under{b.Against[i], Condition{Graph, Warm}})
-		case OverC:
-			needed = append(needed, under{c, Condition{Eager, Warm}})
 		}
 	}
 	return needed
@@ -221,17 +219,11 @@ func (r *DeviceRunner) Accept(ctx context.Context, bars []DeviceBar, record *Rec
 		record.Results = append(record.Results, results...)
 	}
 	launch := LaunchCost{Reason: "no bar asks for it"}
-	if eager, ok := measured[under{floorCase, Condition{Eager, Warm}}]; ok {
-		launch = LaunchCost{GoNS: eager.LaunchNS, GoNSP10: eager.LaunchNSP10, GoNSP90: eager.LaunchNSP90}
-		fromC, err := launchFromC(ctx, r.device.properties().Ordinal)
-		if ctx.Err() != nil {
-			return ctx.Err()
+	if i := slices.IndexFunc(bars, func(b DeviceBar) bool { return b.Figure == OverC }); i >= 0 {
+		var err error
+		if launch, err = r.launchCost(ctx, bars[i].Cases[0]); err != nil {
+			return err
 		}
-		if err != nil {
-			launch.Reason = err.Error()
-		}
-		fromC = fromC.rounded()
-		launch.CNS, launch.CNSP10, launch.CNSP90 = fromC.Median, fromC.P10, fromC.P90
 		record.Launch = &launch
 	}
 	scale := measured[under{floorCase, Condition{Graph, Warm}}].FloorUS / tableFloorUS

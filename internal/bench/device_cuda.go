@@ -115,6 +115,10 @@ func (s cudaSelector) selectStage(stage int, logits cuda.Logits, shape cuda.Shap
 	return s.SelectStage(s.stream, stage, logits, shape, result, workspace)
 }
 
+func (s cudaSelector) rawLaunch(logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) (cuda.RawLaunch, error) {
+	return s.RawLaunch(s.stream, logits, shape, result, workspace)
+}
+
 func (s cudaSelector) selectPhases(logits cuda.Logits, shape cuda.Shape, result cuda.Result, stamps cuda.Pointer) error {
 	return s.SelectPhases(s.stream, logits, shape, result, stamps)
 }

@@ -187,6 +187,11 @@ func (s *handSelector) selectStage(stage int, logits cuda.Logits, shape cuda.Sha
 	return s.d.do(s.d.callUS*float64(1+2*stage)/4, func() error { return nil })
 }
 
+// rawLaunch: there is no driver to call.
+func (s *handSelector) rawLaunch(cuda.Logits, cuda.Shape, cuda.Result, cuda.Workspace) (cuda.RawLaunch, error) {
+	return cuda.RawLaunch{}, errors.New("no driver")
+}
+
 func handSelect[T topk.Float](d *handDevice, logits cuda.Logits, shape cuda.Shape, result cuda.Result) error {
 	row := make([]T, shape.Rows*shape.Vocab)
 	copy(bytesOf(row), d.at(logits.Pointer))

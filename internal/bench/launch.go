@@ -1,71 +1,101 @@
 package bench
 
 import (
-	"bytes"
 	"context"
-	_ "embed"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"runtime"
+	"runtime/debug"
+	"time"
 
+	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/internal/launchloop"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
 type bfloat16 = topk.BFloat16
 
-//go:embed programs/launch.c
-var launchProgram []byte
+// launchBurst is how many launches a sample of launchCost times: few enough that
+// the queue of the stream holds them all, with room to spare.
+const launchBurst = 100
 
-// launchFromC compiles the bundled C program with the system's cc and returns
-// what a launch costs that it makes: nanoseconds. Without a compiler it is an
-// error that says so.
-func launchFromC(ctx context.Context, ordinal int) (Times, error) {
-	compiler, err := exec.LookPath("cc")
+// launchCost measures what a launch of one case takes of the processor: by
+// SelectDevice, and by a loop in C that makes the same call of the driver, in
+// the same process, with the same kernel, arguments and stream, in turns.
+func (r *DeviceRunner) launchCost(ctx context.Context, c Case) (LaunchCost, error) {
+	b, err := newDeviceBatch[bfloat16](ctx, r, c, cuda.Options{})
 	if err != nil {
-		return Times{}, fmt.Errorf("needs a C compiler, cc: %w", err)
+		return LaunchCost{}, err
 	}
-	directory, err := os.MkdirTemp("", "aikf-bench-")
+	defer b.close()
+	m, err := b.newRotation(1)
 	if err != nil {
-		return Times{}, err
+		return LaunchCost{}, err
 	}
-	defer os.RemoveAll(directory)
-	source, program := filepath.Join(directory, "launch.c"), filepath.Join(directory, "launch")
-	if err := os.WriteFile(source, launchProgram, 0o600); err != nil {
-		return Times{}, err
+	defer m.close()
+	if err := m.spoil(); err != nil {
+		return LaunchCost{}, err
 	}
-	if _, err := output(ctx, compiler, "-O2", "-o", program, source, "-ldl"); err != nil {
-		return Times{}, err
-	}
-	text, err := output(ctx, program, strconv.Itoa(ordinal))
-	if err != nil {
-		return Times{}, err
-	}
-	var samples []float64
-	for _, word := range strings.Fields(text) {
-		ns, err := strconv.ParseFloat(word, 64)
-		if err != nil {
-			return Times{}, fmt.Errorf("launch.c: %w", err)
+	bursts := []func() (float64, error){func() (float64, error) {
+		start := time.Now()
+		for range launchBurst {
+			if err := b.sel(m, 0); err != nil {
+				return 0, err
+			}
 		}
-		samples = append(samples, ns)
+		return float64(time.Since(start).Nanoseconds()) / launchBurst, nil
+	}}
+	fromC, missing := launchFromC(ctx, b.selector, b.logitsOf(m, 0), b.shape, m.resultOf(0), m.scratch(b.plan))
+	if missing == nil {
+		bursts = append(bursts, fromC)
 	}
-	if len(samples) == 0 {
-		return Times{}, fmt.Errorf("launch.c: no samples")
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	samples, err := rounds(ctx, len(bursts), r.Iters, r.Budget, func(i int) (float64, error) {
+		if err := r.device.synchronize(); err != nil {
+			return 0, err
+		}
+		return bursts[i]()
+	})
+	if err != nil {
+		return LaunchCost{}, err
 	}
-	return timesOf(samples, 256), nil
+	if err := r.device.synchronize(); err != nil {
+		return LaunchCost{}, err
+	}
+	if _, err := b.check(m); err != nil {
+		return LaunchCost{}, fmt.Errorf("after timing launches: %w", err)
+	}
+	inGo := timesOf(samples[0], launchBurst).rounded()
+	cost := LaunchCost{GoNS: inGo.Median, GoNSP10: inGo.P10, GoNSP90: inGo.P90}
+	if missing != nil {
+		cost.Reason = missing.Error()
+		return cost, nil
+	}
+	inC := timesOf(samples[1], launchBurst).rounded()
+	cost.CNS, cost.CNSP10, cost.CNSP90 = inC.Median, inC.P10, inC.P90
+	return cost, nil
 }
 
-// output runs a program and returns what it prints; an error shows the first
-// line of its complaint.
-func output(ctx context.Context, program string, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, program, args...)
-	var out, complaint bytes.Buffer
-	command.Stdout, command.Stderr = &out, &complaint
-	if err := command.Run(); err != nil {
-		first, _, _ := strings.Cut(strings.TrimSpace(complaint.String()), "\n")
-		return "", fmt.Errorf("%s: %w: %s", filepath.Base(program), err, first)
+// launchFromC returns a burst of the same launches from C: nanoseconds a launch.
+// Without a C compiler, and for a plan that is more than one call of the driver,
+// it is an error that says so.
+func launchFromC(ctx context.Context, selector deviceSelector, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) (burst func() (float64, error), err error) {
+	raw, err := selector.rawLaunch(logits, shape, result, workspace)
+	if err != nil {
+		return nil, err
 	}
-	return out.String(), nil
+	loop, err := launchloop.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func() (float64, error) {
+		ns := loop(raw.Function, launchBurst, raw.Config, raw.Kernel, raw.Parameters)
+		if ns < 0 {
+			return 0, fmt.Errorf("bench: a launch from C failed")
+		}
+		return ns, nil
+	}, nil
 }

@@ -1,31 +1,21 @@
 package bench
 
 import (
-	"os/exec"
+	"math"
 	"strings"
 	"testing"
-
-	"github.com/ai-kernel-factory/aikf/cuda"
+	"time"
 )
 
-// TestLaunchFromC compiles the program, which needs a driver to go on.
-func TestLaunchFromC(t *testing.T) {
-	if _, err := exec.LookPath("cc"); err != nil {
-		t.Skipf("no C compiler: %v", err)
+// Without a driver there is no launch from C, and the record says why.
+func TestLaunchCost(t *testing.T) {
+	d := &handDevice{l2Bytes: 1 << 20, callUS: 3}
+	r := &DeviceRunner{Runner: Runner{Iters: 3, Budget: time.Second}, device: d}
+	cost, err := r.launchCost(t.Context(), floorCase)
+	if err != nil || !(cost.GoNS > 0) || math.IsInf(cost.GoNS, 0) || cost.CNS != 0 || !strings.Contains(cost.Reason, "no driver") {
+		t.Errorf("%+v, %v", cost, err)
 	}
-	times, err := launchFromC(t.Context(), 0)
-	if n, unavailable := cuda.DeviceCount(); unavailable == nil && n > 0 {
-		if err != nil || times.Median <= 0 || times.Samples != 200 {
-			t.Errorf("%+v, %v", times, err)
-		}
-	} else if err == nil || !strings.Contains(err.Error(), "launch: exit status 1: ") {
-		t.Errorf("error %v", err)
-	}
-}
-
-func TestLaunchFromCWithoutCompiler(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
-	if _, err := launchFromC(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "needs a C compiler") {
-		t.Errorf("error %v", err)
+	if d.live != 0 {
+		t.Errorf("%d things left open", d.live)
 	}
 }

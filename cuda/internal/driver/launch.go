@@ -10,12 +10,11 @@ import (
 // allocates nothing. One goroutine at a time may use it, and it must not be
 // copied.
 type Launch struct {
+	frame      frame
+	parameters [1]unsafe.Pointer
 	config     launchConfig
 	attributes [2]launchAttribute
-	parameters [1]unsafe.Pointer
-	arguments  [4]uintptr
-	context    [1]uintptr // argument of a push
-	pop        [1]uintptr // argument of a pop
+	push, pop  frame
 	popped     Context
 }
 
@@ -36,14 +35,24 @@ type launchAttribute struct {
 	value [16]uint32
 }
 
-// NewLaunch returns a launch of kernels whose argument is at the address.
-func NewLaunch(argument unsafe.Pointer) *Launch {
-	l := &Launch{parameters: [1]unsafe.Pointer{argument}}
-	l.config.attributes = &l.attributes[0]
-	l.arguments[0] = uintptr(unsafe.Pointer(&l.config)) // heap memory does not move
-	l.arguments[2] = uintptr(unsafe.Pointer(&l.parameters[0]))
-	l.pop[0] = uintptr(unsafe.Pointer(&l.popped))
-	return l
+// Prepare makes a launch of kernels whose argument is at the address. Both are
+// memory of the heap, which does not move.
+func (l *Library) Prepare(launch *Launch, argument unsafe.Pointer) {
+	*launch = Launch{parameters: [1]unsafe.Pointer{argument}}
+	launch.config.attributes = &launch.attributes[0]
+	launch.frame = frame{l.address[cuLaunchKernelEx], [4]uintptr{
+		0: uintptr(unsafe.Pointer(&launch.config)),
+		2: uintptr(unsafe.Pointer(&launch.parameters[0])),
+	}}
+	launch.push.function = l.address[cuCtxPushCurrent]
+	launch.pop = frame{l.address[cuCtxPopCurrent], [4]uintptr{uintptr(unsafe.Pointer(&launch.popped))}}
+}
+
+// NewLaunch returns a launch that is prepared.
+func (l *Library) NewLaunch(argument unsafe.Pointer) *Launch {
+	launch := new(Launch)
+	l.Prepare(launch, argument)
+	return launch
 }
 
 // Configure sets the grid: how many blocks of how many threads, in clusters of
@@ -68,27 +77,32 @@ func (l *Launch) attribute(id uint32) *launchAttribute {
 	return a
 }
 
-// Launch puts the kernel into the stream. The context is that of the stream; a
-// default stream takes the current one.
-func (l *Library) Launch(launch *Launch, kernel Kernel, stream Stream) error {
-	launch.config.stream = stream
-	launch.arguments[1] = uintptr(kernel)
-	code := call(l.address[cuLaunchKernelEx], launch.arguments[:]...)
-	runtime.KeepAlive(launch)
-	return l.result(cuLaunchKernelEx, code)
+// Aim says which kernel to launch into which stream.
+func (l *Launch) Aim(kernel Kernel, stream Stream) {
+	l.config.stream = stream
+	l.frame.arguments[1] = uintptr(kernel)
 }
 
+// Do puts the kernel into the stream that the launch is aimed at. The context is
+// that of the stream; a default stream takes the current one.
+func (l *Launch) Do() Code { return invoke(&l.frame) }
+
+// LaunchError returns the result of a Launch as an error.
+func (l *Library) LaunchError(code Code) error { return l.result(cuLaunchKernelEx, code) }
+
+// Launch is Do with an error.
+func (l *Library) Launch(launch *Launch) error { return l.LaunchError(launch.Do()) }
+
 // LaunchIn is Launch while the context is the current one of this OS thread.
-func (l *Library) LaunchIn(context Context, launch *Launch, kernel Kernel, stream Stream) error {
+func (l *Library) LaunchIn(context Context, launch *Launch) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	launch.context[0] = uintptr(context)
-	if code := call(l.address[cuCtxPushCurrent], launch.context[:]...); code != Success {
+	launch.push.arguments[0] = uintptr(context)
+	if code := invoke(&launch.push); code != Success {
 		return l.result(cuCtxPushCurrent, code)
 	}
-	err := l.Launch(launch, kernel, stream)
-	call(l.address[cuCtxPopCurrent], launch.pop[:]...)
-	runtime.KeepAlive(launch)
+	err := l.Launch(launch)
+	invoke(&launch.pop)
 	return err
 }
 
@@ -96,13 +110,13 @@ func (l *Library) LaunchIn(context Context, launch *Launch, kernel Kernel, strea
 // device of the current context at once.
 func (l *Library) ActiveClusters(launch *Launch, kernel Kernel) (int, error) {
 	var n int32
-	err := l.call(cuOccupancyMaxActiveClusters, uintptr(unsafe.Pointer(&n)), uintptr(kernel), launch.arguments[0])
+	err := l.call(cuOccupancyMaxActiveClusters, uintptr(unsafe.Pointer(&n)), uintptr(kernel), launch.frame.arguments[0])
 	runtime.KeepAlive(launch)
 	return int(n), err
 }
 
-// Addresses returns the CUlaunchConfig and the array of parameters, for a call
-// of the driver from elsewhere.
-func (l *Launch) Addresses() (config, parameters unsafe.Pointer) {
-	return unsafe.Pointer(&l.config), unsafe.Pointer(&l.parameters[0])
+// Raw returns the launch as a call of C: the function and its first three
+// arguments, the fourth being 0. It lives as long as parameters is referred to.
+func (l *Launch) Raw() (function uintptr, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) {
+	return l.frame.function, unsafe.Pointer(&l.config), l.frame.arguments[1], unsafe.Pointer(&l.parameters[0])
 }

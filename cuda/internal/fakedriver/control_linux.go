@@ -22,6 +22,7 @@ type Library struct {
 	live         func() int64
 	foreign      func(device int32) uintptr
 	destroy      func(stream uintptr)
+	between      func() float64
 	timeLaunches func(n int64, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64
 }
 
@@ -38,6 +39,7 @@ func Load(t testing.TB, path string) *Library {
 		"fakecuda_reset": &l.reset, "fakecuda_set": &l.set, "fakecuda_fail": &l.fail,
 		"fakecuda_calls": &l.calls, "fakecuda_live": &l.live, "fakecuda_foreign_stream": &l.foreign,
 		"fakecuda_destroy_foreign": &l.destroy, "fakecuda_time_launches": &l.timeLaunches,
+		"fakecuda_between": &l.between,
 	} {
 		purego.RegisterLibFunc(function, handle, name)
 	}
@@ -85,3 +87,7 @@ func (l *Library) ForeignStream(t testing.TB, device int) uintptr {
 func (l *Library) TimeLaunches(n int, config unsafe.Pointer, kernel uintptr, parameters unsafe.Pointer) float64 {
 	return l.timeLaunches(int64(n), config, kernel, parameters)
 }
+
+// Between returns the nanoseconds from the end of one busy launch
+// to the start of the next, on average since Between was called last.
+func (l *Library) Between() float64 { return l.between() }

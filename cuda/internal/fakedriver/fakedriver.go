@@ -29,13 +29,13 @@ const (
 // names fakecuda.
 func Build(t testing.TB) string {
 	t.Helper()
-	return build(t, append(shim.Kernels(t), source("driver.cc"), source("standin.cc"))...)
+	return build(t, append(shim.Kernels(t), source("driver.cc"), source("standin.cc"), source("busy.cc"))...)
 }
 
 // BuildWithout returns the path of a library that lacks cuLaunchKernelEx.
 func BuildWithout(t testing.TB) string {
 	t.Helper()
-	return build(t, source("without_launch.cc"), source("standin.cc"))
+	return build(t, source("without_launch.cc"), source("standin.cc"), source("busy.cc"))
 }
 
 func source(name string) string {

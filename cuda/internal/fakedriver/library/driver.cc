@@ -27,6 +27,7 @@ extern "C" const char* aikf_shim_error(void);
 extern "C" const char* aikf_shim_symbol(unsigned i);
 extern "C" int fakecuda_standin(const char* symbol, unsigned grid, const void* arguments);
 extern "C" int fakecuda_standin_has(const char* symbol);
+extern "C" int fakecuda_busy(int kib);
 
 namespace {
 
@@ -122,7 +123,7 @@ std::set<Image*> images;
 std::map<std::string, std::unique_ptr<Kernel>> kernels;
 std::map<uintptr_t, Memory> memory;
 bool initialised = false;
-std::atomic<bool> discards{false};  // launches return at once, for the time that they take
+std::atomic<int> discards{0};  // launches do nothing, for the time that they take; more than 1: busy with so many KiB
 thread_local std::vector<Context*> current;
 
 const std::map<std::string, long long> kDefaults = {
@@ -245,7 +246,7 @@ extern "C" {
 void fakecuda_reset() {
   std::lock_guard<std::recursive_mutex> lock(guard);
   settings.clear();
-  discards = false;
+  discards = 0;
   failures.clear();
   calls.clear();
   for (auto& c : contexts) c.fault = SUCCESS, c.retained = 0;
@@ -261,7 +262,7 @@ void fakecuda_reset() {
 void fakecuda_set(const char* name, long long value) {
   std::lock_guard<std::recursive_mutex> lock(guard);
   settings[name] = value;
-  if (!strcmp(name, "discard")) discards = value != 0;
+  if (!strcmp(name, "discard")) discards = int(value);
 }
 
 // The nth call of the function from now returns the code. "kernel" is no
@@ -503,7 +504,7 @@ int cuOccupancyMaxActiveClusters(int* n, Kernel*, const LaunchConfig* config) {
 }
 
 int cuLaunchKernelEx(const LaunchConfig* config, Kernel* kernel, void** parameters, void** extra) {
-  if (discards.load(std::memory_order_relaxed)) return SUCCESS;
+  if (int how = discards.load(std::memory_order_relaxed)) return how > 1 ? fakecuda_busy(how) : SUCCESS;
   ENTER();
   if (extra) return INVALID_VALUE;
   if (setting("bind_context") && !here()) return INVALID_CONTEXT;
