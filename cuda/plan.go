@@ -37,7 +37,7 @@ const (
 	targetStage2    = 500 // candidates a row that the two-stage plan aims to leave for its second stage
 
 	// Choices between plans that all fit.
-	clusterVocab  = 131072 // vocab from which a row is shared by a cluster
+	clusterVocab  = 196608 // vocab from which a row is shared by a cluster: at 151,936 one block is faster, docs/log.md
 	clusterRows   = 8      // as long as every row has that many multiprocessors
 	clusterMajor  = 9      // the first compute capability that has clusters
 	clusterBlocks = 8      // blocks that share a row; more are not portable

@@ -50,7 +50,7 @@ template <class T, class B>
 DEVICE_APART u32 count_reaching(B& block, const Row<T>& row, u32 threshold) {
   const u32 thread = thread_index();
   u32 count = 0;
-  read_vectors<T, B::kThreads>(row, [&](u32, const Vector& v) { count += population(mark_reaching<T>(v, threshold)); });
+  read_vectors<T, B::kThreads>(row, [&](u32, const Vector& v) { count += population(mark_reaching<T>(v, threshold)); }, [](u32) {});
   if (thread < row.edges()) count += T::key(row.bits(row.edge(thread))) >= threshold;
   u32 all;
   sum_before(block, warp_sum(count), all);

@@ -47,6 +47,13 @@ DEVICE Vector load_vector(const void* from) {
   return v;
 }
 
+// The same address, which the compiler then keeps: for several loads from there it
+// would rather compute it anew for each.
+DEVICE const Vector* kept(const Vector* at) {
+  asm volatile("" : "+l"(at));
+  return at;
+}
+
 // Asks for whole vectors to be brought to L2, any number of them, by one thread.
 DEVICE void prefetch_vectors(const void* from, u32 vectors) {
 #if __CUDA_ARCH__ >= 900

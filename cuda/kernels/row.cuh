@@ -18,8 +18,8 @@ struct Row {
 
   DEVICE Row(const SelectArguments& a, u32 number, u32 chunk, u32 chunks) {
     length = a.vocab;
-    if (a.row_lengths) length = clamp(a.row_lengths[number], a.vocab);
     k = a.k;
+    if (a.row_lengths) length = clamp(a.row_lengths[number], a.vocab);
     if (a.row_k) k = clamp(a.row_k[number], a.k);
     logits = static_cast<const typename T::Element*>(a.logits) + (i64)number * a.stride;
     first = 0;

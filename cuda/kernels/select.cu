@@ -11,6 +11,8 @@
 
 constexpr u32 kThreads = 512;  // 1,024 were slower by a fifth: more warps wait for each other
 constexpr u32 kRoom = 4096;    // candidates
+constexpr u32 kBlocks = 2;     // of a multiprocessor, for which the compiler leaves registers
+constexpr bool kBoundEarly = false;  // from all but the last loads, while those are on their way
 
 // Appends the elements at the edges. Apart, because most rows have none, and from the
 // arguments again: a row as a parameter would have to be in memory.
@@ -71,9 +73,17 @@ DEVICE u32 find_candidates(B& block, const SelectArguments& a, const Row<T>& row
   // A row that has room as it is needs no threshold.
   if (row.length > 512 && (row.length > B::kRoom || row.k * 2 <= row.length)) {
     Share share;
-    read_share<T, B::kThreads>(row, share);
-    stamps.set(1);
-    threshold = find_threshold(block, row, share, a.groups);
+    if (kBoundEarly) {
+      // The bound is found while the last loads are on their way.
+      read_share<T, B::kThreads>(row, share, [&](u32 seen) {
+        stamps.set(1);
+        threshold = find_threshold(block, row, share, seen, a.groups);
+      });
+    } else {
+      read_share<T, B::kThreads>(row, share);
+      stamps.set(1);
+      threshold = find_threshold(block, row, share, row.vectors, a.groups);
+    }
     stamps.set(2);
     if (T::beatable(threshold)) {
 #pragma unroll 1
@@ -257,15 +267,15 @@ DEVICE void select_in_cluster(const SelectArguments& a) {
 #endif
 
 #define BLOCK_KERNELS(dtype, suffix, word)                                                                                            \
-  KERNEL(select_##dtype##_block##suffix, kThreads, 2) { select_row<dtype, dtype##_smallest, word, false>(arguments); }                \
-  KERNEL(phases_##dtype##_block##suffix, kThreads, 2) { select_row<dtype, dtype##_smallest, word, true>(arguments); }
+  KERNEL(select_##dtype##_block##suffix, kThreads, kBlocks) { select_row<dtype, dtype##_smallest, word, false>(arguments); }                \
+  KERNEL(phases_##dtype##_block##suffix, kThreads, kBlocks) { select_row<dtype, dtype##_smallest, word, true>(arguments); }
 #define KERNELS(dtype)                                                                                                                \
   BLOCK_KERNELS(dtype, , u64)                                                                                                         \
-  KERNEL(select_##dtype##_stage1, kThreads, 2) { select_chunk<dtype, dtype##_smallest>(arguments); }                                  \
-  KERNEL(select_##dtype##_stage2, kThreads, 2) { merge_chunks<dtype>(arguments); }                                                    \
-  KERNEL(select_##dtype##_any, kThreads, 2) { select_any<dtype, dtype##_smallest>(arguments); }
+  KERNEL(select_##dtype##_stage1, kThreads, kBlocks) { select_chunk<dtype, dtype##_smallest>(arguments); }                                  \
+  KERNEL(select_##dtype##_stage2, kThreads, kBlocks) { merge_chunks<dtype>(arguments); }                                                    \
+  KERNEL(select_##dtype##_any, kThreads, kBlocks) { select_any<dtype, dtype##_smallest>(arguments); }
 #define CLUSTER_KERNEL(dtype)                                                                                                         \
-  KERNEL(select_##dtype##_cluster, kThreads, 2) { select_in_cluster<dtype, dtype##_smallest>(arguments); }
+  KERNEL(select_##dtype##_cluster, kThreads, kBlocks) { select_in_cluster<dtype, dtype##_smallest>(arguments); }
 
 KERNELS(bf16)
 KERNELS(f16)

@@ -50,34 +50,43 @@ struct Share {
 
 // Calls see(slot, vector) for each whole vector of this thread's share, with kSlots
 // loads in flight: as soon as one has come, the next of its slot is asked for.
-template <class T, u32 kThreads, class See>
-DEVICE void read_vectors(const Row<T>& row, See see) {
-  const Vector* at = row.vector_at(thread_index());
+// Calls pause(vectors) once, for all threads together, when the whole row but for the
+// last loads in flight has been seen: so many vectors of it.
+template <class T, u32 kThreads, class See, class Pause>
+DEVICE void read_vectors(const Row<T>& row, See see, Pause pause) {
+  constexpr u32 kBatch = kSlots * kThreads;
+  const Vector* at = kept(row.vector_at(thread_index()));
   int left = row.vectors - thread_index();
   Vector v[kSlots];
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) {
     if (left > int(s * kThreads)) v[s] = load_vector(at + s * kThreads);
   }
+  // The rest of a row that is not in L2 would be waited for twice.
+  if (thread_index() == 0 && row.vectors > kBatch) prefetch_vectors(at + kBatch, smaller(row.vectors - kBatch, kBatch));
 #pragma unroll 1
-  for (; left > 0; left -= kSlots * kThreads) {
-    at += kSlots * kThreads;
+  for (u32 seen = 0; seen < row.vectors; left -= kBatch) {
+    at += kBatch;
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
       if (left > int(s * kThreads)) see(s, v[s]);
       if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
     }
+    const bool last = seen + 2 * kBatch >= row.vectors && (seen + kBatch < row.vectors || seen == 0);
+    seen += kBatch;
+    if (last) pause(smaller(seen, row.vectors));
   }
 }
 
-template <class T, u32 kThreads>
-DEVICE void read_share(const Row<T>& row, Share& share) {
-  // The rest of a row that is not in L2 would be waited for twice.
-  constexpr u32 kFirst = kSlots * kThreads;
-  if (thread_index() == 0 && row.vectors > kFirst) prefetch_vectors(row.vector_at(kFirst), smaller(row.vectors - kFirst, kFirst));
+template <class T, u32 kThreads, class Pause>
+DEVICE void read_share(const Row<T>& row, Share& share, Pause pause) {
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
-  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); });
+  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); }, pause);
+}
+template <class T, u32 kThreads>
+DEVICE void read_share(const Row<T>& row, Share& share) {
+  read_share<T, kThreads>(row, share, [](u32) {});
 }
 
 // The rank that a bound should have among the best of so many groups, which hold
@@ -142,11 +151,11 @@ DEVICE u32 best_key(const Share& share) {
 // would be far too low.
 DEVICE bool provable(u32 k, u32 groups) { return k * 4 <= groups * 3; }
 
-// A threshold key for the block's row: at least k elements reach it, or so it is
-// guessed. groups: 128, 256 or 512 prove a bound for k up to three quarters of that;
+// A threshold key for the block's row, from the vectors seen so far: at least k
+// elements reach it, or so it is guessed. groups: 128, 256 or 512 prove a bound for k up to three quarters of that;
 // too few of them are as good as 512.
 template <class T, class B>
-DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 groups) {
+DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 seen, u32 groups) {
   static_assert(B::kThreads == 512, "a thread is a group, or a neighbour of one");
   const u32 thread = thread_index();
   if (!provable(row.k, 512)) {
@@ -154,9 +163,9 @@ DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 g
     block.groups[thread] = T::key_of_word(share.slot[0]);
     block.groups[512 + thread] = T::key_of_word(share.slot[1]);
     block_barrier();
-    const u32 rounds = (row.vectors + B::kThreads - 1) / B::kThreads;
-    const u32 covered = row.vectors * T::kPerVector / (rounds < 2 ? 1 : smaller(rounds, kSlots)) * smaller(rounds, 2);
-    return bound_of<1024>(block, guess_rank(row.k, smaller(row.vectors, 1024), covered, row.length, B::kRoom));
+    const u32 rounds = (seen + B::kThreads - 1) / B::kThreads;
+    const u32 covered = seen * T::kPerVector / (rounds < 2 ? 1 : smaller(rounds, kSlots)) * smaller(rounds, 2);
+    return bound_of<1024>(block, guess_rank(row.k, smaller(seen, 1024), covered, row.length, B::kRoom));
   }
   u32 key = best_key<T>(share);
   if (groups < 512 && provable(row.k, groups)) {
@@ -283,9 +292,11 @@ DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& shar
     slots += population(lanes);
   }
   warp_barrier();
-  // Two vectors of a slot for each lane; several lanes for a slot of more.
+  // Two vectors of a slot for each lane, or one if there are lanes enough; several
+  // lanes for a slot of more.
   u32 spread = 0;
   while (row.vectors > (2 * kStep << spread) && spread < 5) spread++;
+  if (slots << spread <= kWarp / 2) spread++;
 #pragma unroll 1
   for (u32 task = lane; task < (slots << spread) + lane; task += kWarp) {
     u32 first = row.vectors;

@@ -92,81 +92,91 @@ DEVICE_APART void sort_words(W* words, u32 n) {
   block_barrier();
 }
 
-// Ranks up to kRoom candidates by bins.
+// Ranks up to kRoom candidates by bins. Where too many crowd in one, those that are in
+// no bin of the best k are dropped, and the others dealt again over their own range.
 template <class B, class R, class S>
 DEVICE void rank_by_bin(B& block, u32 n, u32 k, const R& results, const S& stamps) {
   using W = typename B::Candidate;
   constexpr u32 kThreads = B::kThreads, kItems = B::kRoom / kThreads;
-  constexpr u32 kLogBins = 10, kLargestBin = 512;
+  constexpr u32 kLogBins = 10, kLargestBin = 256, kDeals = 3;
   static_assert(kBins == 1u << kLogBins && kBins % kThreads == 0, "each thread has whole bins");
   constexpr u32 kOwn = kBins / kThreads;
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-
-  // The range of the words.
-  W words[kItems];
-  u32 most = 0, least = kAllLanes;
-#pragma unroll
-  for (u32 j = 0; j < kItems; j++) {
-    if (j * kThreads + thread < n) {
-      words[j] = block.candidates[j * kThreads + thread];
-      most = larger(most, Word<W>::top(words[j]));
-      least = smaller(least, Word<W>::top(words[j]));
-    }
-  }
-  most = warp_max(most);
-  least = ~warp_max(~least);
-  if (lane == 0) block.reach[warp] = most, block.lows[warp] = least;
-#pragma unroll
-  for (u32 b = 0; b < kOwn; b++) block.groups[b * kThreads + thread] = 0;
-  block_barrier();
-  most = warp_max(lane < B::kWarps ? block.reach[lane] : 0);
-  least = ~warp_max(lane < B::kWarps ? ~block.lows[lane] : 0);
-  const u32 bits = kWarp - leading_zeros(most - least);
-  const u32 shift = bits > kLogBins ? bits - kLogBins : 0;
+  u32 least, shift;
   // Bin 0 has the best words.
   const auto bin_of = [&](W word) { return kBins - 1 - ((Word<W>::top(word) - least) >> shift); };
-  u32 place[kItems];
+#pragma unroll 1
+  for (u32 deal = 1;; deal++) {
+    // The range of the words.
+    W words[kItems];
+    u32 most = 0;
+    least = kAllLanes;
 #pragma unroll
-  for (u32 j = 0; j < kItems; j++) {
-    if (j * kThreads + thread < n) place[j] = atomic_add(&block.groups[bin_of(words[j])], 1);
-  }
-  block_barrier();
+    for (u32 j = 0; j < kItems; j++) {
+      if (j * kThreads + thread < n) {
+        words[j] = block.candidates[j * kThreads + thread];
+        most = larger(most, Word<W>::top(words[j]));
+        least = smaller(least, Word<W>::top(words[j]));
+      }
+    }
+    most = warp_max(most);
+    least = ~warp_max(~least);
+    if (lane == 0) block.reach[warp] = most, block.lows[warp] = least;
+#pragma unroll
+    for (u32 b = 0; b < kOwn; b++) block.groups[b * kThreads + thread] = 0;
+    block_barrier();
+    most = warp_max(lane < B::kWarps ? block.reach[lane] : 0);
+    least = ~warp_max(lane < B::kWarps ? ~block.lows[lane] : 0);
+    const u32 bits = kWarp - leading_zeros(most - least);
+    shift = bits > kLogBins ? bits - kLogBins : 0;
+    u32 place[kItems];
+#pragma unroll
+    for (u32 j = 0; j < kItems; j++) {
+      if (j * kThreads + thread < n) place[j] = atomic_add(&block.groups[bin_of(words[j])], 1);
+    }
+    block_barrier();
 
-  // The first place of each bin.
-  u32 size[kOwn], sum = 0, largest = 0;
+    // The first place of each bin.
+    u32 size[kOwn], sum = 0, largest = 0;
 #pragma unroll
-  for (u32 b = 0; b < kOwn; b++) {
-    size[b] = block.groups[thread * kOwn + b];
-    sum += size[b];
-    largest = larger(largest, size[b]);
-  }
-  u32 through = sum;
+    for (u32 b = 0; b < kOwn; b++) {
+      size[b] = block.groups[thread * kOwn + b];
+      sum += size[b];
+      largest = larger(largest, size[b]);
+    }
+    u32 through = sum;
 #pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) {
-    const u32 up = shuffle_up(through, d);
-    if (lane >= d) through += up;
-  }
-  largest = warp_max(largest);
-  if (lane == kWarp - 1) block.reach[warp] = through, block.lows[warp] = largest;
-  block_barrier();
-  u32 before = through - sum + warp_sum(lane < warp ? block.reach[lane] : 0);
-  if (warp_max(lane < B::kWarps ? block.lows[lane] : 0) > kLargestBin) {
-    sort_words<kThreads>(block.candidates, n);
-    stamps.set(4);
-    for (u32 i = thread; i < k; i += kThreads) results.write(i, block.candidates[i]);
-    return;
-  }
+    for (u32 d = 1; d < kWarp; d *= 2) {
+      const u32 up = shuffle_up(through, d);
+      if (lane >= d) through += up;
+    }
+    largest = warp_max(largest);
+    if (lane == kWarp - 1) block.reach[warp] = through, block.lows[warp] = largest;
+    block_barrier();
+    u32 before = through - sum + warp_sum(lane < warp ? block.reach[lane] : 0);
+    largest = warp_max(lane < B::kWarps ? block.lows[lane] : 0);
 #pragma unroll
-  for (u32 b = 0; b < kOwn; b++) {
-    block.groups[thread * kOwn + b] = before | size[b] << 16;
-    before += size[b];
-  }
-  block_barrier();
+    for (u32 b = 0; b < kOwn; b++) {
+      block.groups[thread * kOwn + b] = before | size[b] << 16;
+      if (before < k && before + size[b] >= k) block.count = before + size[b];
+      before += size[b];
+    }
+    block_barrier();
 #pragma unroll
-  for (u32 j = 0; j < kItems; j++) {
-    if (j * kThreads + thread < n) block.candidates[(block.groups[bin_of(words[j])] & 0xffff) + place[j]] = words[j];
+    for (u32 j = 0; j < kItems; j++) {
+      if (j * kThreads + thread < n) block.candidates[(block.groups[bin_of(words[j])] & 0xffff) + place[j]] = words[j];
+    }
+    const u32 wanted = block.count;
+    block_barrier();
+    if (largest <= kLargestBin) break;
+    if (wanted == n || deal == kDeals) {
+      sort_words<kThreads>(block.candidates, n);
+      stamps.set(4);
+      for (u32 i = thread; i < k; i += kThreads) results.write(i, block.candidates[i]);
+      return;
+    }
+    n = wanted;
   }
-  block_barrier();
   stamps.set(4);
 #pragma unroll 1
   for (u32 i = thread; i < n; i += kThreads) {

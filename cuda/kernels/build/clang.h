@@ -16,7 +16,10 @@
 #define __reduce_max_sync(mask, v) __nvvm_redux_sync_umax(v, mask)
 #define __popc(v) __builtin_popcount(v)
 #define __ffs(v) __builtin_ffs(v)
-#define atomicAdd(at, v) __atomic_fetch_add(at, v, __ATOMIC_RELAXED)
+#define __clz(v) ((v) ? __builtin_clz(v) : 32)
+#define __uint_as_float(v) __builtin_bit_cast(float, v)
+#define __float_as_uint(v) __builtin_bit_cast(unsigned, v)
+#define __cvta_generic_to_shared(at) (unsigned long long)(__attribute__((address_space(3))) void*)(at)
 
 __device__ __forceinline__ unsigned __shfl_sync(unsigned mask, unsigned v, unsigned lane) { return __nvvm_shfl_sync_idx_i32(mask, v, lane, 31); }
 __device__ __forceinline__ unsigned __shfl_up_sync(unsigned mask, unsigned v, unsigned lanes) { return __nvvm_shfl_sync_up_i32(mask, v, lanes, 0); }

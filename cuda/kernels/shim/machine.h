@@ -56,6 +56,8 @@ DEVICE Vector load_vector(const void* from) {
   return v;
 }
 
+DEVICE const Vector* kept(const Vector* at) { return at; }
+
 // There is no cache to bring the vectors to, but they must be there.
 DEVICE void prefetch_vectors(const void* from, u32 vectors) {
   if (vectors == 0) return;
