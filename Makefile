@@ -177,7 +177,7 @@ gpu-binaries:
 # slow: each sees SANITIZEROWS rows.
 COMPUTE_SANITIZER ?= compute-sanitizer
 SANITIZERS ?= memcheck racecheck synccheck
-SANITIZEROWS ?= 3000
+SANITIZEROWS ?= 50000
 
 .PHONY: sanitize-gpu
 sanitize-gpu: gpu-binaries
