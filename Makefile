@@ -126,18 +126,19 @@ test-arm64:
 test-s390x:
 	AIKF_TEST_REQUIRE= GOARCH=s390x go test $(CROSS_FLAGS) -exec qemu-s390x $(CROSS_PACKAGES)
 
+# Some commands take a GPU where there is one; these lanes mean the CPU.
 .PHONY: bench-short
 bench-short:
-	go run ./cmd/aikf bench --iters 3
+	go run ./cmd/aikf bench --device cpu --iters 3
 
 .PHONY: verify-short
 verify-short:
-	go run ./cmd/aikf verify --duration $(VERIFYTIME)
+	go run ./cmd/aikf verify --device cpu --duration $(VERIFYTIME)
 
 # Every figure that has a bar; it wants a machine that is idle.
 .PHONY: acceptance
 acceptance:
-	go run ./cmd/aikf bench --acceptance
+	go run ./cmd/aikf bench --acceptance --device cpu
 
 # New records of this machine, in results/, and the Markdown that shows them.
 # The markers in README.md name the records.
@@ -147,8 +148,61 @@ RECORD ?= $(shell date +%F)-$(MACHINE)
 .PHONY: results
 results:
 	go build -buildvcs=false -o bin/aikf ./cmd/aikf
-	bin/aikf bench --format json > results/$(RECORD)-bench.json
-	bin/aikf bench --acceptance --against torch,numpy --format json > results/$(RECORD)-acceptance.json || [ $$? = 1 ] # a bar that is missed is a result
+	bin/aikf bench --device cpu --format json > results/$(RECORD)-bench.json
+	bin/aikf bench --acceptance --device cpu --against torch,numpy --format json > results/$(RECORD)-acceptance.json || [ $$? = 1 ] # a bar that is missed is a result
+	$(MAKE) docs
+
+# The lanes that need a GPU; .ci/run leaves them out. What they measure or compare
+# is DEVICE, cuda or cuda:N; the tests take the first device.
+DEVICE ?= cuda
+GPU_TEST_FLAGS ?= -timeout 60m
+VERIFYROWS ?= 100000000
+
+.PHONY: test-gpu
+test-gpu:
+	AIKF_TEST_REQUIRE=cuda go test -count=1 -run '^TestGPU' $(GPU_TEST_FLAGS) ./cuda
+
+# What test-gpu and the commands below are, for a machine without Go and without a
+# checkout: carry bin/ there. Built from a clone, aikf knows its commit.
+.PHONY: gpu-binaries
+gpu-binaries: export CGO_ENABLED = 0
+gpu-binaries:
+	go build -buildvcs=auto -o bin/aikf ./cmd/aikf
+	go test -c -o bin/cuda.test ./cuda
+	mkdir -p bin/testdata
+	cp cuda/testdata/launch_loop.c bin/testdata
+
+# Kernels under the tools of a CUDA toolkit: memory that is not theirs,
+# hazards in shared memory, barriers that not all threads reach. The tools are
+# slow: each sees SANITIZEROWS rows.
+COMPUTE_SANITIZER ?= compute-sanitizer
+SANITIZERS ?= memcheck racecheck synccheck
+SANITIZEROWS ?= 50000
+
+.PHONY: sanitize-gpu
+sanitize-gpu: gpu-binaries
+	@for tool in $(SANITIZERS); do
+		echo "$(COMPUTE_SANITIZER), $$tool"
+		$(COMPUTE_SANITIZER) --tool $$tool --error-exitcode 1 \
+			bin/aikf verify --device $(DEVICE) --seed 1 --rows $(SANITIZEROWS)
+	done
+
+.PHONY: acceptance-gpu
+acceptance-gpu:
+	go run ./cmd/aikf bench --acceptance --device $(DEVICE) --against torch
+
+# New records of this machine's GPU, named by the card.
+GPU_NAME ?= $(shell nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr -cs 'A-Za-z0-9\n' - | tr A-Z a-z)
+GPU_RECORD ?= $(shell date +%F)-$(GPU_NAME)
+
+.PHONY: results-gpu
+results-gpu:
+	go build -buildvcs=false -o bin/aikf ./cmd/aikf
+	bin/aikf info --device $(DEVICE)
+	bin/aikf bench --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-bench.json
+	bin/aikf bench --acceptance --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-acceptance.json || [ $$? = 1 ] # as above
+	bin/aikf profile --device $(DEVICE) --format json > results/$(GPU_RECORD)-cuda-profile.json
+	bin/aikf verify --device $(DEVICE) --rows $(VERIFYROWS) --format json > results/$(GPU_RECORD)-cuda-verify.json
 	$(MAKE) docs
 
 # What the Markdown shows of records and of programs, between its markers.

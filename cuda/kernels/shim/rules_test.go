@@ -259,7 +259,7 @@ func TestFaults(t *testing.T) {
 		{"no_such_block", 2, threads, 2, []string{"block 2 of a cluster of 2"}},
 		{"not_shared", 2, threads, 2, []string{"not in the shared memory"}},
 		{"writes_to_an_ended_block", 4, threads, 4, []string{"had ended", "block 0"}},
-		{"deep", 1, threads, 1, []string{"stack", "65536"}},
+		{"deep", 1, threads, 1, []string{"stack", "16384"}},
 		{"no_such_kernel", 1, threads, 1, []string{"no such kernel"}},
 		{"empty", 1, 33, 1, []string{"1 to 32 threads"}},
 		{"empty", 1, 0, 1, []string{"1 to 32 threads"}},

@@ -93,11 +93,18 @@ constexpr uint32_t kAll = 0xffffffffu;
 constexpr uint32_t kBlockThreads = 1024;
 constexpr uint32_t kClusterBlocks = 16;
 constexpr size_t kGuard = 64 << 10;  // below all stacks: a page, of any system
-// Room for tops at different lines of a page: equal depths of all stacks would
-// otherwise share one set of the cache.
+// A switch touches the top of another stack and little else, so the TLB decides
+// what it costs: stacks are small, and lie in huge pages where there are any.
+#ifdef SHIM_ASAN
 constexpr size_t kStackBytes = 64 << 10;
+#else
+constexpr size_t kStackBytes = 16 << 10;
+#endif
+// Room for stacks at different lines of a page: equal depths of all would
+// otherwise share one set of the cache.
 constexpr size_t kStackStride = kStackBytes + 4096;
 constexpr size_t kStackMargin = 8 << 10;  // what this file itself may need
+constexpr size_t kHugePage = 2 << 20;
 constexpr size_t kArenaBytes = 16 << 20;  // the variables of all kernels of a library
 constexpr size_t kRedzone = 64;           // between two shared variables
 constexpr size_t kSharedBytes = 48 << 10; // what a launch gets by default
@@ -171,12 +178,16 @@ struct Used {
 
 struct Block {
   Block() {
-    stacks = map(kGuard + kBlockThreads * kStackStride);
-    mprotect(stacks, kGuard, PROT_NONE);
+    char* stacks = map(2 * kHugePage + kBlockThreads * kStackStride);
+    stacks += 2 * kHugePage - reinterpret_cast<uintptr_t>(stacks) % kHugePage;
+    mprotect(stacks - kGuard, kGuard, PROT_NONE);
+#ifdef MADV_HUGEPAGE
+    madvise(stacks, kBlockThreads * kStackStride, MADV_HUGEPAGE);
+#endif
     arena = map(kArenaBytes);
     for (uint32_t i = 0; i < kBlockThreads; i++) {
       Warp& warp = warps[i / kWarpLanes];
-      warp.stack[i % kWarpLanes] = stacks + kGuard + i * kStackStride;
+      warp.stack[i % kWarpLanes] = stacks + i * kStackStride + i * 7 % 64 * 64;
     }
   }
 
@@ -190,7 +201,6 @@ struct Block {
   }
 
   Warp warps[kBlockThreads / kWarpLanes];
-  char* stacks;
   char* arena;
   std::vector<Used> used;
   size_t used_bytes;
@@ -274,7 +284,8 @@ class Machine {
     } else if (!same(warp.meeting, place)) {
       warp.diverged = true;
     }
-    check_stack(warp, lane);
+    check_depth(warp, lane);
+    if (place.operation >= Operation::block_barrier) check_canary(warp, lane);
     leave(warp, lane);
     return warp.result[lane];
   }
@@ -297,6 +308,7 @@ class Machine {
     const uint32_t lane = lane_;
     warp.context[lane].arrived();
     kernel_.body(arguments_);
+    check_canary(warp, lane);
     warp.live &= ~(1u << lane);
     leave(warp, lane);
   }
@@ -379,14 +391,17 @@ class Machine {
     return true;
   }
 
-  void check_stack(Warp& warp, uint32_t lane) {
-    char* low = static_cast<char*>(warp.stack[lane]);
-    char* frame = static_cast<char*>(__builtin_frame_address(0));
-    uint64_t canary;
-    memcpy(&canary, low, sizeof canary);
-    if (canary != kCanary || frame < low + kStackMargin) {
-      fail("thread " + std::to_string(warp.first_thread + lane) + " needs more stack than " + std::to_string(kStackBytes) + " bytes");
-    }
+  void check_depth(const Warp& warp, uint32_t lane) {
+    if (static_cast<char*>(__builtin_frame_address(0)) < static_cast<char*>(warp.stack[lane]) + kStackMargin) fail_stack(warp, lane);
+  }
+
+  // The end of a stack is seldom in the cache: barriers look at it, and the end.
+  void check_canary(const Warp& warp, uint32_t lane) {
+    if (memcmp(warp.stack[lane], &kCanary, sizeof kCanary) != 0) fail_stack(warp, lane);
+  }
+
+  [[noreturn]] void fail_stack(const Warp& warp, uint32_t lane) {
+    fail("thread " + std::to_string(warp.first_thread + lane) + " needs more stack than " + std::to_string(kStackBytes) + " bytes");
   }
 
   static constexpr uint32_t kPermutations = 64;
@@ -438,8 +453,7 @@ void Machine::prepare(Block& block, uint32_t index, uint32_t rank) {
     warp.arrived = false;
     for (uint32_t lane = 0; lane < lanes; lane++) {
       warp.place[lane] = Place{};
-      const size_t colour = (warp.first_thread + lane) * 7 % 64 * 64;
-      warp.context[lane].prepare(warp.stack[lane], kStackBytes + colour, start_fiber);
+      warp.context[lane].prepare(warp.stack[lane], kStackBytes, start_fiber);
       memcpy(warp.stack[lane], &kCanary, sizeof kCanary);
     }
     ready_.push_back(&warp);
