@@ -116,10 +116,13 @@ fuzz:
 		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$package"
 	done <<< "$$targets"
 
-# The suite on arm64, with the NEON tier and the pure one.
+# The suite on arm64, with the NEON tier and the pure one. What imports package
+# cuda is linked with the C library there, to load a driver.
+ARM64_ROOT ?= /usr/aarch64-linux-gnu
+
 .PHONY: test-arm64
 test-arm64:
-	AIKF_TEST_REQUIRE=neon GOARCH=arm64 go test $(CROSS_FLAGS) -exec qemu-aarch64 $(CROSS_PACKAGES)
+	AIKF_TEST_REQUIRE=neon GOARCH=arm64 go test $(CROSS_FLAGS) -exec 'qemu-aarch64 -L $(ARM64_ROOT)' $(CROSS_PACKAGES)
 
 # The suite on s390x, which is big-endian.
 .PHONY: test-s390x
@@ -222,6 +225,7 @@ install-ci-deps:
 	command -v c++ > /dev/null || missing+=(g++)
 	command -v qemu-aarch64 qemu-s390x > /dev/null || missing+=(qemu-user)
 	command -v aarch64-linux-gnu-as > /dev/null || missing+=(binutils-aarch64-linux-gnu)
+	[ -e $(ARM64_ROOT)/lib/ld-linux-aarch64.so.1 ] || missing+=(libc6-arm64-cross)
 	command -v $(CLANG) > /dev/null || missing+=($(CLANG))
 	python3 -m pip --version > /dev/null 2>&1 || missing+=(python3-pip)
 	if (($${#missing[@]})); then
