@@ -32,8 +32,11 @@ func onTestDriver(t *testing.T, args ...string) (out, errs string, code int) {
 	if testing.Short() {
 		t.Skip("the test driver takes long to compile")
 	}
-	library := shim.Build(t, filepath.Join("cuda", "internal", "fakedriver", "library", "driver.cc"),
-		filepath.Join("cuda", "internal", "fakedriver", "library", "standin.cc"), filepath.Join("cmd", "aikf", "testdata", "standin.cc"))
+	sources := []string{filepath.Join("cmd", "aikf", "testdata", "standin.cc")}
+	for _, name := range []string{"driver.cc", "standin.cc", "busy.cc"} {
+		sources = append(sources, filepath.Join("cuda", "internal", "fakedriver", "library", name))
+	}
+	library := shim.Build(t, sources...)
 	folder := t.TempDir()
 	if err := os.Symlink(library, filepath.Join(folder, "libcuda.so.1")); err != nil {
 		t.Fatal(err)
