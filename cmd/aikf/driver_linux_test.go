@@ -32,10 +32,11 @@ func onTestDriver(t *testing.T, args ...string) (out, errs string, code int) {
 	if testing.Short() {
 		t.Skip("the test driver takes long to compile")
 	}
-	sources := []string{filepath.Join("cmd", "aikf", "testdata", "standin.cc")}
+	var sources []string
 	for _, name := range []string{"driver.cc", "standin.cc", "busy.cc"} {
 		sources = append(sources, filepath.Join("cuda", "internal", "fakedriver", "library", name))
 	}
+	sources = append(sources, filepath.Join("cmd", "aikf", "testdata", "standin.cc")) // registers with the one before
 	library := shim.Build(t, sources...)
 	folder := t.TempDir()
 	if err := os.Symlink(library, filepath.Join(folder, "libcuda.so.1")); err != nil {
