@@ -54,12 +54,8 @@ DEVICE const Vector* kept(const Vector* at) {
   return at;
 }
 
-// Asks for whole vectors to be brought to L2, any number of them, by one thread.
-DEVICE void prefetch_vectors(const void* from, u32 vectors) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(vectors * 16) : "memory");
-#endif
-}
+// Asks for a line of 128 bytes to be brought to L2.
+DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }

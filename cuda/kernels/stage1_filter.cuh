@@ -14,6 +14,8 @@
 
 constexpr u32 kSlots = 8;
 constexpr u32 kBins = 1024;  // of stage 2
+constexpr u32 kLine = 8;     // vectors
+static_assert(kLine == kSlots, "one line of each thread is a batch");
 
 // Block is what the threads of a block share.
 template <class W, u32 kBlockThreads, u32 kBlockRoom>
@@ -62,8 +64,9 @@ DEVICE void read_vectors(const Row<T>& row, See see) {
   for (u32 s = 0; s < kSlots; s++) {
     if (left > int(s * kThreads)) v[s] = load_vector(at + s * kThreads);
   }
-  // The rest of a row that is not in L2 would be waited for twice.
-  if (thread_index() == 0 && row.vectors > kBatch) prefetch_vectors(at + kBatch, smaller(row.vectors - kBatch, kBatch));
+  // The next batch of a row that is not in L2 would be waited for twice.
+  const u32 line = kBatch + thread_index() * kLine;
+  if (line < row.vectors) prefetch_line(row.vector_at(line));
 #pragma unroll 1
   for (u32 seen = 0; seen < row.vectors; seen += kBatch, left -= kBatch) {
     at += kBatch;

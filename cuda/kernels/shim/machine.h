@@ -58,12 +58,8 @@ DEVICE Vector load_vector(const void* from) {
 
 DEVICE const Vector* kept(const Vector* at) { return at; }
 
-// There is no cache to bring the vectors to, but they must be there.
-DEVICE void prefetch_vectors(const void* from, u32 vectors) {
-  if (vectors == 0) return;
-  load_vector(from);
-  load_vector(static_cast<const Vector*>(from) + vectors - 1);
-}
+// There is no cache to bring a line to, but its first vector must be there.
+DEVICE void prefetch_line(const void* from) { load_vector(from); }
 
 // A meeting tells where in the kernel it stands.
 #define SHIM_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
