@@ -138,3 +138,5 @@ const char* plan_symbol_of(int dtype, int kernel) {
   if (dtype < 0 || dtype >= PLAN_DTYPES || kernel < 0 || kernel >= PLAN_KERNELS) return NULL;
   return kSymbols[dtype][kernel];
 }
+
+int plan_block_threads(void) { return kBlockThreads; }

@@ -57,3 +57,6 @@ int plan_choose(const struct plan_shape* shape, const struct plan_architecture* 
 // The name of a plan, and of a kernel in an image.
 const char* plan_name_of(int name);
 const char* plan_symbol_of(int dtype, int kernel);
+
+// The threads of a block, of every kernel.
+int plan_block_threads(void);
