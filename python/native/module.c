@@ -154,6 +154,8 @@ typedef struct {
   PyObject* int64;
   PyObject* result;        // the structure sequence (values, indices)
   PyObject* empty;         // torch.empty_strided
+  PyObject* short_empty[2];  // of sizes, strides and dtype: the same on the current GPU, and on the CPU; None: there is none
+  PyObject* current_device;  // the ordinal of the current GPU
   PyObject* grad_enabled;  // torch.is_grad_enabled
   PyObject* stream;        // of a device's ordinal: the address of its current stream
   PyObject* open;          // of a device's ordinal: its Device
@@ -341,10 +343,29 @@ static PyObject* keywords_for(Selector* s, const Batch* b, int dtype) {
   return *kept;
 }
 
+// Whether the device of the batch is where short_empty allocates: 1 or 0, or -1
+// with an error.
+static int is_current(const Selector* s, const Batch* b) {
+  if (s->short_empty[b->device == kDevices] == Py_None) return 0;
+  if (b->device == kDevices) return 1;
+  PyObject* ordinal = PyObject_CallFunctionObjArgs(s->current_device, NULL);
+  if (!ordinal) return -1;
+  const long current = PyLong_AsLong(ordinal);
+  Py_DECREF(ordinal);
+  return current == -1 && PyErr_Occurred() ? -1 : current == b->device;
+}
+
 // Makes a tensor on the device of the batch, and tells its address.
 static PyObject* allocate(Selector* s, const Batch* b, PyObject* sizes_and_strides, int dtype, uintptr_t* address) {
-  PyObject* keywords = keywords_for(s, b, dtype);
-  PyObject* made = keywords ? PyObject_Call(s->empty, sizes_and_strides, keywords) : NULL;
+  const int current = is_current(s, b);
+  PyObject* made = NULL;
+  if (current > 0) {
+    made = PyObject_CallFunctionObjArgs(s->short_empty[b->device == kDevices], PyTuple_GetItem(sizes_and_strides, 0),
+                                        PyTuple_GetItem(sizes_and_strides, 1), dtype < PLAN_DTYPES ? s->dtypes[dtype] : s->int64, NULL);
+  } else if (current == 0) {
+    PyObject* keywords = keywords_for(s, b, dtype);
+    made = keywords ? PyObject_Call(s->empty, sizes_and_strides, keywords) : NULL;
+  }
   if (!made) return NULL;
   PyObject* pointer = call0(made, names.data_ptr);
   *address = pointer ? (uintptr_t)PyLong_AsUnsignedLongLong(pointer) : 0;
@@ -636,19 +657,21 @@ static const struct {
 } plan_choices[] = {{"", PLAN_CHOSEN}, {"block", PLAN_BLOCK}, {"cluster", PLAN_CLUSTER}, {"two-stage", PLAN_TWO_STAGE}, {"any", PLAN_ANY}};
 
 static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
-  static char* list[] = {"types",  "dtypes", "int64",  "result",  "empty",    "grad_enabled",      "stream",
-                         "open",   "arrange", "dispatch", "probes", "plan", "target_candidates", NULL};
+  static char* list[] = {"types",  "dtypes", "int64",  "result", "empty", "short_empty", "short_empty_cpu", "current_device", "grad_enabled",
+                         "stream", "open",   "arrange", "dispatch", "probes", "plan",  "target_candidates", NULL};
   PyObject *probes, *dtypes;
   const char* plan = "";
-  PyObject** const kept[] = {&s->types, &s->int64, &s->result, &s->empty, &s->grad_enabled, &s->stream, &s->open, &s->arrange, &s->dispatch};
+  PyObject** const kept[] = {&s->types,          &s->int64,        &s->result, &s->empty, &s->short_empty[0], &s->short_empty[1],
+                            &s->current_device, &s->grad_enabled, &s->stream, &s->open,  &s->arrange,        &s->dispatch};
+  enum { kKept = sizeof kept / sizeof *kept };
   if (s->types) {
     PyErr_SetString(PyExc_TypeError, "a Selector is made once");
     return -1;
   }
-  PyObject* given[9];
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!OO!OOOOOOO!|si:Selector", list, &PyTuple_Type, &given[0], &PyTuple_Type, &dtypes, &given[1],
-                                   &PyType_Type, &given[2], &given[3], &given[4], &given[5], &given[6], &given[7], &given[8], &PyTuple_Type,
-                                   &probes, &plan, &s->options.target_candidates)) {
+  PyObject* given[kKept];
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!OO!OOOOOOOOOO!|si:Selector", list, &PyTuple_Type, &given[0], &PyTuple_Type, &dtypes, &given[1],
+                                   &PyType_Type, &given[2], &given[3], &given[4], &given[5], &given[6], &given[7], &given[8], &given[9],
+                                   &given[10], &given[11], &PyTuple_Type, &probes, &plan, &s->options.target_candidates)) {
     return -1;
   }
   if (PyTuple_Size(dtypes) != PLAN_DTYPES || PyTuple_Size(probes) > kProbes) {
@@ -663,7 +686,7 @@ static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
     PyErr_Format(PyExc_ValueError, "plan \"%s\", want block, cluster, two-stage or any", plan);
     return -1;
   }
-  for (int i = 0; i < 9; i++) {
+  for (int i = 0; i < kKept; i++) {
     Py_INCREF(given[i]);
     *kept[i] = given[i];
   }
@@ -684,7 +707,8 @@ static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
 
 static void selector_dealloc(Selector* s) {
   PyTypeObject* type = Py_TYPE(s);
-  PyObject* rest[] = {s->types, s->int64, s->result, s->empty, s->grad_enabled, s->stream, s->open, s->arrange, s->dispatch};
+  PyObject* rest[] = {s->types,          s->int64,        s->result, s->empty, s->short_empty[0], s->short_empty[1],
+                      s->current_device, s->grad_enabled, s->stream, s->open,  s->arrange,        s->dispatch};
   for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) Py_XDECREF(rest[i]);
   for (int i = 0; i < PLAN_DTYPES; i++) Py_XDECREF(s->dtypes[i]);
   for (int i = 0; i < s->probe_count; i++) {
