@@ -50,25 +50,38 @@ def _remember(ctx, inputs, output):
     x, _, ctx.dim, _ = inputs
     ctx.shape = x.shape
     ctx.save_for_backward(output[1])
+    ctx.save_for_forward(output[1])
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx, grad_values, grad_indices):
     (indices,) = ctx.saved_tensors
-    # Each index is there once: the order of additions, which scatter_add leaves open, cannot matter.
+    # Each index is there once: nothing is added, in whatever order.
     return grad_values.new_zeros(ctx.shape).scatter(ctx.dim, indices, grad_values), None, None, None
 
 
 torch.library.register_autograd("aikf::topk", _backward, setup_context=_remember, lib=_library)
 
 
-def _vmap(info, in_dims, x, k, dim=-1, largest=True):
-    x = x.movedim(in_dims[0], 0)
-    if x.dim() == 1:  # of single elements
-        values, indices = torch.ops.aikf.topk(x.unsqueeze(1), 1, 1, largest)
+class Transformed(torch.autograd.Function):
+    """The operator for what its registration has no rules for: torch.func's transforms, and forward mode."""
+
+    backward = staticmethod(_backward)
+    setup_context = staticmethod(_remember)
+
+    @staticmethod
+    def forward(x, k, dim, largest):
+        return torch.ops.aikf.topk(x, k, dim, largest)
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        (indices,) = ctx.saved_tensors
+        return tangent.gather(ctx.dim, indices), None
+
+    @staticmethod
+    def vmap(info, in_dims, x, k, dim, largest):
+        x = x.movedim(in_dims[0], 0)
+        if x.dim() > 1:
+            return tuple(_torch.dispatch(x, k, dim if dim < 0 else dim + 1, largest)), (0, 0)
+        values, indices = _torch.dispatch(x.unsqueeze(1), 1, 1, largest)  # of single elements
         return (values.squeeze(1), indices.squeeze(1)), (0, 0)
-    return torch.ops.aikf.topk(x, k, dim if dim < 0 else dim + 1, largest), (0, 0)
-
-
-if hasattr(torch.library, "register_vmap"):  # torch 2.5 and later
-    torch.library.register_vmap("aikf::topk", _vmap, lib=_library)

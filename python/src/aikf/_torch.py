@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import warnings
 from typing import Optional, Tuple
 
 OLDEST_TORCH = (2, 4)
@@ -74,7 +75,7 @@ def topk(
         out: two tensors to write to, values and indices. They are resized, with torch's warning, if they are not empty
             and have another shape.
 
-    ``values`` can be differentiated, twice too. The call works on the current stream of the device of x, can be
+    ``values`` can be differentiated, in both modes and twice too. The call works on the current stream of the device of x, can be
     captured in a CUDA graph, does not wait for the device, and allocates nothing but its results, and a workspace if k
     is above 2048. Under :func:`torch.compile`, ``torch.func`` transforms, tensor subclasses and the modes of torch it
     is the operator ``torch.ops.aikf.topk``.
@@ -96,11 +97,15 @@ def dispatch(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.return_t
     """Select by way of torch's dispatcher, which sees to gradients, transforms, modes and subclasses."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"topk(): argument 'x' (position 1) must be Tensor, not {type(x).__name__}")
+    if not _is_compiling() and (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0):
+        return torch.return_types.topk(_operator.Transformed.apply(x, k, dim, largest))
     return torch.return_types.topk(torch.ops.aikf.topk(x, k, dim, largest))
 
 
 def arrange(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.return_types.topk:
     """Select from rows that do not lie one stride apart: those of a contiguous copy."""
+    if x.layout != torch.strided:
+        return dispatch(x, k, dim, largest)  # which says that there is no kernel
     if x.dim() == 0:  # one element, of which torch.topk returns one also for k = 0
         values, indices = select(x.resolve_neg().reshape(1), 1, 0, largest)
         return torch.return_types.topk((values.reshape(()), indices.reshape(())))
@@ -108,6 +113,14 @@ def arrange(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.return_ty
     if dim in (-1, x.dim() - 1):
         return result
     return torch.return_types.topk((result[0].movedim(-1, dim), result[1].movedim(-1, dim)))
+
+
+# As torch warns.
+RESIZED = (
+    "An output with one or more elements was resized since it had shape {}, which does not match the required output "
+    "shape {}. This behavior is deprecated, and in a future PyTorch release outputs will not be resized unless they have "
+    "zero elements. You can explicitly reuse an out tensor t by resizing it, inplace, to zero elements with t.resize_(0)."
+)
 
 
 def _topk_out(
@@ -134,7 +147,10 @@ def _topk_out(
             raise RuntimeError(f"Expected out tensor to have device {x.device}, but got {to.device} instead")
     result = topk(x, k, dim, largest)
     for to, made in zip(out, result):
-        torch.ops.aten._resize_output_(to, made.shape, x.device)  # with torch's warning
+        if to.shape != made.shape:
+            if to.numel():
+                warnings.warn(RESIZED.format(list(to.shape), list(made.shape)), UserWarning, stacklevel=3)
+            to.resize_(made.shape)
         to.copy_(made)
     return torch.return_types.topk(tuple(out))
 
@@ -177,4 +193,4 @@ _short = _selector.topk
 _short_into = _selector.into
 select = _selector.select
 
-from . import _operator  # noqa: E402,F401  registers torch.ops.aikf.topk
+from . import _operator  # noqa: E402  registers torch.ops.aikf.topk
