@@ -154,7 +154,7 @@ PYTEST_FLAGS ?=
 test-python: wheel $(FAKE_DRIVER)
 	$(PYTHON_ENV)/bin/pip install --quiet --force-reinstall --no-deps dist/*.whl
 	cd python
-	AIKF_TEST_REQUIRE=fakecuda,wheel ../$(PYTHON_ENV)/bin/python -m pytest -q $(PYTEST_FLAGS)
+	AIKF_TEST_REQUIRE=fakecuda,wheel,golden,readelf ../$(PYTHON_ENV)/bin/python -m pytest -q $(PYTEST_FLAGS)
 
 # Every native fuzz target, one after the other.
 .PHONY: fuzz

@@ -38,8 +38,9 @@ class BuildPy(build_py):
         (package / "_version.py").write_text(f'__version__ = "{self.distribution.get_version()}"\n')
         kernels = package / "kernels"
         kernels.mkdir(parents=True, exist_ok=True)
-        for path in [*KERNELS.glob("*.gz"), KERNELS / "manifest.json", KERNELS.parent.parent / "LICENSE"]:
+        for path in [*KERNELS.glob("*.gz"), KERNELS / "manifest.json"]:
             shutil.copyfile(path, kernels / path.name)
+        shutil.copyfile(HERE.parent / "LICENSE", package / "LICENSE")
 
 
 class BDistWheel(bdist_wheel):
