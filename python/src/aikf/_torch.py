@@ -172,23 +172,29 @@ def no_stream(ordinal: int) -> int:
     raise RuntimeError(f"aikf.topk: a tensor on device {ordinal}, but this torch was built without CUDA")
 
 
-_selector = _native.Selector(
-    types=(torch.Tensor, torch.nn.Parameter),
-    dtypes=(torch.float32, torch.float16, torch.bfloat16),
-    int64=torch.int64,
-    result=torch.return_types.topk,
-    empty=torch.empty_strided,
-    short_empty=getattr(torch._C._dynamo.guards, "_empty_strided_cuda", None),
-    short_empty_cpu=getattr(torch._C._dynamo.guards, "_empty_strided_cpu", None),
-    current_device=getattr(torch._C, "_cuda_getDevice", int),
-    grad_enabled=torch.is_grad_enabled,
-    stream=getattr(torch._C, "_cuda_getCurrentRawStream", no_stream),
-    open=_driver.open_device,
-    arrange=arrange,
-    dispatch=dispatch,
-    probes=probes(),
-    target_candidates=target_candidates(os.environ.get(TARGET_CANDIDATES_VARIABLE)),
-)
+def new_selector(**options: object) -> _native.Selector:
+    """Return what topk is made of. The options plan and target_candidates steer its launch plans."""
+    guards = torch._C._dynamo.guards  # has what compiled code allocates with, at half the cost
+    return _native.Selector(
+        types=(torch.Tensor, torch.nn.Parameter),
+        dtypes=(torch.float32, torch.float16, torch.bfloat16),
+        int64=torch.int64,
+        result=torch.return_types.topk,
+        empty=torch.empty_strided,
+        short_empty=getattr(guards, "_empty_strided_cuda", None),
+        short_empty_cpu=getattr(guards, "_empty_strided_cpu", None),
+        current_device=getattr(torch._C, "_cuda_getDevice", int),
+        grad_enabled=torch.is_grad_enabled,
+        stream=getattr(torch._C, "_cuda_getCurrentRawStream", no_stream),
+        open=_driver.open_device,
+        arrange=arrange,
+        dispatch=dispatch,
+        probes=probes(),
+        **options,
+    )
+
+
+_selector = new_selector(target_candidates=target_candidates(os.environ.get(TARGET_CANDIDATES_VARIABLE)))
 _short = _selector.topk
 _short_into = _selector.into
 select = _selector.select
