@@ -263,6 +263,10 @@ static enum way find_rows(Batch* b, PyObject* k, PyObject* dim) {
   b->k = PyLong_AsLongLong(index);
   Py_DECREF(index);
   if (b->k == -1 && PyErr_Occurred()) return FAILED;
+  if (PyBool_Check(dim)) {
+    PyErr_SetString(PyExc_TypeError, "topk(): argument 'dim' (position 3) must be int, not bool");
+    return FAILED;
+  }
   const long long wanted = PyLong_AsLongLong(dim);
   if (wanted == -1 && PyErr_Occurred()) return FAILED;
   const int dims = b->rank ? b->rank : 1;

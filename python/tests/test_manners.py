@@ -30,6 +30,7 @@ def test_errors(device):
     both_raise(RuntimeError, r"selected index k out of range", x[0, 0], 2)
     both_raise(TypeError, r"'k' \(position 2\) must be int, not <class 'float'>", x, 2.0)
     both_raise(TypeError, r"'k' \(position 2\) must be int, not <class 'bool'>", x, True)
+    both_raise(TypeError, r"'dim' \(position 3\) must be int, not bool", x, 2, True)
     both_raise(TypeError, r"must be Tensor, not list", [1.0, 2.0], 1)
 
 

@@ -151,3 +151,13 @@ def test_no_references_are_lost():
             call()
         after = [sys.getrefcount(thing) for thing in watched]
         assert all(b - 20 < a < b + 20 for a, b in zip(after, before)), (before, after)
+
+
+def test_example():
+    """The program of the README's PyTorch section."""
+    program = ROOT / "examples" / "pytorch" / "decode.py"
+    done = subprocess.run([sys.executable, "-W", "ignore", program, "cpu"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "rows with a tie across the 50th place: 4\nas a stable sort has it: True\ntokens are among the largest: True\n"
+    )
