@@ -156,6 +156,32 @@ test-python: wheel $(FAKE_DRIVER)
 	cd python
 	AIKF_TEST_REQUIRE=fakecuda,wheel,golden,readelf ../$(PYTHON_ENV)/bin/python -m pytest -q $(PYTEST_FLAGS)
 
+# On a machine with a GPU, where PYTHON has torch: bin/python holds the package and
+# pytest, for any Python from 3.11 on, so that nothing is installed there.
+PYTHON ?= python3
+PYTHON_RECORD ?= bin/python-bench.json
+GO_RECORD ?= bin/cuda-bench.json
+
+.PHONY: gpu-python
+gpu-python: wheel
+	rm -rf bin/python
+	$(PYTHON_ENV)/bin/pip install --quiet --target bin/python $$(sed -n '/^pytest==/p' python/requirements.txt) dist/*.whl
+
+.PHONY: test-python-gpu
+test-python-gpu:
+	cd python
+	AIKF_TEST_REQUIRE=cuda PYTHONPATH=../bin/python $(PYTHON) -m pytest -q $(PYTEST_FLAGS)
+
+.PHONY: bench-python-gpu
+bench-python-gpu:
+	[ ! -e $(GO_RECORD) ] || compare="--go $(GO_RECORD)"
+	PYTHONPATH=bin/python $(PYTHON) python/bench/bars.py $${compare-} --out $(PYTHON_RECORD)
+
+.PHONY: sanitize-python-gpu
+sanitize-python-gpu:
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=bin/python $(COMPUTE_SANITIZER) --tool memcheck --error-exitcode 1 \
+		$(PYTHON) -m pytest -q python/tests/test_cuda.py -k 'plan or strides'
+
 # Every native fuzz target, one after the other.
 .PHONY: fuzz
 fuzz:

@@ -35,8 +35,10 @@ def main() -> None:
         for line in output("nm", "-D", "--undefined-only", library).splitlines():
             symbol, _, version = line.split()[-1].partition("@")
             symbols[version].add(symbol)
-    folder = torch.parent.parent / "nvidia" / "cu13" / "lib"  # where torch looks
-    folder.mkdir(parents=True, exist_ok=True)
+    runtimes = sorted(torch.parent.parent.glob("nvidia/*/lib/libcudart.so.*"))
+    if not runtimes:
+        sys.exit("standins: no CUDA runtime beside torch: this torch needs none, or it is not that of requirements-torch.txt")
+    folder = runtimes[0].parent  # where torch looks
     for name in sorted(needed):
         if not re.match(r"lib(cu|nccl|nv)", name) or name == "libcuda.so.1":
             continue
@@ -60,4 +62,4 @@ def write(library: Path, versions: dict, unversioned: set) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

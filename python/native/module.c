@@ -165,6 +165,10 @@ typedef struct {
   PyObject* quiet[kProbes];  // what each probe returns when no mode or transform of torch is on
   int probe_count;
   struct plan_options options;
+  // The layout of the last results: most calls are like the one before.
+  PyObject* layout;
+  int layout_rank;
+  int64_t layout_shape[kRanks];
   Device* devices[kDevices];
   PyObject* keywords[kDevices + 1][PLAN_DTYPES + 1];  // of empty, for each device, the CPU last, and dtype, int64 last
 } Selector;
@@ -352,7 +356,7 @@ static PyObject* keywords_for(Selector* s, const Batch* b, int dtype) {
 static int is_current(const Selector* s, const Batch* b) {
   if (s->short_empty[b->device == kDevices] == Py_None) return 0;
   if (b->device == kDevices) return 1;
-  PyObject* ordinal = PyObject_CallFunctionObjArgs(s->current_device, NULL);
+  PyObject* ordinal = PyObject_CallNoArgs(s->current_device);
   if (!ordinal) return -1;
   const long current = PyLong_AsLong(ordinal);
   Py_DECREF(ordinal);
@@ -379,7 +383,12 @@ static PyObject* allocate(Selector* s, const Batch* b, PyObject* sizes_and_strid
 }
 
 // Returns the sizes and the strides of the results, which have no gaps.
-static PyObject* result_layout(const Batch* b) {
+static PyObject* result_layout(Selector* s, const Batch* b) {
+  const size_t bytes = (size_t)b->rank * sizeof *b->shape;
+  if (s->layout && s->layout_rank == b->rank && !memcmp(s->layout_shape, b->shape, bytes)) {
+    Py_INCREF(s->layout);
+    return s->layout;
+  }
   PyObject* sizes = PyTuple_New(b->rank);
   PyObject* strides = PyTuple_New(b->rank);
   int64_t stride = 1;
@@ -399,6 +408,13 @@ static PyObject* result_layout(const Batch* b) {
   PyObject* both = sizes && strides ? PyTuple_Pack(2, sizes, strides) : NULL;
   Py_XDECREF(sizes);
   Py_XDECREF(strides);
+  if (!both) return NULL;
+  Py_INCREF(both);
+  PyObject* const last = s->layout;
+  s->layout = both;
+  s->layout_rank = b->rank;
+  memcpy(s->layout_shape, b->shape, bytes);
+  Py_XDECREF(last);
   return both;
 }
 
@@ -511,7 +527,7 @@ static PyObject* result_of(const Selector* s, PyObject* values, PyObject* indice
 
 static PyObject* select_anew(Selector* s, const Batch* b) {
   uintptr_t values_address, indices_address;
-  PyObject* layout = result_layout(b);
+  PyObject* layout = result_layout(s, b);
   if (!layout) return NULL;
   PyObject* values = allocate(s, b, layout, b->dtype, &values_address);
   PyObject* indices = values ? allocate(s, b, layout, PLAN_DTYPES, &indices_address) : NULL;
@@ -526,10 +542,11 @@ static PyObject* select_anew(Selector* s, const Batch* b) {
 // error. It has their shape, no gaps, the dtype, the device, and no memory of the
 // logits.
 static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uintptr_t* address) {
-  int64_t shape[kRanks], ordinal;
-  bool cuda, cpu, contiguous, negative;
-  if (!get_bool(to, names.is_cuda, &cuda) || !get_bool(to, names.is_cpu, &cpu) || !call_int(to, names.get_device, &ordinal)) return -1;
-  if (b->device == kDevices ? !cpu : !cuda || ordinal != b->device) return 0;
+  int64_t shape[kRanks], ordinal = kDevices;
+  bool there, contiguous, negative = false;
+  if (!get_bool(to, b->device == kDevices ? names.is_cpu : names.is_cuda, &there)) return -1;
+  if (there && b->device != kDevices && !call_int(to, names.get_device, &ordinal)) return -1;
+  if (!there || ordinal != b->device) return 0;
   PyObject* its = PyObject_GetAttr(to, names.dtype);
   if (!its) return -1;
   Py_DECREF(its);
@@ -537,7 +554,8 @@ static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uint
   const int rank = get_sizes(PyObject_GetAttr(to, names.shape), shape);
   if (rank < 0) return -1;
   if (rank != b->rank || memcmp(shape, b->shape, (size_t)rank * sizeof *shape)) return 0;
-  if (!call_bool(to, names.is_contiguous, &contiguous) || !call_bool(to, names.is_neg, &negative)) return -1;
+  if (!call_bool(to, names.is_contiguous, &contiguous)) return -1;
+  if (dtype < PLAN_BFLOAT16 && !call_bool(to, names.is_neg, &negative)) return -1;
   if (!contiguous || negative) return 0;
   PyObject* pointer = call0(to, names.data_ptr);
   if (!pointer) return -1;
@@ -553,7 +571,7 @@ static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uint
 // 1 or 0, or -1 with an error.
 static int undisturbed(const Selector* s) {
   for (int i = 0; i < s->probe_count; i++) {
-    PyObject* got = PyObject_CallFunctionObjArgs(s->probes[i], NULL);
+    PyObject* got = PyObject_CallNoArgs(s->probes[i]);
     if (!got) return -1;
     const bool quiet = got == s->quiet[i];
     Py_DECREF(got);
@@ -567,7 +585,7 @@ static int differentiated(const Selector* s, PyObject* x) {
   bool required;
   if (!get_bool(x, names.requires_grad, &required)) return -1;
   if (!required) return 0;
-  PyObject* enabled = PyObject_CallFunctionObjArgs(s->grad_enabled, NULL);
+  PyObject* enabled = PyObject_CallNoArgs(s->grad_enabled);
   if (!enabled) return -1;
   required = enabled == Py_True;
   Py_DECREF(enabled);
@@ -719,6 +737,7 @@ static void selector_dealloc(Selector* s) {
     Py_DECREF(s->probes[i]);
     Py_DECREF(s->quiet[i]);
   }
+  Py_XDECREF(s->layout);
   for (int i = 0; i < kDevices; i++) Py_XDECREF(s->devices[i]);
   for (int i = 0; i <= kDevices; i++) {
     for (int t = 0; t <= PLAN_DTYPES; t++) Py_XDECREF(s->keywords[i][t]);

@@ -46,6 +46,14 @@ def test_every_plan_answers_the_same(plan, dtype, gpu):
                 holds(selector.topk(x, k, -1, largest), x, k, -1, largest)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_strides(dtype, gpu):
+    """Rows at the end of their memory, at every alignment: what is beside them is not read."""
+    for start in range(9):
+        memory = rows("normal", 1, start + 2 * 10007 + 3, dtype, seed=start).to(gpu).flatten()
+        check(memory.as_strided((2, 10007), (10010, 1), start), 50)
+
+
 def test_same_bits_as_the_cpu(gpu):
     for dtype in DTYPES:
         x = rows("special", 7, 30011, dtype)

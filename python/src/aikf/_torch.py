@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import warnings
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 OLDEST_TORCH = (2, 4)
 
@@ -18,14 +18,15 @@ except ImportError as error:
     ) from error
 
 
-def check_version(version: str) -> None:
-    """Raise RuntimeError, naming both versions, if that version of torch is too old."""
+def check_version(version: str) -> Tuple[int, int]:
+    """Return the version of torch, or raise RuntimeError, naming both versions, if it is too old."""
     found = re.match(r"(\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < OLDEST_TORCH:
         raise RuntimeError(f"aikf needs torch {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or later, and this is torch {version}")
+    return int(found[1]), int(found[2])
 
 
-check_version(torch.__version__)
+VERSION = check_version(torch.__version__)
 
 from torch.autograd import forward_ad  # noqa: E402
 from torch.compiler import is_dynamo_compiling as _is_compiling  # noqa: E402
@@ -93,10 +94,19 @@ def topk(
     return _short(x, k, dim, largest)
 
 
+class CompiledResult(NamedTuple):
+    """What topk returns in compiled code before torch 2.6, whose compiler cannot make the named tuple of torch.topk."""
+
+    values: torch.Tensor
+    indices: torch.Tensor
+
+
 def dispatch(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.return_types.topk:
     """Select by way of torch's dispatcher, which sees to gradients, transforms, modes and subclasses."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"topk(): argument 'x' (position 1) must be Tensor, not {type(x).__name__}")
+    if _is_compiling() and VERSION < (2, 6):
+        return CompiledResult(*torch.ops.aikf.topk(x, k, dim, largest))
     if not _is_compiling() and (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0):
         return torch.return_types.topk(_operator.Transformed.apply(x, k, dim, largest))
     return torch.return_types.topk(torch.ops.aikf.topk(x, k, dim, largest))
