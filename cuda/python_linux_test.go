@@ -31,7 +31,7 @@ func TestPythonPlanTable(t *testing.T) {
 		value int
 	}{
 		{"kFastK", fastK}, {"kMergeCandidates", mergeCandidates}, {"kNarrowVocab", narrowVocab},
-		{"kClusterK", clusterK}, {"kTargetStage2", targetStage2}, {"kClusterVocab", clusterVocab},
+		{"kClusterK", clusterK}, {"kTargetStage2", targetStage2}, {"kClusterBytes", clusterBytes},
 		{"kClusterRows", clusterRows}, {"kClusterBlocks", clusterBlocks}, {"kClusterChunk", clusterChunk},
 		{"kBlockThreads", blockThreads},
 	} {
@@ -168,7 +168,7 @@ func TestPythonPlans(t *testing.T) {
 		options = append(options, PlanOptions{Name: name}, PlanOptions{Name: name, Chunks: 4}, PlanOptions{Name: name, Chunks: 7}, PlanOptions{Name: name, TargetCandidates: 777})
 	}
 	edges := []int{0, 1, 2, 3, 8, 16, 17, clusterK, clusterK + 1, fastK, fastK + 1, mergeCandidates, clusterChunk * 2, 50257, 50304,
-		narrowVocab, narrowVocab + 1, 151936, clusterVocab - 1, clusterVocab, 262144, math.MaxInt32}
+		narrowVocab, narrowVocab + 1, clusterBytes/4 - 1, clusterBytes / 4, 151936, clusterBytes/2 - 1, clusterBytes / 2, math.MaxInt32}
 	counts := []int{-1, 0, 1, 2, 15, 16, 17, 18, 19, 21, 22, 132, 512, 100000, math.MaxInt32, math.MaxInt32 + 1, math.MaxInt}
 	shapes := slices.Concat(referenceMatrix, edgeShapes)
 	for _, vocab := range edges {

@@ -27,7 +27,7 @@ static int has_clusters(const struct plan_architecture* a) { return a->cluster_b
 
 static int fastest(const struct plan_shape* s, const struct plan_architecture* a) {
   if (s->k > kFastK) return PLAN_ANY;
-  if (has_clusters(a) && s->k <= kClusterK && s->vocab >= kClusterVocab && s->rows <= a->multiprocessors / kClusterRows) {
+  if (has_clusters(a) && s->k <= kClusterK && s->vocab * kDTypeBytes[s->dtype] >= kClusterBytes && s->rows <= a->multiprocessors / kClusterRows) {
     return PLAN_CLUSTER;
   }
   return PLAN_BLOCK;

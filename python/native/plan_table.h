@@ -8,7 +8,7 @@ enum {
   kNarrowVocab = 65536,
   kClusterK = 384,
   kTargetStage2 = 500,
-  kClusterVocab = 196608,
+  kClusterBytes = 524288,
   kClusterRows = 8,
   kClusterBlocks = 8,
   kClusterChunk = 4096,
