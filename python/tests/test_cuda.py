@@ -264,12 +264,3 @@ def test_many_rows(gpu):
     x = torch.randn(100_000, 64, device=gpu, dtype=torch.bfloat16)
     check(x, 8)
     check(torch.randn(3, 5, 7, 1000, device=gpu), 10)
-
-
-def test_the_dispatcher_is_not_asked(gpu):
-    """A plain call takes the short way."""
-    x = rows("normal", 4, 1000, torch.bfloat16).to(gpu)
-    with torch.autograd.profiler.profile() as profile:
-        aikf.topk(x, 5)
-        torch.ops.aikf.topk(x, 5)
-    assert sum("aikf" in event.name for event in profile.function_events) == 1

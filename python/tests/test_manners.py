@@ -285,3 +285,31 @@ def test_default_device_is_no_matter(device):
     with torch.device("meta"):
         result = aikf.topk(X.to(device), 2)
     holds(result, X.to(device), 2)
+
+
+def test_the_dispatcher_is_not_asked(device):
+    """A plain call takes the short way."""
+    x = X.to(device)
+    with torch.autograd.profiler.profile() as profile:
+        aikf.topk(x, 5)
+        torch.ops.aikf.topk(x, 5)
+    assert sum("aikf" in event.name for event in profile.function_events) == 1
+
+
+def test_export(device):
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return aikf.topk(x, 3).indices
+
+    x = X.to(device)
+    exported = torch.export.export(Model(), (x,))
+    assert "aikf.topk" in str(exported.graph)
+    assert torch.equal(exported.module()(x), aikf.topk(x, 3).indices)
+
+
+def test_compile_with_out(device):
+    torch._dynamo.reset()
+    x = X.to(device)
+    out = torch.empty(4, 3, device=device), torch.empty(4, 3, dtype=torch.int64, device=device)
+    torch.compile(lambda x: aikf.topk(x, 3, out=out), backend="aot_eager")(x)
+    holds(torch.return_types.topk(out), x, 3)
