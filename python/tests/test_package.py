@@ -1,5 +1,6 @@
 """The package: what the wheel holds, what it needs, and how it says what is missing."""
 
+import gc
 import gzip
 import hashlib
 import inspect
@@ -146,11 +147,13 @@ def test_no_references_are_lost():
     watched = [thing for thing in watched if sys.getrefcount(thing) < 1 << 29]  # some never end
     for call in calls:
         call()
+        gc.collect()
         before = [sys.getrefcount(thing) for thing in watched]
-        for _ in range(100):
+        for _ in range(1000):
             call()
-        after = [sys.getrefcount(thing) for thing in watched]
-        assert all(b - 20 < a < b + 20 for a, b in zip(after, before)), (before, after)
+        gc.collect()
+        lost = [sys.getrefcount(thing) - was for thing, was in zip(watched, before)]
+        assert all(abs(n) < 100 for n in lost), lost
 
 
 def test_example():
