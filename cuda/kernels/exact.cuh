@@ -4,10 +4,10 @@
 //
 // Elements better than the threshold are tried alone. If they are fewer than k, the
 // threshold is the k-th key, and of the elements equal to it the first in index
-// order are written behind them, as many as are missing. Otherwise other thresholds are
-// guessed. At last keys are tried, four at a time, each by a count of the elements that
-// reach it, until there is room for them or the k-th key is left. Bytes: the row once more,
-// in L1 or L2, and once for every four keys.
+// order are written behind them, as many as are missing. If they are too many still, keys
+// are tried, four at a time, each by a count of the elements that reach it, until there
+// is room for them or the k-th key is left. Bytes: the row once more, and at every look
+// its slots that reach what is looked for.
 #pragma once
 
 #include "stage1_filter.cuh"
@@ -22,6 +22,19 @@ DEVICE u32 sum_before(B& block, u32 of_warp, u32& all) {
   const u32 sum = lane < B::kWarps ? block.reach[lane] : 0;
   all = warp_sum(sum);
   return warp_sum(lane < warp ? sum : 0);
+}
+
+// The best key of the row.
+template <class T, class B>
+DEVICE u32 best_of_row(B& block, const Row<T>& row, const Share& share) {
+  const u32 thread = thread_index(), lane = thread % kWarp;
+  u32 key = best_key<T>(share);
+  if (thread < row.edges()) key = larger(key, T::key(row.bits(row.edge(thread))));
+  key = warp_max(key);
+  block_barrier();
+  if (lane == 0) block.reach[thread / kWarp] = key;
+  block_barrier();
+  return warp_max(lane < B::kWarps ? block.reach[lane] : 0);
 }
 
 // How many slots of the block's threads reach a beatable threshold.
@@ -39,47 +52,49 @@ struct Keys {
   u32 key[kTried];
 };
 
-// How many elements reach each of the keys.
+// How many elements reach each of the keys, in ascending order. Bytes: those of the slots
+// that reach the first.
 template <class T, class B>
-DEVICE_APART Keys count_reaching(B& block, const Row<T>& row, Keys keys) {
+DEVICE_APART Keys count_reaching(B& block, const Row<T>& row, const Share& share, Keys keys) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  Keys below, reach = {};
-  bool beatable = true;
+  Keys reach = {};
+  if (T::beatable(keys.key[0])) {
+    const u32 slots = list_slots<T>(block, share, keys.key[0]), spread = spread_of<T, B::kThreads>(row, slots);
+    look_again<T, B::kThreads>(row, block.slots_of(warp), warp, spread, 0, slots << spread,
+                               [&](const Vector& v, u32 i, const Vector& w, u32 next) {
 #pragma unroll
-  for (u32 i = 0; i < kTried; i++) {
-    below.key[i] = T::just_below(keys.key[i]);
-    beatable &= T::beatable(keys.key[i]);
-  }
-  if (beatable) {
-    read_vectors<T, B::kThreads>(row, [&](u32, const Vector& v) {
-#pragma unroll
-      for (u32 i = 0; i < kTried; i++) reach.key[i] += T::count(v, below.key[i]);
-    });
+                                 for (u32 k = 0; k < kTried; k++) {
+                                   const u32 below = T::just_below(keys.key[k]);
+                                   reach.key[k] += (i < row.vectors ? T::count(v, below) : 0) + (next < row.vectors ? T::count(w, below) : 0);
+                                 }
+                                 return true;
+                               });
   } else {
 #pragma unroll 1
     for (u32 number = thread; number < row.vectors; number += B::kThreads) {
       const Vector v = row.vector(number);
 #pragma unroll
-      for (u32 i = 0; i < kTried; i++) reach.key[i] += population(T::mark_by_key(v, keys.key[i]));
+      for (u32 k = 0; k < kTried; k++) reach.key[k] += population(T::mark_by_key(v, keys.key[k]));
     }
   }
   const u32 edge = thread < row.edges() ? T::key(row.bits(row.edge(thread))) : 0;
-  block_barrier();
+  block_barrier();  // the lists are read
 #pragma unroll
-  for (u32 i = 0; i < kTried; i++) {
-    const u32 sum = warp_sum(reach.key[i] + (thread < row.edges() && edge >= keys.key[i] ? 1 : 0));
-    if (lane == 0) block.groups[i * B::kWarps + warp] = sum;
+  for (u32 k = 0; k < kTried; k++) {
+    const u32 sum = warp_sum(reach.key[k] + (thread < row.edges() && edge >= keys.key[k] ? 1 : 0));
+    if (lane == 0) block.groups[k * B::kWarps + warp] = sum;
   }
   block_barrier();
 #pragma unroll
-  for (u32 i = 0; i < kTried; i++) reach.key[i] = warp_sum(lane < B::kWarps ? block.groups[i * B::kWarps + lane] : 0);
+  for (u32 k = 0; k < kTried; k++) reach.key[k] = warp_sum(lane < B::kWarps ? block.groups[k * B::kWarps + lane] : 0);
+  block_barrier();  // before the next list
   return reach;
 }
 
 // Writes the first elements of the row in index order that have this key, from rank
 // `taken` on, as many as make k.
 template <class T, class W, class B, class R>
-DEVICE_APART void write_equal(B& block, R results, const Row<T>& row, u32 key, u32 taken) {
+DEVICE void write_equal(B& block, const R& results, const Row<T>& row, u32 key, u32 taken) {
   const u32 thread = thread_index(), lane = thread % kWarp;
 #pragma unroll 1
   for (u32 base = 0; taken < row.k && base < row.vectors + 2; base += B::kThreads) {
@@ -129,8 +144,10 @@ DEVICE_APART u32 fill_beyond(B& block, const P& pool, const Row<T>& row, const S
     }
     filter_edges(pool, row, key + 1);
     block_barrier();
-    if (block.crowded && block.count <= pool.room()) {
-      block_barrier();  // all have read the count
+    if (block.left > 0) {
+      const u32 found = found_at_least(block);
+      if (found > pool.room()) return found;
+      block_barrier();  // all have read it
       filter_rest(pool, block, row, key + 1);
       block_barrier();
     }
@@ -146,26 +163,36 @@ struct Found {
 
 // Fills the pool with the k best elements of the row, or more, in any order; or with
 // those that are better than the k-th key, and writes the others. At least k elements
-// reach low, and too many or so it seems; fewer than k reach a key above high.
+// reach low, but too many; fewer than k reach a key above high. ties: it may be that few
+// are better than low.
 template <class T, class B, class P, class R>
-DEVICE Found select_exactly(B& block, const P& pool, const Row<T>& row, const R& results, const Share& share, u32 low, u32 high) {
-  const bool up = low > 0;
-  // Steps that grow until low and high are on both sides, then fifths.
-  bool between = up && high < T::kAll;
+DEVICE Found select_exactly(B& block, const P& pool, const Row<T>& row, const R& results, const Share& share, u32 low, u32 high, bool ties) {
+  u32 above = kAllLanes;
+  if (ties) {
+    above = fill_beyond(block, pool, row, share, low);
+    if (above < row.k) {
+      high = low;
+    } else if (above <= pool.room()) {
+      return {above, row.k};
+    } else {
+      low++;
+    }
+  }
+  if (low < high) high = smaller(high, best_of_row(block, row, share));
+  // Fifths, or steps down that grow until so many elements reach a key.
+  bool between = false;
 #pragma unroll 1
   for (u32 pass = 0; low < high; pass++) {
     const u32 range = high - low;
-    between |= pass == 2;
+    between |= low > 0 || pass == 2;
     Keys keys;
 #pragma unroll
     for (u32 i = 0; i < kTried; i++) {
-      const u32 nth = pass * kTried + i, bit = nth == 0 ? 0 : smaller(T::kBits - 1, (T::kBits == 32 ? 14 : 0) + 3 * nth);
-      const u32 fifths = range / 5 * (i + 1) + smaller(i + 1, range % 5), step = smaller(1u << bit, range);
-      keys.key[i] = between ? low + fifths : up ? low + step : high + 1 - step;
+      const u32 nth = pass * kTried + kTried - 1 - i, bit = nth == 0 ? 0 : smaller(T::kBits - 1, (T::kBits == 32 ? 14 : 0) + 3 * nth);
+      keys.key[i] = between ? low + range / 5 * (i + 1) + smaller(i + 1, range % 5) : high + 1 - smaller(1u << bit, range);
     }
-    const Keys reach = count_reaching(block, row, keys);
+    const Keys reach = count_reaching(block, row, share, keys);
     u32 least = kAllLanes;
-    const u32 low_before = low, high_before = high;
 #pragma unroll
     for (u32 i = 0; i < kTried; i++) {
       if (reach.key[i] >= row.k) {
@@ -176,33 +203,11 @@ DEVICE Found select_exactly(B& block, const P& pool, const Row<T>& row, const R&
       }
     }
     if (least <= pool.room()) return {fill_beyond(block, pool, row, share, low - 1), row.k};
-    between |= up ? high != high_before : low != low_before;
+    above = kAllLanes;
   }
-  const u32 above = fill_beyond(block, pool, row, share, low);
+  if (above >= row.k) above = fill_beyond(block, pool, row, share, low);
   write_equal<T, typename P::Candidate>(block, results, row, low, above);
   return {above, above};
-}
-
-constexpr u32 kGuesses = 6;  // after the first threshold, before keys are tried
-
-// The next rank to guess, after one that brought too many candidates, or fewer than k,
-// or both. 0: none was that.
-DEVICE u32 next_rank(u32 many, u32 few) {
-  if (few == 0) return many / 4;
-  if (many == 0) return few * 4;
-  return approximate_exp2((approximate_log2(many) + approximate_log2(few)) / 2);
-}
-
-// The same where at least k elements reach low, and fewer than k may be better, or not
-// too many. Returns whether it is so.
-template <class T, class B, class P, class R>
-DEVICE bool select_beyond(B& block, const P& pool, const Row<T>& row, const R& results, const Share& share, u32 low, Found& found) {
-  const u32 above = fill_beyond(block, pool, row, share, low);
-  found = {above, row.k};
-  if (above >= row.k) return above <= pool.room();
-  write_equal<T, typename P::Candidate>(block, results, row, low, above);
-  found.wanted = above;
-  return true;
 }
 
 // The same after a first threshold that did not do: `found` elements reach it, more than
@@ -210,10 +215,8 @@ DEVICE bool select_beyond(B& block, const P& pool, const Row<T>& row, const R& r
 // elements reach it. The pool is empty then.
 template <class T, class B, class P, class R>
 DEVICE Found select_otherwise(B& block, const P& pool, const Row<T>& row, const R& results, u32 threshold, u32 found) {
-  // At least k elements reach that: no number is worse, or the threshold was proven.
-  const u32 worst = T::kSmallest && !provable(row.k, 512) ? 0 : T::kWorstNumber;
   if (found == 0) {
-    threshold = smaller(threshold, worst);
+    threshold = T::kSmallest && !provable(row.k, 512) ? 0 : smaller(threshold, T::kWorstNumber);
     if (row.length <= pool.room()) {
       block_barrier();
       filter_all<T, B::kThreads>(pool, row, threshold);
@@ -224,39 +227,8 @@ DEVICE Found select_otherwise(B& block, const P& pool, const Row<T>& row, const 
   }
   Share share;
   read_share<T, B::kThreads>(row, share);
-  Found selected;
-  u32 low = 0, high = kAllLanes;  // too many elements reach low, fewer than k high
-  u32 rank = guess_rank(row), many = 0, few = 0;
-  if (found == 0 || found > pool.room()) {
-    low = threshold, many = rank;
-    // Ties alone, if few slots have anything better.
-    if (!T::beatable(low + 1) || reaching_slots<T>(block, share, low + 1) < row.k) {
-      if (select_beyond(block, pool, row, results, share, low, selected)) return selected;
-      low++;
-    }
-  } else {
-    high = threshold, few = rank;
-  }
-#pragma unroll 1
-  for (u32 guess = 0; guess < kGuesses; guess++) {
-    rank = next_rank(many, few);
-    block.empty();
-    threshold = guess_threshold(block, row, share, rank);
-    if (threshold <= low || threshold >= high) break;
-    if (!T::beatable(threshold)) {
-      low = worst;
-      if (select_beyond(block, pool, row, results, share, low, selected)) return selected;
-      low++;
-      break;
-    }
-    found = fill_beyond(block, pool, row, share, threshold - 1);
-    if (found < row.k) {
-      high = threshold, few = rank;
-    } else if (found > pool.room()) {
-      low = threshold, many = rank;
-    } else {
-      return {found, row.k};
-    }
-  }
-  return select_exactly(block, pool, row, results, share, low, high == kAllLanes ? T::kAll : high - 1);
+  const bool many = found == 0 || found > pool.room();
+  // No ties, if as many slots have something better.
+  const bool ties = many && (provable(row.k, 512) || !T::beatable(threshold + 1) || reaching_slots<T>(block, share, threshold + 1) < row.k);
+  return select_exactly(block, pool, row, results, share, many ? threshold : 0, many ? T::kAll : threshold - 1, ties);
 }

@@ -113,7 +113,8 @@ struct Word<u32> {
   static DEVICE u32 pack(u32 key, u32 index) { return key << 16 | (0xffff - index); }
   static DEVICE u32 key(u32 word) { return word >> 16; }
   static DEVICE u32 index(u32 word) { return 0xffff - (word & 0xffff); }
-  static DEVICE u32 top(u32 word) { return word; }  // its upper 32 bits
+  static DEVICE u32 top(u32 word) { return word; }     // its upper 32 bits
+  static DEVICE u32 bottom(u32 word) { return word; }  // its lower 32 bits
 };
 
 template <>
@@ -122,4 +123,5 @@ struct Word<u64> {
   static DEVICE u32 key(u64 word) { return (u32)(word >> 32); }
   static DEVICE u32 index(u64 word) { return ~(u32)word; }
   static DEVICE u32 top(u64 word) { return (u32)(word >> 32); }
+  static DEVICE u32 bottom(u64 word) { return (u32)word; }
 };

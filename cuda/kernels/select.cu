@@ -61,9 +61,9 @@ DEVICE Found find(B& block, const R& results, const SelectArguments& a, u32 numb
       filter(block, BlockPool<B>{block}, row, share, threshold);
       if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
       block_barrier();
-      n = block.count;
-      if (block.crowded && n <= B::kRoom) {
-        block_barrier();  // all have read the count
+      n = found_at_least(block);
+      if (block.left > 0 && n <= B::kRoom) {
+        block_barrier();  // all have read that
         append_rest<T>(block, a, number, chunk, chunks, threshold);
         block_barrier();
         n = block.count;
@@ -140,7 +140,6 @@ struct GlobalPool {
   u64* words;
   u32 places;
   DEVICE u32 room() const { return places; }
-  DEVICE bool full() const { return block.count > places; }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
   DEVICE void put(u32 place, u64 word) const { words[place] = word; }
 };
@@ -151,7 +150,7 @@ DEVICE u32 find_any(B& block, const SelectArguments& a, u64* words, const R& res
   if (row.k == 0) return 0;
   Share share;
   read_share<T, B::kThreads>(row, share);
-  return select_exactly(block, GlobalPool<B>{block, words, row.k}, row, results, share, 0, T::kAll).wanted;
+  return select_exactly(block, GlobalPool<B>{block, words, row.k}, row, results, share, 0, T::kAll, false).wanted;
 }
 
 template <class T, class Smallest>
@@ -176,7 +175,6 @@ struct ClusterPool {
   using Candidate = typename B::Candidate;
   B* home;
   DEVICE u32 room() const { return B::kRoom; }
-  DEVICE bool full() const { return home->count > B::kRoom; }
   DEVICE u32 reserve(u32 n) const { return cluster_atomic_add(&home->count, n); }
   DEVICE void put(u32 place, Candidate word) const { home->candidates[place] = word; }
 };
@@ -207,7 +205,7 @@ DEVICE Found find_in_cluster(B& block, const R& results, const SelectArguments& 
     filter(block, pool, row, share, threshold);
     if (row.edges()) filter_edges(pool, row, threshold);
     block_barrier();
-    if (block.crowded) filter_rest(pool, block, row, threshold);
+    if (block.left > 0) filter_rest(pool, block, row, threshold);
   }
   release_kernel_behind();
   cluster_arrive();

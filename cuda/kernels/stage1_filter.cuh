@@ -29,11 +29,11 @@ struct Block {
   u32 reach[kWarp];                     // groups that reach each pivot; later values of warps
   u32 lows[kWarp];                      // slots of warps that have left some to others; later values of warps
   alignas(8) u32 count;                 // candidates found, also those without room
-  u32 crowded;                          // whether a warp has left slots
+  u32 left;                             // slots that warps have left
 
   DEVICE void clear() {
     if (thread_index() < kWarp) reach[thread_index()] = lows[thread_index()] = 0;
-    if (thread_index() == 0) count = crowded = 0;
+    if (thread_index() == 0) count = left = 0;
   }
   // Forgets the candidates, when all threads are done with them.
   DEVICE void empty() {
@@ -125,8 +125,8 @@ DEVICE u32 guess_rank(const Row<T>& row) {
   return reached * groups * 1.125f + 40;
 }
 
-// A guess: the pivot whose rank is next to this one. The groups are two slots of each
-// thread, another pair in each warp, so that they are from all of the row.
+// A guess: the pivot whose rank is next to this one, or a little less. The groups are two
+// slots of each thread, another pair in each warp, so that they are from all of the row.
 template <class T, class B>
 DEVICE u32 guess_threshold(B& block, const Row<T>& row, const Share& share, u32 rank) {
   static_assert(kGuessGroups == 2 * B::kThreads, "two slots of each thread");
@@ -142,7 +142,8 @@ DEVICE u32 guess_threshold(B& block, const Row<T>& row, const Share& share, u32 
   u32 pivot;
   const u32 reach = reach_of_pivot<kGuessGroups>(block, pivot);
   const u32 more = ~warp_max(reach >= rank ? ~reach : 0), less = warp_max(reach < rank ? reach : 0);
-  return warp_max(reach == (less == 0 || more - rank < rank - less ? more : less) ? pivot : 0);
+  const bool fewer = rank - less <= more - rank && less >= rank / 8 * 7;
+  return warp_max(reach == (fewer ? less : more) ? pivot : 0);
 }
 
 // The best key of this thread's share.
@@ -188,7 +189,6 @@ struct BlockPool {
   using Candidate = typename B::Candidate;
   B& block;
   DEVICE u32 room() const { return B::kRoom; }
-  DEVICE bool full() const { return block.count > B::kRoom; }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
   DEVICE void put(u32 place, Candidate word) const { block.candidates[place] = word; }
 };
@@ -266,8 +266,8 @@ DEVICE void filter_all(const P& pool, const Row<T>& row, u32 threshold) {
   }
 }
 
-// So many tasks a warp does alone: in random rows hardly one has more.
-DEVICE u32 own_tasks(u32 k) { return larger(1, (k / 8 + kWarp - 1) / kWarp) * kWarp; }
+// So many slots a warp looks at alone: in random rows hardly one has more.
+DEVICE u32 own_slots(u32 k) { return kWarp / 2 + k / 8; }
 
 // How many lanes, as a power of two, look at one slot: each at two vectors, or at one if
 // there are lanes enough; several of them where a slot has more.
@@ -278,46 +278,12 @@ DEVICE u32 spread_of(const Row<T>& row, u32 slots) {
   return (slots << spread) <= kWarp / 2 ? spread + 1 : spread;
 }
 
-// Appends the elements that beat the number below the threshold, from listed slots of
-// a warp: the tasks of that list from the first on, up to the last. False if there was
-// no room for all.
-template <class T, u32 kThreads, class P>
-DEVICE bool look_again(const P& pool, const Row<T>& row, const u8* list, u32 warp, u32 slots, u32 spread, u32 from, u32 to, u32 below) {
-  constexpr u32 kStep = kSlots * kThreads;  // vectors from one of a slot to the next
-  const u32 lane = thread_index() % kWarp;
-#pragma unroll 1
-  for (u32 task = from + lane; task < to + lane; task += kWarp) {
-    if (task >= from + kWarp && pool.full()) return false;
-    u32 first = row.vectors;
-    if (task >> spread < slots) {
-      const u32 slot = list[task >> spread];
-      first = slot / kWarp * kThreads + warp * kWarp + slot % kWarp + (task & ((1u << spread) - 1)) * kStep;
-    }
-#pragma unroll 1
-    for (u32 round = 0; round < row.vectors; round += 2 * kStep << spread) {
-      const u32 i = first + round, next = i + (kStep << spread);
-      Vector v = {}, w = {};
-      u32 marks = 0;
-      if (i < row.vectors) v = row.vector(i);
-      if (next < row.vectors) w = row.vector(next);
-      if (i < row.vectors) marks = T::mark(v, below);
-      if (next < row.vectors) marks |= T::mark(w, below) << 4;
-      if (!append<T>(pool, row.first, v, row.at(i), w, row.at(next), marks)) return false;
-    }
-  }
-  return true;
-}
-
-// Appends every element in whole vectors that reaches the beatable threshold, from the
-// slots that do. The pool must be empty; its count holds the number of candidates afterwards, or
-// more than there is room for. A warp with far more slots than others leaves some:
-// where block.crowded says so, and there is room, all call filter_rest behind a barrier.
-template <class T, class B, class P>
-DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& share, u32 threshold) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, before = (1u << lane) - 1;
-  const u32 below = T::just_below(threshold);
-  // The slots of the warp's lanes, in one list.
-  u8* list = block.slots_of(warp);
+// Lists those slots of the warp's lanes that reach a beatable threshold, and returns how
+// many there are.
+template <class T, class B>
+DEVICE u32 list_slots(B& block, const Share& share, u32 threshold) {
+  const u32 lane = thread_index() % kWarp, before = (1u << lane) - 1, below = T::just_below(threshold);
+  u8* list = block.slots_of(thread_index() / kWarp);
   u32 slots = 0;
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) {
@@ -327,16 +293,70 @@ DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& shar
     slots += population(lanes);
   }
   warp_barrier();
-  const u32 spread = spread_of<T, B::kThreads>(row, slots);
-  u32 tasks = slots << spread;
-  if (tasks > own_tasks(row.k)) {
-    if (lane == 0) block.lows[warp] = slots, block.crowded = 1;
-    tasks = own_tasks(row.k);
-  }
-  look_again<T, B::kThreads>(pool, row, list, warp, slots, spread, 0, tasks, below);
+  return slots;
 }
 
-// Deals what crowded warps left to all of them.
+// Calls see(v, i, w, next) for the whole warp, with two vectors of each lane and their
+// numbers, those of listed slots of a warp: of the list's tasks, of which each slot has 1 <<
+// spread, those in [from, to). Numbers that are too large have no vector. Returns false
+// when see does.
+template <class T, u32 kThreads, class See>
+DEVICE bool look_again(const Row<T>& row, const u8* list, u32 warp, u32 spread, u32 from, u32 to, See see) {
+  constexpr u32 kStep = kSlots * kThreads;  // vectors from one of a slot to the next
+  const u32 lane = thread_index() % kWarp;
+#pragma unroll 1
+  for (u32 task = from + lane; task < to + lane; task += kWarp) {
+    u32 first = row.vectors;
+    if (task < to) {
+      const u32 slot = list[task >> spread];
+      first = slot / kWarp * kThreads + warp * kWarp + slot % kWarp + (task & ((1u << spread) - 1)) * kStep;
+    }
+#pragma unroll 1
+    for (u32 round = 0; round < row.vectors; round += 2 * kStep << spread) {
+      const u32 i = first + round, next = i + (kStep << spread);
+      Vector v = {}, w = {};
+      if (i < row.vectors) v = row.vector(i);
+      if (next < row.vectors) w = row.vector(next);
+      if (!see(v, i, w, next)) return false;
+    }
+  }
+  return true;
+}
+
+// The same, appending the elements that reach a beatable threshold. False if there was no
+// room for all.
+template <class T, u32 kThreads, class P>
+DEVICE bool append_again(const P& pool, const Row<T>& row, const u8* list, u32 warp, u32 spread, u32 from, u32 to, u32 threshold) {
+  const u32 below = T::just_below(threshold);
+  return look_again<T, kThreads>(row, list, warp, spread, from, to, [&](const Vector& v, u32 i, const Vector& w, u32 next) {
+    u32 marks = 0;
+    if (i < row.vectors) marks = T::mark(v, below);
+    if (next < row.vectors) marks |= T::mark(w, below) << 4;
+    return append<T>(pool, row.first, v, row.at(i), w, row.at(next), marks);
+  });
+}
+
+// Appends every element in whole vectors that reaches the beatable threshold, from the
+// slots that do. The pool must be empty; its count holds the number of candidates afterwards, or
+// more than there is room for. A warp with far more slots than others leaves some, for
+// filter_rest.
+template <class T, class B, class P>
+DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& share, u32 threshold) {
+  const u32 warp = thread_index() / kWarp, slots = list_slots<T>(block, share, threshold), spread = spread_of<T, B::kThreads>(row, slots);
+  if (slots > own_slots(row.k) && thread_index() % kWarp == 0) {
+    block.lows[warp] = slots;
+    atomic_add_only(&block.left, slots - own_slots(row.k));
+  }
+  append_again<T, B::kThreads>(pool, row, block.slots_of(warp), warp, spread, 0, smaller(slots, own_slots(row.k)) << spread, threshold);
+}
+
+// Candidates that the filter found, or will find at least: each slot that is left has one. For
+// all threads, behind a barrier.
+template <class B>
+DEVICE u32 found_at_least(const B& block) { return block.count + block.left; }
+
+// Deals what crowded warps left to all of them. For all threads, where there may be
+// room.
 template <class T, class B, class P>
 DEVICE void filter_rest(const P& pool, B& block, const Row<T>& row, u32 threshold) {
   u32 turn = thread_index() / kWarp;
@@ -344,9 +364,10 @@ DEVICE void filter_rest(const P& pool, B& block, const Row<T>& row, u32 threshol
   for (u32 warp = 0; warp < B::kWarps; warp++) {
     const u32 slots = block.lows[warp], spread = spread_of<T, B::kThreads>(row, slots);
 #pragma unroll 1
-    for (u32 from = own_tasks(row.k); from < slots << spread; from += kWarp, turn++) {
+    for (u32 from = own_slots(row.k) << spread; from < slots << spread; from += kWarp, turn++) {
       if (turn % B::kWarps != 0) continue;
-      if (!look_again<T, B::kThreads>(pool, row, block.slots_of(warp), warp, slots, spread, from, from + kWarp, T::just_below(threshold))) return;
+      const u32 to = smaller(from + kWarp, slots << spread);
+      if (!append_again<T, B::kThreads>(pool, row, block.slots_of(warp), warp, spread, from, to, threshold)) return;
     }
   }
 }

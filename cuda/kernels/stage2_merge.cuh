@@ -3,7 +3,7 @@
 // Up to 192 candidates are ranked by counting the better ones, each by a whole
 // warp. More are dealt into bins by the upper bits of their words and then ranked
 // within their bin: time hardly depends on their number, as long as they spread.
-// Those that crowd in one bin are sorted.
+// Those that crowd in one bin are dealt again, or sorted if there are more such bins.
 #pragma once
 
 #include "row.cuh"
@@ -92,31 +92,32 @@ DEVICE_APART void sort_words(W* words, u32 n) {
   block_barrier();
 }
 
-// Ranks up to kRoom candidates by bins. Where too many crowd in one, those that are in
-// no bin of the best k are dropped, and the others dealt again over their own range.
+// Ranks up to kRoom candidates by bins. Where too many crowd in one bin they are dealt
+// again, over their own range; equal keys by their indices.
 template <class B, class R, class S>
 DEVICE void rank_by_bin(B& block, u32 n, u32 k, const R& results, const S& stamps) {
   using W = typename B::Candidate;
   constexpr u32 kThreads = B::kThreads, kItems = B::kRoom / kThreads;
-  constexpr u32 kLogBins = 10, kLargestBin = 256, kDeals = 3;
+  constexpr u32 kLogBins = 10, kLargestBin = 256, kDeals = 8;
   static_assert(kBins == 1u << kLogBins && kBins % kThreads == 0, "each thread has whole bins");
   constexpr u32 kOwn = kBins / kThreads;
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  u32 least, shift;
-  // Bin 0 has the best words.
-  const auto bin_of = [&](W word) { return kBins - 1 - ((Word<W>::top(word) - least) >> shift); };
+  u32 begin = 0, end = n;  // candidates that are dealt; what is before them is better
+  bool equal = false;      // they have one key
 #pragma unroll 1
   for (u32 deal = 1;; deal++) {
+    // Bin 0 has the best words.
+    u32 least = kAllLanes, most = 0, shift;
+    const auto digit = [&](W word) { return sizeof(W) == 8 && equal ? Word<W>::bottom(word) : Word<W>::top(word); };
+    const auto bin_of = [&](W word) { return kBins - 1 - ((digit(word) - least) >> shift); };
     // The range of the words.
     W words[kItems];
-    u32 most = 0;
-    least = kAllLanes;
 #pragma unroll
     for (u32 j = 0; j < kItems; j++) {
-      if (j * kThreads + thread < n) {
-        words[j] = block.candidates[j * kThreads + thread];
-        most = larger(most, Word<W>::top(words[j]));
-        least = smaller(least, Word<W>::top(words[j]));
+      if (begin + j * kThreads + thread < end) {
+        words[j] = block.candidates[begin + j * kThreads + thread];
+        most = larger(most, digit(words[j]));
+        least = smaller(least, digit(words[j]));
       }
     }
     most = warp_max(most);
@@ -125,24 +126,29 @@ DEVICE void rank_by_bin(B& block, u32 n, u32 k, const R& results, const S& stamp
 #pragma unroll
     for (u32 b = 0; b < kOwn; b++) block.groups[b * kThreads + thread] = 0;
     block_barrier();
+    if (thread == 0) block.count = 0;  // all have read it
     most = warp_max(lane < B::kWarps ? block.reach[lane] : 0);
     least = ~warp_max(lane < B::kWarps ? ~block.lows[lane] : 0);
+    if (sizeof(W) == 8 && most == least && !equal) {
+      equal = true;
+      block_barrier();
+      continue;
+    }
     const u32 bits = kWarp - leading_zeros(most - least);
     shift = bits > kLogBins ? bits - kLogBins : 0;
     u32 place[kItems];
 #pragma unroll
     for (u32 j = 0; j < kItems; j++) {
-      if (j * kThreads + thread < n) place[j] = atomic_add(&block.groups[bin_of(words[j])], 1);
+      if (begin + j * kThreads + thread < end) place[j] = atomic_add(&block.groups[bin_of(words[j])], 1);
     }
     block_barrier();
 
     // The first place of each bin.
-    u32 size[kOwn], sum = 0, largest = 0;
+    u32 size[kOwn], sum = 0;
 #pragma unroll
     for (u32 b = 0; b < kOwn; b++) {
       size[b] = block.groups[thread * kOwn + b];
       sum += size[b];
-      largest = larger(largest, size[b]);
     }
     u32 through = sum;
 #pragma unroll
@@ -150,44 +156,46 @@ DEVICE void rank_by_bin(B& block, u32 n, u32 k, const R& results, const S& stamp
       const u32 up = shuffle_up(through, d);
       if (lane >= d) through += up;
     }
-    largest = warp_max(largest);
-    if (lane == kWarp - 1) block.reach[warp] = through, block.lows[warp] = largest;
+    if (lane == kWarp - 1) block.reach[warp] = through;
     block_barrier();
-    u32 before = through - sum + warp_sum(lane < warp ? block.reach[lane] : 0);
-    largest = warp_max(lane < B::kWarps ? block.lows[lane] : 0);
+    u32 before = begin + through - sum + warp_sum(lane < warp ? block.reach[lane] : 0);
 #pragma unroll
     for (u32 b = 0; b < kOwn; b++) {
       block.groups[thread * kOwn + b] = before | size[b] << 16;
-      if (before < k && before + size[b] >= k) block.count = before + size[b];
+      if (size[b] > kLargestBin && before < k) {
+        block.left = before | size[b] << 16;
+        atomic_add_only(&block.count, 1);
+      }
       before += size[b];
     }
     block_barrier();
 #pragma unroll
     for (u32 j = 0; j < kItems; j++) {
-      if (j * kThreads + thread < n) block.candidates[(block.groups[bin_of(words[j])] & 0xffff) + place[j]] = words[j];
+      if (begin + j * kThreads + thread < end) block.candidates[(block.groups[bin_of(words[j])] & 0xffff) + place[j]] = words[j];
     }
-    const u32 wanted = block.count;
+    const u32 crowded = block.count, crowd = block.left;
     block_barrier();
-    if (largest <= kLargestBin) break;
-    if (wanted == n || deal == kDeals) {
+    if (crowded > 1 || deal == kDeals) {
       sort_words<kThreads>(block.candidates, n);
-      stamps.set(4);
       for (u32 i = thread; i < k; i += kThreads) results.write(i, block.candidates[i]);
       return;
     }
-    n = wanted;
-  }
-  stamps.set(4);
+    if (deal == 1) stamps.set(4);
 #pragma unroll 1
-  for (u32 i = thread; i < n; i += kThreads) {
-    const W word = block.candidates[i];
-    const u32 bin = block.groups[bin_of(word)];
-    u32 rank = bin & 0xffff;
-    if (rank >= k) continue;
-    const u32 end = rank + (bin >> 16);
+    for (u32 i = begin + thread; i < end; i += kThreads) {
+      const W word = block.candidates[i];
+      const u32 bin = block.groups[bin_of(word)], bin_size = bin >> 16;
+      u32 rank = bin & 0xffff;
+      if (rank >= k || bin_size > kLargestBin) continue;
+      const u32 bin_end = rank + bin_size;
 #pragma unroll 4
-    for (u32 j = rank; j < end; j++) rank += block.candidates[j] > word ? 1 : 0;
-    if (rank < k) results.write(rank, word);
+      for (u32 j = rank; j < bin_end; j++) rank += block.candidates[j] > word ? 1 : 0;
+      if (rank < k) results.write(rank, word);
+    }
+    if (crowded == 0) return;
+    begin = crowd & 0xffff;
+    end = begin + (crowd >> 16);
+    block_barrier();
   }
 }
 
