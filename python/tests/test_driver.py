@@ -55,7 +55,7 @@ class Fake:
         return self
 
     def new_selector(self, **options):
-        return _native.Selector(
+        given = dict(
             types=(Resident,),
             dtypes=DTYPES,
             int64=torch.int64,
@@ -70,8 +70,8 @@ class Fake:
             arrange=lambda *args: self.arranged.append(args),
             dispatch=None,
             probes=(),
-            **options,
         )
+        return _native.Selector(**{**given, **options})
 
     def empty(self, sizes, strides, *, dtype, device):
         made = Resident(torch.empty_strided(sizes, strides, dtype=dtype).fill_(77), device.index)
@@ -152,6 +152,27 @@ def test_workspace_is_allocated_only_for_large_k(fake):
     fake.check(rows("normal", 2, 5000, torch.float32), 2049)
     assert [t.dtype for t in fake.allocated] == [torch.float32, torch.int64, torch.int64]
     assert fake.allocated[2].numel() == 2 * 4096
+
+
+def test_short_allocation_is_for_the_current_device(fake):
+    """The allocator of compiled code takes no device: it is asked only if the tensor is on the current one."""
+    fake.set("devices", 2)
+    fake.start()
+    current, asked = 0, []
+
+    def short(sizes, strides, dtype):
+        asked.append(dtype)
+        return fake.empty(sizes, strides, dtype=dtype, device=torch.device("cuda", current))
+
+    selector = fake.new_selector(short_empty=short, current_device=lambda: current)
+    x = rows("normal", 2, 300, torch.bfloat16)
+    fake.check(x, 5, ordinal=0, selector=selector)
+    assert asked == [torch.bfloat16, torch.int64]
+    fake.check(x, 5, ordinal=1, selector=selector)
+    assert len(asked) == 2
+    current = 1
+    fake.check(x, 5, ordinal=1, selector=selector)
+    assert len(asked) == 4
 
 
 def test_nothing_is_launched_without_rows_or_results(fake):
