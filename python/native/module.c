@@ -673,10 +673,13 @@ static PyObject* selector_into(Selector* s, PyObject* const* args, Py_ssize_t n)
   return result_of(s, args[4], args[5]);
 }
 
-static const struct {
-  const char* name;
-  int value;
-} plan_choices[] = {{"", PLAN_CHOSEN}, {"block", PLAN_BLOCK}, {"cluster", PLAN_CLUSTER}, {"two-stage", PLAN_TWO_STAGE}, {"any", PLAN_ANY}};
+// The number of a plan that may be forced, "" for none, or -1.
+static int plan_named(const char* name) {
+  for (int i = PLAN_CHOSEN; i <= PLAN_ANY; i++) {
+    if (!strcmp(name, plan_name_of(i))) return i;
+  }
+  return -1;
+}
 
 static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
   static char* list[] = {"types",  "dtypes", "int64",  "result", "empty", "short_empty", "short_empty_cpu", "current_device", "grad_enabled",
@@ -700,10 +703,7 @@ static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
     PyErr_SetString(PyExc_ValueError, "a Selector takes three dtypes, and few probes");
     return -1;
   }
-  s->options.name = -1;
-  for (size_t i = 0; i < sizeof plan_choices / sizeof *plan_choices; i++) {
-    if (!strcmp(plan, plan_choices[i].name)) s->options.name = plan_choices[i].value;
-  }
+  s->options.name = plan_named(plan);
   if (s->options.name < 0) {
     PyErr_Format(PyExc_ValueError, "plan \"%s\", want block, cluster, two-stage or any", plan);
     return -1;
@@ -793,10 +793,7 @@ static PyObject* module_plan(PyObject* module, PyObject* args, PyObject* keyword
   for (int t = 0; t < PLAN_DTYPES; t++) {
     if (!strcmp(dtype, dtypes[t])) shape.dtype = t;
   }
-  options.name = -1;
-  for (size_t i = 0; i < sizeof plan_choices / sizeof *plan_choices; i++) {
-    if (!strcmp(name, plan_choices[i].name)) options.name = plan_choices[i].value;
-  }
+  options.name = plan_named(name);
   struct plan plan;
   if (plan_choose(&shape, &architecture, &options, &plan)) Py_RETURN_NONE;
   PyObject* launches = PyList_New(0);
