@@ -12,6 +12,9 @@ VERIFYTIME ?= 10s
 CROSS_FLAGS ?= -short -timeout 20m -skip '^(TestPeer|TestLoad$$)'
 CROSS_PACKAGES ?= ./topk/... ./internal/...
 
+PYTHON_ENV := .build/python
+PYTHON_READY := $(PYTHON_ENV)/ready
+
 .PHONY: help
 help:
 	@echo 'Lanes:' $$(sed -n 's/^.PHONY: \([a-z0-9-]*\).*/\1/p' Makefile)
@@ -107,6 +110,77 @@ shim-sanitize:
 		-Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-unused-variable -DAIKF_SHIM -Icuda/kernels -o .build/shim-sanitize \
 		-x c++ cuda/kernels/*.cu cuda/kernels/shim/fibers/fibers.cc cuda/kernels/shim/sanitize/sanitize.cc
 	ASAN_OPTIONS=detect_leaks=0 .build/shim-sanitize $(SANITIZETIME)
+
+# The PyTorch package: a wheel with the kernels inside, in dist/, for any Python from
+# 3.10 on. Its version is that of the newest tag.
+.PHONY: wheel
+wheel: $(PYTHON_READY)
+	@rm -rf dist python/build
+	$(PYTHON_ENV)/bin/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist ./python
+	ls -l dist
+
+# An environment with torch and without a GPU: torch is PyPI's, and of the libraries
+# of CUDA that it brings, the large ones have stand-ins.
+.PHONY: python-deps
+python-deps: $(PYTHON_READY)
+
+$(PYTHON_READY): python/requirements.txt python/requirements-torch.txt python/standins.py
+	rm -rf $(PYTHON_ENV)
+	python3 -m venv $(PYTHON_ENV)
+	export PIP_DISABLE_PIP_VERSION_CHECK=1
+	$(PYTHON_ENV)/bin/pip install --quiet --only-binary :all: -r python/requirements.txt
+	$(PYTHON_ENV)/bin/pip install --quiet --only-binary :all: --no-deps --no-cache-dir -r python/requirements-torch.txt
+	$(PYTHON_ENV)/bin/python python/standins.py
+	touch $@
+
+# A driver over host memory, which the tests of launches load.
+FAKE_DRIVER := .build/fakedriver.so
+FAKE_DRIVER_SOURCES := $(wildcard cuda/kernels/*.cu) cuda/kernels/shim/fibers/fibers.cc \
+	$(addprefix cuda/internal/fakedriver/library/,driver.cc standin.cc busy.cc)
+
+.PHONY: python-fakedriver
+python-fakedriver: $(FAKE_DRIVER)
+
+$(FAKE_DRIVER): $(FAKE_DRIVER_SOURCES) $(wildcard cuda/kernels/*.cuh cuda/kernels/*.h cuda/kernels/shim/*.h cuda/kernels/shim/fibers/*.h)
+	@mkdir -p .build
+	$(CXX) -std=c++17 -O2 -fPIC -shared -pthread -DAIKF_SHIM -ffp-contract=off -fno-strict-aliasing -Wno-unknown-pragmas \
+		-Icuda/kernels -o $@ -x c++ $(FAKE_DRIVER_SOURCES)
+
+# The wheel, installed where torch is, and its tests, which need no GPU; those that
+# do say so.
+PYTEST_FLAGS ?=
+
+.PHONY: test-python
+test-python: wheel $(FAKE_DRIVER)
+	$(PYTHON_ENV)/bin/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	cd python
+	AIKF_TEST_REQUIRE=fakecuda,wheel,golden,readelf ../$(PYTHON_ENV)/bin/python -m pytest -q $(PYTEST_FLAGS)
+
+# On a machine with a GPU, where PYTHON has torch: bin/python holds the package and
+# pytest, for any Python from 3.11 on, so that nothing is installed there.
+PYTHON ?= python3
+PYTHON_RECORD ?= bin/python-bench.json
+GO_RECORD ?= bin/cuda-bench.json
+
+.PHONY: gpu-python
+gpu-python: wheel
+	rm -rf bin/python
+	$(PYTHON_ENV)/bin/pip install --quiet --target bin/python $$(sed -n '/^pytest==/p' python/requirements.txt) dist/*.whl
+
+.PHONY: test-python-gpu
+test-python-gpu:
+	cd python
+	AIKF_TEST_REQUIRE=cuda PYTHONPATH=../bin/python $(PYTHON) -m pytest -q $(PYTEST_FLAGS)
+
+.PHONY: bench-python-gpu
+bench-python-gpu:
+	[ ! -e $(GO_RECORD) ] || compare="--go $(GO_RECORD)"
+	PYTHONPATH=bin/python $(PYTHON) python/bench/bars.py $${compare-} --out $(PYTHON_RECORD)
+
+.PHONY: sanitize-python-gpu
+sanitize-python-gpu:
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=bin/python $(COMPUTE_SANITIZER) --tool memcheck --error-exitcode 1 \
+		$(PYTHON) -m pytest -q python/tests/test_cuda.py -k 'plan or strides'
 
 # Every native fuzz target, one after the other.
 .PHONY: fuzz
@@ -229,6 +303,8 @@ install-ci-deps:
 	[ -e $(ARM64_ROOT)/lib/ld-linux-aarch64.so.1 ] || missing+=(libc6-arm64-cross)
 	command -v $(CLANG) > /dev/null || missing+=($(CLANG))
 	python3 -m pip --version > /dev/null 2>&1 || missing+=(python3-pip)
+	python3 -c 'import ensurepip, venv' > /dev/null 2>&1 || missing+=(python3-venv)
+	[ -e "$$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || missing+=(python3-dev)
 	if (($${#missing[@]})); then
 		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo
 		$$sudo apt-get update -q

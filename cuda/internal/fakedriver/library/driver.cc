@@ -419,6 +419,12 @@ int cuCtxPopCurrent_v2(Context** context) {
   return SUCCESS;
 }
 
+int cuCtxGetCurrent(Context** context) {
+  ENTER();
+  *context = here();
+  return SUCCESS;
+}
+
 int cuCtxGetDevice(int* device) {
   ENTER_CONTEXT();
   *device = here()->device;
@@ -631,6 +637,12 @@ int cuStreamBeginCapture_v2(Stream* handle, int mode) {
   s->broken = false;
   s->captured.clear();
   return SUCCESS;
+}
+
+// Modes are not kept: nothing here is unsafe to call during a capture.
+int cuThreadExchangeStreamCaptureMode(int* mode) {
+  ENTER();
+  return *mode < 0 || *mode > 2 ? INVALID_VALUE : SUCCESS;
 }
 
 int cuStreamEndCapture(Stream* handle, Graph** graph) {

@@ -1,0 +1,258 @@
+"""Measures aikf.topk on a GPU against its bars, and torch.topk.
+
+    python bars.py [--go RECORD] [--out RECORD] [--device cuda:N] [--iters N]
+
+Eager host time: calls in a loop without a wait, on the clock of the CPU, against torch's copy_ of one row of the matrix
+into another tensor. Graph: many calls captured in one graph, replayed between two events. Eager: calls in a loop, and a
+wait at the end. Calls rotate over four inputs. Each number is the median over many samples of everything in turn.
+
+--go is a record of "aikf bench --device cuda --format json" of the same machine: then the time in a graph is compared
+with that of the Go package. --out writes a record. Exit code 1: an answer is wrong or a bar is missed.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+import aikf
+
+ROWS = [  # batch, vocab, top_k, dtype: the reference matrix, and rows around it
+    (1, 50304, 50, "bfloat16"), (1, 50304, 100, "bfloat16"), (1, 50304, 200, "bfloat16"), (4, 50304, 50, "bfloat16"),
+    (16, 50304, 50, "bfloat16"), (32, 50304, 50, "bfloat16"), (32, 50304, 200, "bfloat16"),
+]  # fmt: skip
+BEYOND = [
+    (128, 50304, 50, "bfloat16"), (512, 50304, 50, "bfloat16"), (1, 151936, 50, "bfloat16"), (1, 50304, 50, "float32"),
+    (1, 262144, 50, "bfloat16"), (1, 50304, 2048, "bfloat16"), (1, 50304, 4096, "bfloat16"),
+]  # fmt: skip
+INPUTS = 4
+SAMPLE_US = 1000.0
+BARS = {  # must, aim, and whether more is better
+    "eager host time beyond copy_, us": (4.0, 2.0, False),
+    "graph time beyond Go's, us": (0.1, 0.1, False),
+    "torch.topk / aikf.topk, graph": (7.5, 10.0, True),
+    "torch.topk / aikf.topk, eager": (5.0, 7.0, True),
+}
+
+
+def quantiles(samples):
+    ordered = sorted(samples)
+    tenth = statistics.quantiles(ordered, n=10) if len(ordered) > 1 else ordered * 9
+    return {"us": statistics.median(ordered), "us_p10": tenth[0], "us_p90": tenth[-1], "samples": len(ordered)}
+
+
+def host_timer(call, inputs):
+    """Microseconds of the CPU a call; few enough are queued that none waits for the device."""
+
+    def sample(calls=200):
+        torch.cuda.synchronize()
+        start = time.perf_counter_ns()
+        for i in range(calls):
+            call(inputs[i % INPUTS])
+        end = time.perf_counter_ns()
+        torch.cuda.synchronize()
+        return (end - start) / 1e3 / calls
+
+    sample()
+    return sample
+
+
+def eager_timer(call, inputs):
+    """Microseconds a call, of a loop and the wait at its end."""
+
+    def sample(calls):
+        torch.cuda.synchronize()
+        start = time.perf_counter_ns()
+        for i in range(calls):
+            call(inputs[i % INPUTS])
+        torch.cuda.synchronize()
+        return (time.perf_counter_ns() - start) / 1e3 / calls
+
+    sample(INPUTS)
+    calls = INPUTS * max(1, math.ceil(SAMPLE_US / sample(4 * INPUTS) / INPUTS))
+    return lambda: sample(calls)
+
+
+def graph_timer(call, inputs):
+    """Microseconds of the device a call, of a graph of many."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call(inputs[0])
+    torch.cuda.synchronize()
+
+    def capture(calls):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for i in range(calls):
+                call(inputs[i % INPUTS])
+        return graph
+
+    def replay(graph, calls):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        with torch.cuda.stream(stream):
+            graph.replay()  # untimed: the timed one then waits in the queue already
+            start.record()
+            graph.replay()
+            end.record()
+        end.synchronize()
+        return start.elapsed_time(end) * 1e3 / calls
+
+    few = capture(2 * INPUTS)
+    replay(few, 2 * INPUTS)
+    calls = INPUTS * max(1, math.ceil(SAMPLE_US / replay(few, 2 * INPUTS) / INPUTS))
+    graph = capture(calls)
+    return lambda: replay(graph, calls)
+
+
+def right(topk, inputs, k):
+    """Whether the function's answers are the first k of a stable sort."""
+    for x in inputs:
+        values, indices = topk(x, k)
+        order = torch.sort(x, descending=True, stable=True)
+        if not torch.equal(indices, order.indices[:, :k]) or not torch.equal(values, order.values[:, :k]):
+            return False
+    return True
+
+
+def in_turn(timers, iters):
+    """Sample every timer in every round, so that what drifts drifts for all."""
+    samples = {name: [] for name in timers}
+    for _ in range(iters):
+        for name, timer in timers.items():
+            samples[name].append(timer())
+    return {name: quantiles(s) for name, s in samples.items()}
+
+
+def measure(row, device, iters):
+    batch, vocab, k, dtype = row
+    random = torch.Generator(device).manual_seed(k + batch)
+    inputs = [torch.randn(batch, vocab, generator=random, device=device).to(getattr(torch, dtype)) for _ in range(INPUTS)]
+    wrong = lambda x, k: tuple(t.roll(1, 1) for t in aikf.topk(x, k))  # noqa: E731
+    if right(wrong, inputs, k):
+        raise SystemExit("a wrong answer was taken for a right one")
+    result = {"batch": batch, "vocab": vocab, "top_k": k, "dtype": dtype, "right": right(aikf.topk, inputs, k)}
+    copy, out = torch.empty_like(inputs[0]), aikf.topk(inputs[0], k)
+    ours, torchs = lambda x: aikf.topk(x, k), lambda x: torch.topk(x, k)  # noqa: E731
+    result["times"] = in_turn(
+        {
+            "host copy_": host_timer(copy.copy_, inputs),
+            "host aikf": host_timer(ours, inputs),
+            "host aikf out": host_timer(lambda x: aikf.topk(x, k, out=out), inputs),
+            "host torch": host_timer(torchs, inputs),
+            "eager aikf": eager_timer(ours, inputs),
+            "eager torch": eager_timer(torchs, inputs),
+            "graph aikf": graph_timer(ours, inputs),
+            "graph aikf out": graph_timer(lambda x: aikf.topk(x, k, out=out), inputs),
+            "graph torch": graph_timer(torchs, inputs),
+        },
+        iters,
+    )
+    return result
+
+
+def go_times(path):
+    """Return the time of the Go package in a graph, by row."""
+    with open(path) as file:
+        record = json.load(file)
+    return {
+        (r["batch"], r["vocab"], r["top_k"], r["dtype"]): r["ours_us"]
+        for r in record["results"]
+        if r.get("mode") == "graph" and r.get("cache") == "warm" and r["work"] == "topk" and r["source"] == "random"
+    }
+
+
+def verdicts(results, go):
+    """Return what each bar's worst row says."""
+    figures = {name: [] for name in BARS}
+    for r in results[: len(ROWS)]:
+        us = {name: t["us"] for name, t in r["times"].items()}
+        row = f"{r['batch']} x {r['top_k']}"
+        # A row that is copied in more time than it takes to call says nothing of the call.
+        if r["batch"] == 1:
+            figures["eager host time beyond copy_, us"].append((us["host aikf"] - us["host copy_"], row))
+        figures["torch.topk / aikf.topk, graph"].append((us["graph torch"] / us["graph aikf"], row))
+        figures["torch.topk / aikf.topk, eager"].append((us["eager torch"] / us["eager aikf"], row))
+        key = (r["batch"], r["vocab"], r["top_k"], r["dtype"])
+        if key in go:
+            figures["graph time beyond Go's, us"].append((us["graph aikf"] - go[key], row))
+    found = []
+    for name, (must, aim, more) in BARS.items():
+        if not figures[name]:
+            found.append({"figure": name, "must": must, "aim": aim, "verdict": "not measured"})
+            continue
+        worst, row = (min if more else max)(figures[name])
+        reaches = (lambda bar: worst >= bar) if more else (lambda bar: worst <= bar)  # noqa: B023
+        verdict = "aim" if reaches(aim) else "must" if reaches(must) else "missed"
+        found.append({"figure": name, "must": must, "aim": aim, "measured": worst, "row": row, "verdict": verdict})
+    return found
+
+
+def driver_version():
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--iters", type=int, default=51, help="samples of everything")
+    parser.add_argument("--go", help="a record of aikf bench of the same machine")
+    parser.add_argument("--out", help="write the record there")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("bars: torch sees no GPU", file=sys.stderr)
+        return 2
+    torch.cuda.set_device(args.device)
+    properties = torch.cuda.get_device_properties(args.device)
+    results = []
+    print("us      rows x k   vocab dtype    |  host: copy_  aikf   out torch | eager: aikf torch     x | graph: aikf torch     x | right")
+    for row in ROWS + BEYOND:
+        r = measure(row, args.device, args.iters)
+        results.append(r)
+        us = {name: t["us"] for name, t in r["times"].items()}
+        print(
+            f"{r['batch']:8d} x {r['top_k']:<5d}{r['vocab']:8d} {r['dtype']:<8s} | {us['host copy_']:12.2f} {us['host aikf']:5.2f} {us['host aikf out']:5.2f} "
+            f"{us['host torch']:5.1f} | {us['eager aikf']:11.2f} {us['eager torch']:5.1f} {us['eager torch'] / us['eager aikf']:4.1f}x | "
+            f"{us['graph aikf']:11.2f} {us['graph torch']:5.1f} {us['graph torch'] / us['graph aikf']:4.1f}x | {'yes' if r['right'] else 'NO'}",
+            flush=True,
+        )
+    found = verdicts(results, go_times(args.go) if args.go else {})
+    print("\nfigure, of the worst row of the matrix       must   aim  measured  verdict")
+    for v in found:
+        measured = f"{v['measured']:8.2f}  {v['verdict']}, at {v['row']}" if "measured" in v else f"{'-':>8s}  {v['verdict']}"
+        print(f"{v['figure']:<42s} {v['must']:6.1f} {v['aim']:5.1f}  {measured}")
+    if args.out:
+        record = {
+            "schema": 1,
+            "kind": "python",
+            "machine": {
+                "gpu": properties.name, "driver": driver_version(), "compute_capability": f"{properties.major}.{properties.minor}",
+                "cpu": platform.processor() or platform.machine(), "system": platform.platform(), "python": platform.python_version(),
+                "torch": torch.__version__, "aikf": aikf.__version__,
+            },
+            "command": " ".join(sys.argv),
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "iters": args.iters,
+            "results": results,
+            "acceptance": found,
+        }  # fmt: skip
+        with open(args.out, "w") as file:
+            json.dump(record, file, indent=1)
+            file.write("\n")
+    wrong = [r for r in results if not r["right"]]
+    return 1 if wrong or any(v["verdict"] == "missed" for v in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+// The launch plan: which kernels run on which grid. It changes the time, never the
+// answer. cuda/plan.go decides the same in Go, and is what this follows: a test of
+// package cuda compares the two on a grid of shapes, and writes plan_table.h.
+#pragma once
+
+#include <stdint.h>
+
+enum plan_dtype { PLAN_FLOAT32, PLAN_FLOAT16, PLAN_BFLOAT16, PLAN_DTYPES };
+
+// What a plan is called. PLAN_CHOSEN asks for the fastest that fits.
+enum plan_name { PLAN_CHOSEN, PLAN_BLOCK, PLAN_CLUSTER, PLAN_TWO_STAGE, PLAN_ANY, PLAN_NONE, PLAN_NAMES };
+
+// The kernels of one dtype.
+enum plan_kernel { KERNEL_BLOCK, KERNEL_BLOCK_NARROW, KERNEL_CLUSTER, KERNEL_STAGE1, KERNEL_STAGE2, KERNEL_ANY, PLAN_KERNELS };
+
+struct plan_shape {
+  int64_t rows, vocab, k;
+  int32_t dtype;
+};
+
+// What a plan depends on of a device.
+struct plan_architecture {
+  int32_t multiprocessors;
+  int32_t cluster_blocks;  // the most blocks of a cluster, 0 without clusters
+};
+
+// 0 lets the plan choose.
+struct plan_options {
+  int32_t name;               // forces a plan
+  int32_t groups;             // group maxima that bound the k-th value
+  int32_t chunks;             // parts of a row, blocks of a cluster
+  int32_t target_candidates;  // that a row leaves for the second stage
+};
+
+struct plan_launch {
+  int32_t kernel;
+  int32_t grid;     // blocks
+  int32_t block;    // threads a block
+  int32_t cluster;  // blocks a cluster, 1: no cluster
+};
+
+struct plan {
+  int32_t name;
+  int32_t groups;
+  int32_t chunks;
+  int32_t launches;  // of launch, in order; 0 without rows or results
+  int64_t chunk_size;
+  int64_t workspace_bytes;
+  struct plan_launch launch[2];
+};
+
+// Makes the plan. Returns 0, or -1 if the shape is none, or no plan that the
+// options allow fits it.
+int plan_choose(const struct plan_shape* shape, const struct plan_architecture* architecture,
+                const struct plan_options* options, struct plan* plan);
+
+// The name of a plan, and of a kernel in an image.
+const char* plan_name_of(int name);
+const char* plan_symbol_of(int dtype, int kernel);
+
+// The threads of a block, of every kernel.
+int plan_block_threads(void);

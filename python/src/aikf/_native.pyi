@@ -1,0 +1,60 @@
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+
+block_threads: int
+
+class Device:
+    def __init__(
+        self,
+        *,
+        ordinal: int,
+        context: Optional[int],
+        launch: int,
+        push: int,
+        pop: int,
+        current: int,
+        multiprocessors: int,
+        cluster_blocks: int,
+        kernels: Dict[str, int],
+        error: Callable[[str, int], BaseException],
+    ) -> None: ...
+
+class Selector:
+    def __init__(
+        self,
+        *,
+        types: Tuple[type, ...],
+        dtypes: Tuple[torch.dtype, torch.dtype, torch.dtype],
+        int64: torch.dtype,
+        result: type,
+        empty: Callable[..., torch.Tensor],
+        short_empty: Optional[Callable[..., torch.Tensor]],
+        short_empty_cpu: Optional[Callable[..., torch.Tensor]],
+        current_device: Callable[[], int],
+        grad_enabled: Callable[[], bool],
+        stream: Callable[[int], int],
+        open: Callable[[int], Device],
+        arrange: Callable[[torch.Tensor, int, int, bool], torch.return_types.topk],
+        dispatch: Callable[[torch.Tensor, int, int, bool], torch.return_types.topk],
+        probes: Tuple[Tuple[object, object], ...],
+        plan: str = "",
+        target_candidates: int = 0,
+    ) -> None: ...
+    def topk(self, x: torch.Tensor, k: int, dim: int, largest: bool, /) -> torch.return_types.topk: ...
+    def select(self, x: torch.Tensor, k: int, dim: int, largest: bool, /) -> torch.return_types.topk: ...
+    def into(
+        self, x: torch.Tensor, k: int, dim: int, largest: bool, values: torch.Tensor, indices: torch.Tensor, /
+    ) -> Optional[torch.return_types.topk]: ...
+
+def plan(
+    rows: int,
+    vocab: int,
+    k: int,
+    dtype: str,
+    multiprocessors: int,
+    cluster_blocks: int,
+    name: str = "",
+    target_candidates: int = 0,
+) -> Optional[Dict[str, Any]]: ...
+def symbols() -> List[str]: ...
