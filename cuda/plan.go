@@ -49,7 +49,7 @@ var groupCounts = []int{128, 256, 512}
 
 // groupsByK lists how many group maxima bound the k-th value, up to that k. A bound
 // is proven up to three quarters of the groups, and guessed beyond.
-var groupsByK = []struct{ k, groups int }{{128, 256}, {fastK, 512}}
+var groupsByK = []struct{ k, groups int }{{64, 256}, {fastK, 512}}
 
 // blockThreads are those of every selection kernel: kThreads of select.cu.
 const blockThreads = 512

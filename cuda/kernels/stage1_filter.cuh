@@ -86,11 +86,15 @@ DEVICE void read_share(const Row<T>& row, Share& share) {
 }
 
 // Counts, for a pivot of each lane, the groups that reach it. All threads of the block
-// call it, when groups and reach are written.
+// call it, when groups and reach are written. A pivot is a group, or the best of two or four
+// where a rank among the first groups is looked for: more of them then are near it.
 template <u32 kGroups, class B>
-DEVICE u32 reach_of_pivot(B& block, u32& pivot) {
+DEVICE u32 reach_of_pivot(B& block, u32 rank, u32& pivot) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  pivot = block.groups[lane * (kGroups / kWarp)];
+  const Vector some = *reinterpret_cast<const Vector*>(block.groups + lane * (kGroups / kWarp));
+  pivot = some.word[0];
+  if (rank * 2 <= kGroups) pivot = larger(pivot, some.word[1]);
+  if (rank * 4 <= kGroups) pivot = larger(pivot, larger(some.word[2], some.word[3]));
   // All lanes read the same groups.
   u32 reach = 0;
 #pragma unroll
@@ -108,7 +112,7 @@ DEVICE u32 reach_of_pivot(B& block, u32& pivot) {
 template <u32 kGroups, class B>
 DEVICE u32 bound_of(B& block, u32 rank) {
   u32 pivot;
-  const u32 reach = reach_of_pivot<kGroups>(block, pivot);
+  const u32 reach = reach_of_pivot<kGroups>(block, rank, pivot);
   return warp_max(reach >= rank ? pivot : 0);
 }
 
@@ -143,7 +147,7 @@ DEVICE u32 guess_threshold(B& block, const Row<T>& row, const Share& share, u32 
   block.groups[B::kThreads + thread] = T::key_of_word(other);
   block_barrier();
   u32 pivot;
-  const u32 reach = reach_of_pivot<kGuessGroups>(block, pivot);
+  const u32 reach = reach_of_pivot<kGuessGroups>(block, rank, pivot);
   const u32 more = ~warp_max(reach >= rank ? ~reach : 0), less = warp_max(reach < rank ? reach : 0);
   const bool fewer = rank - less <= more - rank && less >= rank / 8 * 7;
   return warp_max(reach == (fewer ? less : more) ? pivot : 0);

@@ -19,7 +19,7 @@ static const int kGroupCounts[] = {128, 256, 512};
 
 static const struct {
   int k, groups;
-} kGroupsByK[] = {{128, 256}, {2048, 512}};
+} kGroupsByK[] = {{64, 256}, {2048, 512}};
 
 // In the order of enum plan_dtype.
 static const int kDTypeBytes[] = {4, 2, 2};
