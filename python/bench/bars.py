@@ -238,7 +238,7 @@ def main():
             "kind": "python",
             "machine": {
                 "gpu": properties.name, "driver": driver_version(), "compute_capability": f"{properties.major}.{properties.minor}",
-                "cpu": platform.processor() or platform.machine(), "system": platform.platform(), "python": platform.python_version(),
+                "cpu": platform.processor() or platform.machine(), "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
                 "torch": torch.__version__, "aikf": aikf.__version__,
             },
             "command": " ".join(sys.argv),

@@ -110,6 +110,10 @@ func fill(project fs.FS, text string) (string, error) {
 
 // show returns the Markdown of a record or a program.
 func show(project fs.FS, name string) (string, error) {
+	if strings.HasSuffix(name, pythonSuffix) {
+		record, err := readPythonRecord(project, name)
+		return record.markdown(), err
+	}
 	switch path.Ext(name) {
 	case ".json":
 		record, err := readRecord(project, name)
@@ -161,6 +165,9 @@ func checkRecords(project fs.FS) error {
 			if err == nil && (verified.Schema != 1 || verified.Outcome != "equal") {
 				err = fmt.Errorf("%s: schema = %d, outcome = %q", name, verified.Schema, verified.Outcome)
 			}
+			problems = append(problems, err)
+		case strings.HasSuffix(name, pythonSuffix):
+			_, err := readPythonRecord(project, name)
 			problems = append(problems, err)
 		default:
 			_, err := readRecord(project, name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -23,10 +24,21 @@ var project = fstest.MapFS{
 	"results/bad-verify.json": {Data: []byte(`{"schema": 1, "outcome": "different"}`)},
 	"results/b-profile.json":  {Data: []byte(`{"schema": 1, "profiles": [{"batch": 1}]}`)},
 	"results/no-profile.json": {Data: []byte(`{"schema": 1, "profiles": []}`)},
+	"results/b-python.json":   {Data: []byte(pythonText(true))},
+	"results/bad-python.json": {Data: []byte(pythonText(false))},
+}
+
+// pythonText is a record of one result, right or not.
+func pythonText(right bool) string {
+	return fmt.Sprintf(`{"schema": 1, "machine": {"gpu": "Example 9000", "torch": "2.4.0"}, "command": "bars.py",
+		"results": [{"batch": 1, "vocab": 50304, "top_k": 50, "dtype": "bfloat16", "right": %t, "times": {
+			"host copy_": {"us": 6}, "host aikf": {"us": 8}, "eager torch": {"us": 60}, "eager aikf": {"us": 8},
+			"graph torch": {"us": 33}, "graph aikf": {"us": 4}}}],
+		"acceptance": [{"figure": "eager", "must": 5, "aim": 7, "measured": 7.5, "row": "1 x 50", "verdict": "aim"}, {"figure": "graph", "must": 1, "aim": 2, "verdict": "not measured"}]}`, right)
 }
 
 func TestFill(t *testing.T) {
-	const before = "# Title\n\n<!-- generated: main.go -->\nold\n<!-- end -->\n\n<!-- generated: results/a-bench.json -->\n<!-- end -->\nlast\n"
+	const before = "# Title\n\n<!-- generated: main.go -->\nold\n<!-- end -->\n\n<!-- generated: results/a-bench.json -->\n<!-- end -->\n\n<!-- generated: results/b-python.json -->\n<!-- end -->\nlast\n"
 	text, err := fill(project, before)
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +47,9 @@ func TestFill(t *testing.T) {
 		"# Title\n\n<!-- generated: main.go -->\n```go\n" + program + "```\n<!-- end -->\n\n",
 		"<!-- generated: results/a-bench.json -->\nExample 9000, 4 cores",
 		"| float32, k = 50 | 2 | 1.60 | 1.50 | x floor | met |\n",
+		"Example 9000, torch 2.4.0\n\nbars.py\n",
+		"| 1 | 50304 | 50 | bfloat16 | 6.00 | 8.00 | 60.0 | 8.00 | 7.5x | 33.0 | 4.00 | 8.2x |\n",
+		"| eager | 5 | 7 | 7.50 | aim, at 1 x 50 |\n| graph | 1 | 2 | - | not measured |\n",
 		"<!-- end -->\nlast\n",
 	} {
 		if !strings.Contains(text, want) {
@@ -65,7 +80,7 @@ func TestCheckRecords(t *testing.T) {
 		t.Fatal("nothing is wrong")
 	}
 	for name, wrong := range map[string]bool{
-		"broken.json": true, "bad-verify.json": true, "no-profile.json": true, "a-bench": false, "b-verify": false, "b-profile": false,
+		"broken.json": true, "bad-verify.json": true, "no-profile.json": true, "bad-python.json": true, "b-python": false, "a-bench": false, "b-verify": false, "b-profile": false,
 	} {
 		if strings.Contains(err.Error(), name) != wrong {
 			t.Errorf("%s: error = %v", name, err)
