@@ -30,6 +30,13 @@ type Row[E simd.Bits] struct {
 	// far too low for what is to come.
 	crowded bool
 
+	// Of a row of which not every element counts: a bitmap of those that do, or nil,
+	// and the indices, ascending, of those that do not. A guess hopes for more than
+	// the k best then.
+	only   []uint64
+	except []int32
+	hope   int
+
 	sample     SamplePlan
 	sampleTask sampleTask // what it was planned for
 	groups     []int32
@@ -58,6 +65,7 @@ const beyond = math.MaxUint32 + 1
 // while the row is in use.
 func (r *Row[E]) Reset(plan *Plan, order key.Order, k int) {
 	r.plan, r.order, r.k = plan, order, k
+	r.only, r.except, r.hope = nil, nil, k
 	r.bound, r.crowded = 0, false
 	r.packed, r.kept = r.packed[:0], r.kept[:0]
 	if r.room() < plan.FirstRoom {
@@ -113,7 +121,7 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	if r.bound > 0 && !r.crowded {
 		return 0
 	}
-	if task := (sampleTask{len(elements), r.k, r.plan.targetCandidates}); task != r.sampleTask {
+	if task := (sampleTask{len(elements), r.hope, r.plan.targetCandidates}); task != r.sampleTask {
 		r.sample, r.sampleTask = r.plan.sampleFor(task.elements, task.k), task
 	}
 	sample := &r.sample
@@ -133,8 +141,8 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	case attempt == 1: // as much further as is missing, and half as much again
 		rank = max(2*rank+2, rank+3*rank*(r.k-reached)/(2*reached+2), sample.SortedRank)
 		rank = min(rank, sample.Groups*3/4)
-	case attempt == 2 && r.k <= sample.Groups:
-		rank = r.k // each of k groups has an element that reaches this one
+	case attempt == 2 && r.hope <= sample.Groups:
+		rank = r.hope // each of k groups has an element that reaches this one
 	default:
 		return 0
 	}
@@ -165,6 +173,7 @@ func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 		block := elements[read:min(read+chunk, len(elements))]
 		bitmap := r.bitmap[:(len(block)+63)/64]
 		simd.Filter(r.plan.Tier, bitmap, block, uint32(least), r.order)
+		r.leaveOut(bitmap, int(base)+read)
 		n := len(r.packed)
 		written, words := simd.Expand(r.plan.Tier, r.packed[n:r.room()], bitmap, block, base+uint32(read), r.order)
 		r.packed = r.packed[:n+written]
@@ -182,4 +191,19 @@ func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 		}
 	}
 	return read
+}
+
+// leaveOut clears the bits of elements that do not count; first, the index of
+// the first bit, is a multiple of 64.
+func (r *Row[E]) leaveOut(bitmap []uint64, first int) {
+	if r.only != nil {
+		for w, word := range r.only[first/64:][:len(bitmap)] {
+			bitmap[w] &= word
+		}
+	}
+	for _, index := range r.except {
+		if i := int(index) - first; 0 <= i && i < len(bitmap)*64 {
+			bitmap[i>>6] &^= 1 << (i & 63)
+		}
+	}
 }

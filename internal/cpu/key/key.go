@@ -135,3 +135,20 @@ func (o Order) Above16(least uint32) (xor, above uint16, invert uint64) {
 	}
 	return descend, (v | 0x8000) ^ descend - 1, 0 // x <= v|0x8000, as unsigned numbers
 }
+
+// Value returns the float32 that equals the float with those bits, whatever the
+// order prefers. A NaN stays one.
+func (o Order) Value(bits uint32) float32 {
+	if o.Infinity == Float32.Infinity {
+		return math.Float32frombits(bits)
+	}
+	magnitude := bits &^ SignBit
+	if magnitude >= o.Infinity {
+		return math.Float32frombits(bits&SignBit | magnitude>>3 | Float32.Infinity) // the fraction tells NaN
+	}
+	// A binary16's fraction and exponent, at their places in a float32, stand for a
+	// number that is too small by the difference of the biases: exact, also where
+	// it is subnormal.
+	value := math.Float32frombits(magnitude>>3) * 0x1p112
+	return math.Float32frombits(math.Float32bits(value) | bits&SignBit)
+}
