@@ -3183,3 +3183,1051 @@ done:
 	MOVW          DX, ret+24(FP)
 	VZEROUPPER
 	RET
+
+// func BlockMaxima32(maxima []float32, row []uint32) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaxima32(SB), NOSPLIT, $0-52
+	MOVQ  maxima_base+0(FP), AX
+	MOVQ  maxima_len+8(FP), CX
+	MOVQ  row_base+24(FP), DX
+	KXORW K1, K1, K1
+	TESTQ CX, CX
+	JZ    done
+
+block:
+	VMOVUPS       (DX), Z0
+	VMOVUPS       64(DX), Z1
+	VCMPPS        $0x03, Z0, Z1, K2
+	KORW          K2, K1, K1
+	VMOVUPS       128(DX), Z2
+	VMOVUPS       192(DX), Z3
+	VCMPPS        $0x03, Z2, Z3, K2
+	KORW          K2, K1, K1
+	VMOVUPS       256(DX), Z4
+	VMOVUPS       320(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       384(DX), Z4
+	VMOVUPS       448(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       512(DX), Z4
+	VMOVUPS       576(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       640(DX), Z4
+	VMOVUPS       704(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       768(DX), Z4
+	VMOVUPS       832(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       896(DX), Z4
+	VMOVUPS       960(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000400, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMasses32(sums []uint64, bitmap []uint64, row []uint32, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMasses32(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	MOVL         $0xcd300000, SI
+	VPBROADCASTD SI, Z2
+	MOVL         $0x007fffff, SI
+	VPBROADCASTD SI, Z3
+	MOVL         $0xff800000, SI
+	VPBROADCASTD SI, Z4
+	MOVL         $0x3f800000, SI
+	VPBROADCASTD SI, Z5
+	MOVL         $0x4e6222c0, SI
+	VPBROADCASTD SI, Z6
+	MOVL         $0x4fa39b9c, SI
+	VPBROADCASTD SI, Z7
+	MOVL         $0x511e7ec1, SI
+	VPBROADCASTD SI, Z8
+	MOVL         $0x5263457b, SI
+	VPBROADCASTD SI, Z9
+	MOVL         $0x5375fe9d, SI
+	VPBROADCASTD SI, Z10
+	MOVL         $0x54317216, SI
+	VPBROADCASTD SI, Z11
+	MOVL         $0x54800000, SI
+	VPBROADCASTD SI, Z12
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	MOVQ   $0x00000004, SI
+
+word:
+	KMOVW         (DX), K1
+	VSUBPS        (BX), Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         2(DX), K1
+	VSUBPS        64(BX), Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         4(DX), K1
+	VSUBPS        128(BX), Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         6(DX), K1
+	VSUBPS        192(BX), Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	ADDQ          $0x08, DX
+	ADDQ          $0x00000100, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z14, Z13, Z13
+	VSHUFI64X2    $0x4e, Z13, Z13, Z15
+	VPADDQ        Z13, Z15, Z15
+	VPERMQ        $0x4e, Z15, Z16
+	VPADDQ        Z15, Z16, Z16
+	VPSHUFD       $0x4e, Z16, Z15
+	VPADDQ        Z16, Z15, Z15
+	VMOVQ         X15, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000400, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func Compact32(values []float32, bitmap []uint64, row []uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·Compact32(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VMOVUPS.Z     (BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VMOVUPS.Z     64(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VMOVUPS.Z     128(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VMOVUPS.Z     192(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000100, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaximaBFloat16(SB), NOSPLIT, $0-52
+	MOVQ  maxima_base+0(FP), AX
+	MOVQ  maxima_len+8(FP), CX
+	MOVQ  row_base+24(FP), DX
+	KXORW K1, K1, K1
+	TESTQ CX, CX
+	JZ    done
+
+block:
+	VPMOVZXWD     (DX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPMOVZXWD     32(DX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x03, Z0, Z1, K2
+	KORW          K2, K1, K1
+	VPMOVZXWD     64(DX), Z2
+	VPSLLD        $0x10, Z2, Z2
+	VPMOVZXWD     96(DX), Z3
+	VPSLLD        $0x10, Z3, Z3
+	VCMPPS        $0x03, Z2, Z3, K2
+	KORW          K2, K1, K1
+	VPMOVZXWD     128(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     160(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     192(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     224(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VPMOVZXWD     256(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     288(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     320(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     352(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VPMOVZXWD     384(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     416(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     448(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     480(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000200, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMassesBFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMassesBFloat16(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	MOVL         $0xcd300000, SI
+	VPBROADCASTD SI, Z2
+	MOVL         $0x007fffff, SI
+	VPBROADCASTD SI, Z3
+	MOVL         $0xff800000, SI
+	VPBROADCASTD SI, Z4
+	MOVL         $0x3f800000, SI
+	VPBROADCASTD SI, Z5
+	MOVL         $0x4e6222c0, SI
+	VPBROADCASTD SI, Z6
+	MOVL         $0x4fa39b9c, SI
+	VPBROADCASTD SI, Z7
+	MOVL         $0x511e7ec1, SI
+	VPBROADCASTD SI, Z8
+	MOVL         $0x5263457b, SI
+	VPBROADCASTD SI, Z9
+	MOVL         $0x5375fe9d, SI
+	VPBROADCASTD SI, Z10
+	MOVL         $0x54317216, SI
+	VPBROADCASTD SI, Z11
+	MOVL         $0x54800000, SI
+	VPBROADCASTD SI, Z12
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	MOVQ   $0x00000004, SI
+
+word:
+	KMOVW         (DX), K1
+	VPMOVZXWD     (BX), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         2(DX), K1
+	VPMOVZXWD     32(BX), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         4(DX), K1
+	VPMOVZXWD     64(BX), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         6(DX), K1
+	VPMOVZXWD     96(BX), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	ADDQ          $0x08, DX
+	ADDQ          $0x00000080, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z14, Z13, Z13
+	VSHUFI64X2    $0x4e, Z13, Z13, Z15
+	VPADDQ        Z13, Z15, Z15
+	VPERMQ        $0x4e, Z15, Z16
+	VPADDQ        Z15, Z16, Z16
+	VPSHUFD       $0x4e, Z16, Z15
+	VPADDQ        Z16, Z15, Z15
+	VMOVQ         X15, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000200, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func CompactBFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactBFloat16(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VPMOVZXWD.Z   (BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VPMOVZXWD.Z   32(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VPMOVZXWD.Z   64(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VPMOVZXWD.Z   96(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaximaFloat16(SB), NOSPLIT, $0-52
+	MOVQ  maxima_base+0(FP), AX
+	MOVQ  maxima_len+8(FP), CX
+	MOVQ  row_base+24(FP), DX
+	KXORW K1, K1, K1
+	TESTQ CX, CX
+	JZ    done
+
+block:
+	VCVTPH2PS     (DX), Z0
+	VCVTPH2PS     32(DX), Z1
+	VCMPPS        $0x03, Z0, Z1, K2
+	KORW          K2, K1, K1
+	VCVTPH2PS     64(DX), Z2
+	VCVTPH2PS     96(DX), Z3
+	VCMPPS        $0x03, Z2, Z3, K2
+	KORW          K2, K1, K1
+	VCVTPH2PS     128(DX), Z4
+	VCVTPH2PS     160(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     192(DX), Z4
+	VCVTPH2PS     224(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VCVTPH2PS     256(DX), Z4
+	VCVTPH2PS     288(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     320(DX), Z4
+	VCVTPH2PS     352(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VCVTPH2PS     384(DX), Z4
+	VCVTPH2PS     416(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     448(DX), Z4
+	VCVTPH2PS     480(DX), Z5
+	VCMPPS        $0x03, Z4, Z5, K2
+	KORW          K2, K1, K1
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000200, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMassesFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMassesFloat16(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	MOVL         $0xcd300000, SI
+	VPBROADCASTD SI, Z2
+	MOVL         $0x007fffff, SI
+	VPBROADCASTD SI, Z3
+	MOVL         $0xff800000, SI
+	VPBROADCASTD SI, Z4
+	MOVL         $0x3f800000, SI
+	VPBROADCASTD SI, Z5
+	MOVL         $0x4e6222c0, SI
+	VPBROADCASTD SI, Z6
+	MOVL         $0x4fa39b9c, SI
+	VPBROADCASTD SI, Z7
+	MOVL         $0x511e7ec1, SI
+	VPBROADCASTD SI, Z8
+	MOVL         $0x5263457b, SI
+	VPBROADCASTD SI, Z9
+	MOVL         $0x5375fe9d, SI
+	VPBROADCASTD SI, Z10
+	MOVL         $0x54317216, SI
+	VPBROADCASTD SI, Z11
+	MOVL         $0x54800000, SI
+	VPBROADCASTD SI, Z12
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	MOVQ   $0x00000004, SI
+
+word:
+	KMOVW         (DX), K1
+	VCVTPH2PS     (BX), Z15
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         2(DX), K1
+	VCVTPH2PS     32(BX), Z15
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         4(DX), K1
+	VCVTPH2PS     64(BX), Z15
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	KMOVW         6(DX), K1
+	VCVTPH2PS     96(BX), Z15
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z15, Z16
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z15, Z15
+	VMULPS        Z6, Z15, Z17
+	VADDPS        Z7, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z8, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z9, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z10, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z11, Z17, Z17
+	VMULPS        Z15, Z17, Z17
+	VADDPS        Z12, Z17, Z17
+	VPADDD.Z      Z16, Z17, K1, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y15
+	VCVTPS2QQ     Y17, Z16
+	VCVTPS2QQ     Y15, Z15
+	VPADDQ        Z16, Z13, Z13
+	VPADDQ        Z15, Z14, Z14
+	ADDQ          $0x08, DX
+	ADDQ          $0x00000080, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z14, Z13, Z13
+	VSHUFI64X2    $0x4e, Z13, Z13, Z15
+	VPADDQ        Z13, Z15, Z15
+	VPERMQ        $0x4e, Z15, Z16
+	VPADDQ        Z15, Z16, Z16
+	VPSHUFD       $0x4e, Z16, Z15
+	VPADDQ        Z16, Z15, Z15
+	VMOVQ         X15, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000200, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func CompactFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactFloat16(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VCVTPH2PS.Z   (BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VCVTPH2PS.Z   32(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VCVTPH2PS.Z   64(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VCVTPH2PS.Z   96(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func Masses(masses []uint64, logits []float32, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·Masses(SB), NOSPLIT, $0-56
+	MOVQ         masses_base+0(FP), AX
+	MOVQ         logits_base+24(FP), CX
+	MOVQ         logits_len+32(FP), DX
+	MOVL         max+48(FP), BX
+	VPBROADCASTD BX, Z0
+	MOVL         scale+52(FP), BX
+	XORL         $0x80000000, BX
+	VPBROADCASTD BX, Z1
+	MOVL         $0xcd300000, BX
+	VPBROADCASTD BX, Z2
+	MOVL         $0x007fffff, BX
+	VPBROADCASTD BX, Z3
+	MOVL         $0xff800000, BX
+	VPBROADCASTD BX, Z4
+	MOVL         $0x3f800000, BX
+	VPBROADCASTD BX, Z5
+	MOVL         $0x4e6222c0, BX
+	VPBROADCASTD BX, Z6
+	MOVL         $0x4fa39b9c, BX
+	VPBROADCASTD BX, Z7
+	MOVL         $0x511e7ec1, BX
+	VPBROADCASTD BX, Z8
+	MOVL         $0x5263457b, BX
+	VPBROADCASTD BX, Z9
+	MOVL         $0x5375fe9d, BX
+	VPBROADCASTD BX, Z10
+	MOVL         $0x54317216, BX
+	VPBROADCASTD BX, Z11
+	MOVL         $0x54800000, BX
+	VPBROADCASTD BX, Z12
+
+loop:
+	SUBQ          $0x10, DX
+	JL            done
+	VSUBPS        (CX), Z0, Z13
+	VMULPS        Z1, Z13, Z13
+	VMAXPS        Z2, Z13, Z13
+	VCVTPS2DQ     Z13, Z13
+	VPADDD        Z13, Z13, Z13
+	VPANDD        Z4, Z13, Z14
+	VPTERNLOGD    $0xea, Z5, Z3, Z13
+	VSUBPS        Z5, Z13, Z13
+	VMULPS        Z6, Z13, Z15
+	VADDPS        Z7, Z15, Z15
+	VMULPS        Z13, Z15, Z15
+	VADDPS        Z8, Z15, Z15
+	VMULPS        Z13, Z15, Z15
+	VADDPS        Z9, Z15, Z15
+	VMULPS        Z13, Z15, Z15
+	VADDPS        Z10, Z15, Z15
+	VMULPS        Z13, Z15, Z15
+	VADDPS        Z11, Z15, Z15
+	VMULPS        Z13, Z15, Z15
+	VADDPS        Z12, Z15, Z15
+	VPADDD        Z14, Z15, Z15
+	VEXTRACTF64X4 $0x01, Z15, Y13
+	VCVTPS2QQ     Y15, Z14
+	VCVTPS2QQ     Y13, Z13
+	VMOVDQU64     Z14, (AX)
+	VMOVDQU64     Z13, 64(AX)
+	ADDQ          $0x40, CX
+	SUBQ          $-128, AX
+	JMP           loop
+
+done:
+	VZEROUPPER
+	RET

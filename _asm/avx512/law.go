@@ -1,0 +1,271 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/ai-kernel-factory/aikf/_asm/gen"
+)
+
+// load16 returns 16 elements as float32.
+func load16(f gen.Format, at Mem) reg.VecVirtual {
+	x := ZMM()
+	switch f {
+	case gen.Float32:
+		VMOVUPS(at, x)
+	case gen.BFloat16:
+		VPMOVZXWD(at, x)
+		VPSLLD(Imm(16), x, x)
+	case gen.Float16:
+		VCVTPH2PS(at, x)
+	}
+	return x
+}
+
+// blockMaxima:
+//
+//	for each block of 256: 16 vectors into 4 maxima; compare pairs for NaN
+//	fold the 4 maxima and their lanes; store
+func blockMaxima(f gen.Format) {
+	TEXT("BlockMaxima"+f.Name, NOSPLIT, "func(maxima []float32, row []"+f.Element+") (unordered uint32)")
+	Doc("BlockMaxima" + f.Name + " is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.")
+	Pragma("noescape")
+	maxima, blocks := gen.Slice("maxima")
+	row := GP64()
+	Load(Param("row").Base(), row)
+	unordered := K()
+	KXORW(unordered, unordered, unordered)
+	TESTQ(blocks, blocks)
+	JZ(LabelRef("done"))
+	Label("block")
+	m := make([]reg.VecVirtual, 4)
+	for i := 0; i < 16; i += 2 {
+		x, y := load16(f, Mem{Base: row, Disp: 16 * i * f.Bytes}), load16(f, Mem{Base: row, Disp: 16 * (i + 1) * f.Bytes})
+		nan := K()
+		VCMPPS(Imm(3), x, y, nan) // unordered
+		KORW(nan, unordered, unordered)
+		for j, v := range []reg.VecVirtual{x, y} {
+			if i < 4 {
+				m[i+j] = v
+			} else {
+				VMAXPS(v, m[(i+j)%4], m[(i+j)%4])
+			}
+		}
+	}
+	foldVectors(m, VMAXPS)
+	y := YMM()
+	VEXTRACTF64X4(Imm(1), m[0], y)
+	VMAXPS(y, m[0].AsY(), y)
+	a, b := XMM(), XMM()
+	VEXTRACTF128(Imm(1), y, a)
+	VMAXPS(a, y.AsX(), a)
+	VPSHUFD(Imm(0x4E), a, b)
+	VMAXPS(b, a, a)
+	VPSHUFD(Imm(0xB1), a, b)
+	VMAXPS(b, a, a)
+	VMOVSS(a, Mem{Base: maxima})
+	ADDQ(Imm(4), maxima)
+	ADDQ(U32(uint32(256*f.Bytes)), row)
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	Label("done")
+	r := GP32()
+	KMOVW(unordered, r)
+	Store(r, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// weigher holds the constants of masses.
+type weigher struct {
+	max, scale, least, fraction, exponent, one reg.VecVirtual
+	coefficients                               []reg.VecVirtual
+}
+
+func newWeigher() (w weigher) {
+	set := func(bits uint32) reg.VecVirtual {
+		r, v := GP32(), ZMM()
+		MOVL(U32(bits), r)
+		VPBROADCASTD(r, v)
+		return v
+	}
+	w.max = broadcast32("max")
+	w.scale = ZMM()
+	VPBROADCASTD(gen.NegatedScale(), w.scale)
+	w.least, w.fraction, w.exponent, w.one = set(gen.LeastBits), set(gen.FractionMask), set(gen.ExponentMask), set(gen.OneBits)
+	for _, c := range gen.Coefficients {
+		w.coefficients = append(w.coefficients, set(c))
+	}
+	return w
+}
+
+// weigh returns the masses of 16 logits, in two vectors:
+//
+//	q = integer(maximum((max - x) * -scale, least))
+//	t = fraction of q; p = polynomial(t) * 2^(exponent of q)
+//	masses = integer(p)
+//
+// Elements that are not kept, if there is a mask, weigh nothing.
+func (w weigher) weigh(x Op, kept reg.Register) (low, high reg.VecVirtual) {
+	q, e, p := ZMM(), ZMM(), ZMM()
+	VSUBPS(x, w.max, q)
+	VMULPS(w.scale, q, q)
+	VMAXPS(w.least, q, q) // least if q is NaN
+	VCVTPS2DQ(q, q)
+	VPADDD(q, q, q)
+	VPANDD(w.exponent, q, e)
+	VPTERNLOGD(Imm(0xEA), w.one, w.fraction, q) // q & fraction | one
+	VSUBPS(w.one, q, q)
+	VMULPS(w.coefficients[0], q, p)
+	for _, c := range w.coefficients[1 : len(w.coefficients)-1] {
+		VADDPS(c, p, p)
+		VMULPS(q, p, p)
+	}
+	VADDPS(w.coefficients[len(w.coefficients)-1], p, p)
+	if kept != nil {
+		VPADDD_Z(e, p, kept, p)
+	} else {
+		VPADDD(e, p, p)
+	}
+	half := YMM()
+	low, high = ZMM(), ZMM()
+	VEXTRACTF64X4(Imm(1), p, half)
+	VCVTPS2QQ(p.AsY(), low)
+	VCVTPS2QQ(half, high)
+	return low, high
+}
+
+// blockMasses:
+//
+//	for each block of 256 of which an element is kept:
+//	  for each word of 4: 4 vectors; masses of those kept, added in 64-bit lanes
+//	  fold the lanes; store
+func blockMasses(f gen.Format) {
+	TEXT("BlockMasses"+f.Name, NOSPLIT, "func(sums []uint64, bitmap []uint64, row []"+f.Element+", max uint32, scale uint32)")
+	Doc("BlockMasses" + f.Name + " is pure.BlockMasses on whole blocks, as many as there are sums, and for a finite max.")
+	Pragma("noescape")
+	sums, blocks := gen.Slice("sums")
+	bitmap, row := GP64(), GP64()
+	Load(Param("bitmap").Base(), bitmap)
+	Load(Param("row").Base(), row)
+	w := newWeigher()
+	low, high := ZMM(), ZMM()
+	some, words, sum := GP64(), GP64(), GP64()
+
+	TESTQ(blocks, blocks)
+	JZ(LabelRef("done"))
+	Label("block")
+	XORQ(sum, sum)
+	MOVQ(Mem{Base: bitmap}, some)
+	for i := 1; i < 4; i++ {
+		ORQ(Mem{Base: bitmap, Disp: 8 * i}, some)
+	}
+	JZ(LabelRef("skip"))
+	VPXORD(low, low, low)
+	VPXORD(high, high, high)
+	MOVQ(U32(4), words)
+	Label("word")
+	for i := range 4 {
+		kept := K()
+		KMOVW(Mem{Base: bitmap, Disp: 2 * i}, kept)
+		var x Op = Mem{Base: row, Disp: 16 * i * f.Bytes}
+		if f != gen.Float32 {
+			x = load16(f, x.(Mem))
+		}
+		a, b := w.weigh(x, kept)
+		VPADDQ(a, low, low)
+		VPADDQ(b, high, high)
+	}
+	ADDQ(Imm(8), bitmap)
+	ADDQ(U32(uint32(64*f.Bytes)), row)
+	DECQ(words)
+	JNZ(LabelRef("word"))
+	VPADDQ(high, low, low)
+	horizontalQ(low, VPADDQ, sum)
+	JMP(LabelRef("store"))
+	Label("skip")
+	ADDQ(Imm(32), bitmap)
+	ADDQ(U32(uint32(256*f.Bytes)), row)
+	Label("store")
+	MOVQ(sum, Mem{Base: sums})
+	ADDQ(Imm(8), sums)
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// masses weighs 16 logits at a time.
+func masses() {
+	TEXT("Masses", NOSPLIT, "func(masses []uint64, logits []float32, max uint32, scale uint32)")
+	Doc("Masses is pure.Masses for a multiple of 16 logits and a finite max.")
+	Pragma("noescape")
+	masses := GP64()
+	Load(Param("masses").Base(), masses)
+	logits, n := gen.Slice("logits")
+	w := newWeigher()
+	Label("loop")
+	SUBQ(Imm(16), n)
+	JL(LabelRef("done"))
+	low, high := w.weigh(Mem{Base: logits}, nil)
+	VMOVDQU64(low, Mem{Base: masses})
+	VMOVDQU64(high, Mem{Base: masses, Disp: 64})
+	ADDQ(Imm(64), logits)
+	SUBQ(I8(-128), masses)
+	JMP(LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// compact:
+//
+//	for each word: 4 vectors, of which those kept are moved together and stored
+//
+// Loads leave out what is not kept, so that nothing past the row is read.
+func compact(f gen.Format) {
+	TEXT("Compact"+f.Name, NOSPLIT, "func(values []float32, bitmap []uint64, row []"+f.Element+") (n int)")
+	Doc("Compact" + f.Name + " is pure.Compact.")
+	Pragma("noescape")
+	values := GP64()
+	Load(Param("values").Base(), values)
+	bitmap, words := gen.Slice("bitmap")
+	row := GP64()
+	Load(Param("row").Base(), row)
+	start := GP64()
+	MOVQ(values, start)
+	TESTQ(words, words)
+	JZ(LabelRef("done"))
+	Label("word")
+	for i := range 4 {
+		kept, x, r := K(), ZMM(), GP32()
+		KMOVW(Mem{Base: bitmap, Disp: 2 * i}, kept)
+		MOVWLZX(Mem{Base: bitmap, Disp: 2 * i}, r)
+		at := Mem{Base: row, Disp: 16 * i * f.Bytes}
+		switch f {
+		case gen.Float32:
+			VMOVUPS_Z(at, kept, x)
+		case gen.BFloat16:
+			VPMOVZXWD_Z(at, kept, x)
+			VPSLLD(Imm(16), x, x)
+		case gen.Float16:
+			VCVTPH2PS_Z(at, kept, x)
+		}
+		VPCOMPRESSD_Z(x, kept, x)
+		VMOVUPS(x, Mem{Base: values})
+		POPCNTL(r, r)
+		LEAQ(Mem{Base: values, Index: r.As64(), Scale: 4}, values)
+	}
+	ADDQ(Imm(8), bitmap)
+	ADDQ(U32(uint32(64*f.Bytes)), row)
+	DECQ(words)
+	JNZ(LabelRef("word"))
+	Label("done")
+	SUBQ(start, values)
+	SHRQ(Imm(2), values)
+	Store(values, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
