@@ -80,7 +80,7 @@ func blockMaxima(f gen.Format) {
 // weigher holds the constants of masses.
 type weigher struct {
 	max, scale, least, fraction, exponent, one reg.VecVirtual
-	coefficients                               []reg.VecVirtual
+	coefficients                               []Mem // fewer registers than constants
 }
 
 func newWeigher() (w weigher) {
@@ -95,45 +95,66 @@ func newWeigher() (w weigher) {
 	VPBROADCASTD(gen.NegatedScale(), w.scale)
 	w.least, w.fraction, w.exponent, w.one = set(gen.LeastBits), set(gen.FractionMask), set(gen.ExponentMask), set(gen.OneBits)
 	for _, c := range gen.Coefficients {
-		w.coefficients = append(w.coefficients, set(c))
+		w.coefficients = append(w.coefficients, gen.Constant32(c))
 	}
 	return w
 }
 
-// weigh returns the masses of 16 logits, in two vectors:
+// weigh computes the masses of vectors of 16 logits, each in two vectors:
 //
 //	q = integer(maximum((max - x) * -scale, least))
 //	t = fraction of q; p = polynomial(t) * 2^(exponent of q)
 //	masses = integer(p)
 //
-// Elements that are not kept, if there is a mask, weigh nothing.
-func (w weigher) weigh(x Op, kept reg.Register) (low, high reg.VecVirtual) {
-	q, e, p := ZMM(), ZMM(), ZMM()
-	VSUBPS(x, w.max, q)
-	VMULPS(w.scale, q, q)
-	VMAXPS(w.least, q, q) // least if q is NaN
-	VCVTPS2DQ(q, q)
-	VPADDD(q, q, q)
-	VPANDD(w.exponent, q, e)
-	VPTERNLOGD(Imm(0xEA), w.one, w.fraction, q) // q & fraction | one
-	VSUBPS(w.one, q, q)
-	VMULPS(w.coefficients[0], q, p)
-	for _, c := range w.coefficients[1 : len(w.coefficients)-1] {
-		VADDPS(c, p, p)
-		VMULPS(q, p, p)
+// Elements that are not kept, if there are masks, weigh nothing. The vectors
+// take turns, because a chain of some 60 cycles is much longer than what the
+// machine looks ahead.
+func (w weigher) weigh(x []Op, kept []Mem, use func(low, high reg.VecVirtual)) {
+	q, e, p := vectors(len(x)), vectors(len(x)), vectors(len(x))
+	each := func(step func(i int)) {
+		for i := range x {
+			step(i)
+		}
 	}
-	VADDPS(w.coefficients[len(w.coefficients)-1], p, p)
-	if kept != nil {
-		VPADDD_Z(e, p, kept, p)
-	} else {
-		VPADDD(e, p, p)
+	each(func(i int) { VSUBPS(x[i], w.max, q[i]) })
+	each(func(i int) { VMULPS(w.scale, q[i], q[i]) })
+	each(func(i int) { VMAXPS(w.least, q[i], q[i]) }) // least if q is NaN
+	each(func(i int) { VCVTPS2DQ(q[i], q[i]) })
+	each(func(i int) { VPADDD(q[i], q[i], q[i]) })
+	each(func(i int) { VPANDD(w.exponent, q[i], e[i]) })
+	each(func(i int) { VPTERNLOGD(Imm(0xEA), w.one, w.fraction, q[i]) }) // q & fraction | one
+	each(func(i int) { VSUBPS(w.one, q[i], q[i]) })
+	last := len(w.coefficients) - 1
+	each(func(i int) { VMULPS_BCST(w.coefficients[0], q[i], p[i]) })
+	for _, c := range w.coefficients[1:last] {
+		each(func(i int) { VADDPS_BCST(c, p[i], p[i]) })
+		each(func(i int) { VMULPS(q[i], p[i], p[i]) })
 	}
-	half := YMM()
-	low, high = ZMM(), ZMM()
-	VEXTRACTF64X4(Imm(1), p, half)
-	VCVTPS2QQ(p.AsY(), low)
-	VCVTPS2QQ(half, high)
-	return low, high
+	each(func(i int) { VADDPS_BCST(w.coefficients[last], p[i], p[i]) })
+	each(func(i int) {
+		if kept != nil {
+			mask := K()
+			KMOVW(kept[i], mask)
+			VPADDD_Z(e[i], p[i], mask, p[i])
+		} else {
+			VPADDD(e[i], p[i], p[i])
+		}
+	})
+	each(func(i int) {
+		half, low, high := YMM(), ZMM(), ZMM()
+		VEXTRACTF64X4(Imm(1), p[i], half)
+		VCVTPS2QQ(p[i].AsY(), low)
+		VCVTPS2QQ(half, high)
+		use(low, high)
+	})
+}
+
+func vectors(n int) []reg.VecVirtual {
+	all := make([]reg.VecVirtual, n)
+	for i := range all {
+		all[i] = ZMM()
+	}
+	return all
 }
 
 // blockMasses:
@@ -164,21 +185,24 @@ func blockMasses(f gen.Format) {
 	JZ(LabelRef("skip"))
 	VPXORD(low, low, low)
 	VPXORD(high, high, high)
-	MOVQ(U32(4), words)
+	MOVQ(U32(2), words)
 	Label("word")
-	for i := range 4 {
-		kept := K()
-		KMOVW(Mem{Base: bitmap, Disp: 2 * i}, kept)
-		var x Op = Mem{Base: row, Disp: 16 * i * f.Bytes}
+	var x []Op
+	var kept []Mem
+	for i := range 8 {
+		kept = append(kept, Mem{Base: bitmap, Disp: 2 * i})
+		var v Op = Mem{Base: row, Disp: 16 * i * f.Bytes}
 		if f != gen.Float32 {
-			x = load16(f, x.(Mem))
+			v = load16(f, v.(Mem))
 		}
-		a, b := w.weigh(x, kept)
+		x = append(x, v)
+	}
+	w.weigh(x, kept, func(a, b reg.VecVirtual) {
 		VPADDQ(a, low, low)
 		VPADDQ(b, high, high)
-	}
-	ADDQ(Imm(8), bitmap)
-	ADDQ(U32(uint32(64*f.Bytes)), row)
+	})
+	ADDQ(Imm(16), bitmap)
+	ADDQ(U32(uint32(128*f.Bytes)), row)
 	DECQ(words)
 	JNZ(LabelRef("word"))
 	VPADDQ(high, low, low)
@@ -209,9 +233,10 @@ func masses() {
 	Label("loop")
 	SUBQ(Imm(16), n)
 	JL(LabelRef("done"))
-	low, high := w.weigh(Mem{Base: logits}, nil)
-	VMOVDQU64(low, Mem{Base: masses})
-	VMOVDQU64(high, Mem{Base: masses, Disp: 64})
+	w.weigh([]Op{Mem{Base: logits}}, nil, func(low, high reg.VecVirtual) {
+		VMOVDQU64(low, Mem{Base: masses})
+		VMOVDQU64(high, Mem{Base: masses, Disp: 64})
+	})
 	ADDQ(Imm(64), logits)
 	SUBQ(I8(-128), masses)
 	JMP(LabelRef("loop"))
