@@ -25,7 +25,7 @@ func load16(f gen.Format, at Mem) reg.VecVirtual {
 
 // blockMaxima:
 //
-//	for each block of 256: 16 vectors into 4 maxima; compare pairs for NaN
+//	for each block of 256: 16 vectors into 4 maxima; compare pairs to find NaN
 //	fold the 4 maxima and their lanes; store
 func blockMaxima(f gen.Format) {
 	TEXT("BlockMaxima"+f.Name, NOSPLIT, "func(maxima []float32, row []"+f.Element+") (unordered uint32)")
@@ -34,17 +34,18 @@ func blockMaxima(f gen.Format) {
 	maxima, blocks := gen.Slice("maxima")
 	row := GP64()
 	Load(Param("row").Base(), row)
-	unordered := K()
-	KXORW(unordered, unordered, unordered)
+	// Four masks of lanes without a NaN so far, so that none waits for the other.
+	ordered := []reg.Register{K(), K(), K(), K()}
+	for _, k := range ordered {
+		KXNORW(k, k, k)
+	}
 	TESTQ(blocks, blocks)
 	JZ(LabelRef("done"))
 	Label("block")
 	m := make([]reg.VecVirtual, 4)
 	for i := 0; i < 16; i += 2 {
 		x, y := load16(f, Mem{Base: row, Disp: 16 * i * f.Bytes}), load16(f, Mem{Base: row, Disp: 16 * (i + 1) * f.Bytes})
-		nan := K()
-		VCMPPS(Imm(3), x, y, nan) // unordered
-		KORW(nan, unordered, unordered)
+		VCMPPS(Imm(7), x, y, ordered[i/2%4], ordered[i/2%4])
 		for j, v := range []reg.VecVirtual{x, y} {
 			if i < 4 {
 				m[i+j] = v
@@ -71,7 +72,11 @@ func blockMaxima(f gen.Format) {
 	JNZ(LabelRef("block"))
 	Label("done")
 	r := GP32()
-	KMOVW(unordered, r)
+	for _, k := range ordered[1:] {
+		KANDW(k, ordered[0], ordered[0])
+	}
+	KNOTW(ordered[0], ordered[0])
+	KMOVW(ordered[0], r)
 	Store(r, ReturnIndex(0))
 	VZEROUPPER()
 	RET()

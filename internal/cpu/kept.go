@@ -44,7 +44,8 @@ type Kept[E simd.Bits] struct {
 	// prepared says that what follows is of this row.
 	prepared bool
 	state    State
-	full     bool     // bitmap holds every element
+	full     bool     // every element is kept, and the bitmap perhaps not yet filled
+	filled   bool     // the bitmap is
 	bitmap   []uint64 // the elements that are kept, edited ones never
 	extra    List     // the edited tokens that are kept, IDs ascending
 	maxima   []float32
@@ -115,26 +116,20 @@ func (k *Kept[E]) allowed(id int32) bool {
 	return word >= len(k.mask) || uint32(k.mask[word])>>(id&31)&1 != 0
 }
 
-// fillAllowed makes the bitmap one of the tokens that the mask allows, and returns
-// how many.
-func (k *Kept[E]) fillAllowed() (allowed int) {
-	fill(k.bitmap, len(k.row))
-	if len(k.mask) == 0 {
-		return len(k.row)
+// fill makes the bitmap one of all elements, unless it is that of this row.
+func (k *Kept[E]) fill() {
+	if !k.filled {
+		k.filled = true
+		k.bitmap = resized(k.bitmap, words(len(k.row)))
+		fill(k.bitmap, len(k.row))
 	}
-	masked := k.bitmap[:min(len(k.bitmap), words(32*len(k.mask)))]
-	for w := range masked {
-		word := uint64(uint32(k.mask[2*w])) | math.MaxUint32<<32
-		if 2*w+1 < len(k.mask) {
-			word = uint64(uint32(k.mask[2*w])) | uint64(uint32(k.mask[2*w+1]))<<32
-		}
-		masked[w] &= word
-	}
-	return count(k.bitmap)
 }
 
 // words returns how many words a bitmap of n elements has.
 func words(n int) int { return (n + 63) / 64 }
+
+// words32 returns how many words a mask of n elements has.
+func words32(n int) int { return (n + 31) / 32 }
 
 // resized returns a slice of n elements, whose contents are not defined.
 func resized[T any](s []T, n int) []T {
@@ -151,14 +146,15 @@ func (k *Kept[E]) prepare() {
 	}
 	k.prepared = true
 	k.full = len(k.ids) == 0 && len(k.mask) == 0
-	k.bitmap = resized(k.bitmap, words(len(k.row)))
-	k.fillAllowed()
+	if k.filled = false; !k.full {
+		k.fill()
+		leaveOut(k.bitmap, 0, k.mask, k.ids)
+	}
 	k.extra.resize(len(k.ids))
 	n := 0
 	nan := false
 	k.largest = float32(math.Inf(-1))
 	for i, id := range k.ids {
-		k.bitmap[id>>6] &^= 1 << (id & 63)
 		if l := k.logits[i]; k.allowed(id) {
 			k.extra.IDs[n], k.extra.Logits[n] = id, l
 			n++
@@ -283,7 +279,10 @@ func (k *Kept[E]) Greedy() int32 {
 				continue
 			}
 			at := b*(simd.Block/64) + w
-			if word &= k.bitmap[at]; word != 0 {
+			if !k.full {
+				word &= k.bitmap[at]
+			}
+			if word != 0 {
 				return min(first, int32(at*64+bits.TrailingZeros64(word)))
 			}
 		}

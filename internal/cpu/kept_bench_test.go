@@ -43,6 +43,8 @@ func BenchmarkKept(b *testing.B) {
 			}},
 			{"top50edits", func(k *Kept[uint32], i int) { k.Edit(ids, logits); k.Top(&list, 50) }},
 			{"top50mask", func(k *Kept[uint32], i int) { k.Allow(mask); k.Top(&list, 50) }},
+			{"state", func(k *Kept[uint32], i int) { k.State() }},
+			{"maxima", func(k *Kept[uint32], i int) { simd.BlockMaxima(k.tier, k.maxima[:cap(k.maxima)], k.row, k.order) }},
 			{"greedy", func(k *Kept[uint32], i int) { k.Greedy() }},
 			{"total", func(k *Kept[uint32], i int) { k.Total() }},
 			{"nofilter", func(k *Kept[uint32], i int) {
@@ -58,7 +60,7 @@ func BenchmarkKept(b *testing.B) {
 			}},
 		} {
 			b.Run(tier.String()+"/"+work.name, func(b *testing.B) {
-				var k Kept[uint32]
+				k := Kept[uint32]{maxima: make([]float32, 197)}
 				b.ReportAllocs()
 				for i := range b.N {
 					k.Reset(tier, rows[i%len(rows)], key.Float32)

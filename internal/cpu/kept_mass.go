@@ -37,6 +37,7 @@ func (k *Kept[E]) weigh() {
 		k.compact = k.gather(k.compact, k.bitmap, kept)
 		k.sums = k.sumList(k.sums, k.compact)
 	} else {
+		k.fill()
 		k.sums = resized(k.sums, len(k.maxima))
 		simd.BlockMasses(k.tier, k.sums, k.bitmap, k.row, k.largest, k.scale, k.order)
 	}
@@ -86,6 +87,7 @@ func sum(masses []uint64) (total uint64) {
 // Count returns the number of kept tokens, those without mass included.
 func (k *Kept[E]) Count() int {
 	k.prepare()
+	k.fill()
 	return count(k.bitmap) + k.extra.Len()
 }
 
@@ -134,6 +136,7 @@ func (k *Kept[E]) AtLeastLogit(value float32) {
 	k.prepare()
 	k.weighed = false
 	least := k.leastKey(value)
+	k.bitmap = resized(k.bitmap, words(len(k.row)))
 	target := k.bitmap
 	if !k.full {
 		k.scratch = resized(k.scratch, len(k.bitmap))
@@ -161,7 +164,7 @@ func (k *Kept[E]) AtLeastLogit(value float32) {
 			k.bitmap[w] &= word
 		}
 	}
-	k.full = false
+	k.full, k.filled = false, true
 	k.keepExtra(func(i int) bool { return k.extra.Logits[i] >= value })
 }
 

@@ -23,18 +23,10 @@ func (k *Kept[E]) Top(dst *List, n int) State {
 			extra++
 		}
 	}
-	row, allowed := &k.selected, len(k.row)
-	if len(k.mask) > 0 {
-		k.bitmap = resized(k.bitmap, words(len(k.row)))
-		allowed = k.fillAllowed()
-		k.prepared, k.weighed = false, false
-	}
+	row, allowed := &k.selected, k.countAllowed()
 	k.replan(n, extra)
 	row.Reset(&k.plan, k.order, n)
-	row.except = k.ids
-	if len(k.mask) > 0 {
-		row.only = k.bitmap
-	}
+	row.mask, row.except = k.mask, k.ids
 	if few := k.plan.Capacity - simd.ExpandRoom - extra; allowed <= few {
 		row.pushOnly(k.row)
 	} else {
@@ -67,6 +59,25 @@ func (k *Kept[E]) Top(dst *List, n int) State {
 		return Empty
 	}
 	return OK
+}
+
+// countAllowed returns how many elements the mask allows, or about how many if
+// they are more than some hundred.
+func (k *Kept[E]) countAllowed() int {
+	masked := k.mask[:min(len(k.mask), words32(len(k.row)))]
+	free := len(k.row) - 32*len(masked)
+	const step, few = 16, 64
+	sampled := 0
+	for i := 0; i < len(masked); i += step {
+		sampled += bits.OnesCount32(uint32(masked[i]))
+	}
+	if sampled >= few {
+		return max(free, 0) + sampled*step
+	}
+	for _, word := range masked {
+		free += bits.OnesCount32(uint32(word))
+	}
+	return max(free, 0)
 }
 
 // replan makes a plan for the n best of a row, with room for edited tokens.
@@ -211,6 +222,7 @@ func (k *Kept[E]) keptValues() []float32 {
 		return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(k.row))), len(k.row))
 	}
 	s := &k.search
+	k.fill()
 	n := count(k.bitmap)
 	s.lists[1] = resized(s.lists[1], n+k.extra.Len()+simd.CompactRoom)
 	simd.Compact(k.tier, s.lists[1], k.bitmap, k.row, k.order)

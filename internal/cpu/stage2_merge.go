@@ -66,7 +66,7 @@ func (r *Row[E]) pushOnly(elements []E) {
 		block := elements[first:min(first+chunk, len(elements))]
 		bitmap := r.bitmap[:words(len(block))]
 		fill(bitmap, len(block))
-		r.leaveOut(bitmap, first)
+		leaveOut(bitmap, first, r.mask, r.except)
 		n := len(r.packed)
 		written, _ := simd.Expand(r.plan.Tier, r.packed[n:r.room()], bitmap, block, uint32(first), r.order)
 		r.packed = r.packed[:n+written]

@@ -3187,56 +3187,51 @@ done:
 // func BlockMaxima32(maxima []float32, row []uint32) (unordered uint32)
 // Requires: AVX, AVX512F
 TEXT ·BlockMaxima32(SB), NOSPLIT, $0-52
-	MOVQ  maxima_base+0(FP), AX
-	MOVQ  maxima_len+8(FP), CX
-	MOVQ  row_base+24(FP), DX
-	KXORW K1, K1, K1
-	TESTQ CX, CX
-	JZ    done
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
 
 block:
 	VMOVUPS       (DX), Z0
 	VMOVUPS       64(DX), Z1
-	VCMPPS        $0x03, Z0, Z1, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
 	VMOVUPS       128(DX), Z2
 	VMOVUPS       192(DX), Z3
-	VCMPPS        $0x03, Z2, Z3, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z2, Z3, K2, K2
 	VMOVUPS       256(DX), Z4
 	VMOVUPS       320(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K3, K3
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VMOVUPS       384(DX), Z4
 	VMOVUPS       448(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K4, K4
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VMOVUPS       512(DX), Z4
 	VMOVUPS       576(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K1, K1
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VMOVUPS       640(DX), Z4
 	VMOVUPS       704(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K2, K2
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VMOVUPS       768(DX), Z4
 	VMOVUPS       832(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K3, K3
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VMOVUPS       896(DX), Z4
 	VMOVUPS       960(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K4, K4
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VMAXPS        Z2, Z0, Z0
@@ -3257,6 +3252,10 @@ block:
 	JNZ           block
 
 done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
 	KMOVW K1, AX
 	MOVL  AX, unordered+48(FP)
 	VZEROUPPER
@@ -3617,72 +3616,67 @@ done:
 // func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32)
 // Requires: AVX, AVX512F
 TEXT ·BlockMaximaBFloat16(SB), NOSPLIT, $0-52
-	MOVQ  maxima_base+0(FP), AX
-	MOVQ  maxima_len+8(FP), CX
-	MOVQ  row_base+24(FP), DX
-	KXORW K1, K1, K1
-	TESTQ CX, CX
-	JZ    done
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
 
 block:
 	VPMOVZXWD     (DX), Z0
 	VPSLLD        $0x10, Z0, Z0
 	VPMOVZXWD     32(DX), Z1
 	VPSLLD        $0x10, Z1, Z1
-	VCMPPS        $0x03, Z0, Z1, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
 	VPMOVZXWD     64(DX), Z2
 	VPSLLD        $0x10, Z2, Z2
 	VPMOVZXWD     96(DX), Z3
 	VPSLLD        $0x10, Z3, Z3
-	VCMPPS        $0x03, Z2, Z3, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z2, Z3, K2, K2
 	VPMOVZXWD     128(DX), Z4
 	VPSLLD        $0x10, Z4, Z4
 	VPMOVZXWD     160(DX), Z5
 	VPSLLD        $0x10, Z5, Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K3, K3
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VPMOVZXWD     192(DX), Z4
 	VPSLLD        $0x10, Z4, Z4
 	VPMOVZXWD     224(DX), Z5
 	VPSLLD        $0x10, Z5, Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K4, K4
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VPMOVZXWD     256(DX), Z4
 	VPSLLD        $0x10, Z4, Z4
 	VPMOVZXWD     288(DX), Z5
 	VPSLLD        $0x10, Z5, Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K1, K1
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VPMOVZXWD     320(DX), Z4
 	VPSLLD        $0x10, Z4, Z4
 	VPMOVZXWD     352(DX), Z5
 	VPSLLD        $0x10, Z5, Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K2, K2
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VPMOVZXWD     384(DX), Z4
 	VPSLLD        $0x10, Z4, Z4
 	VPMOVZXWD     416(DX), Z5
 	VPSLLD        $0x10, Z5, Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K3, K3
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VPMOVZXWD     448(DX), Z4
 	VPSLLD        $0x10, Z4, Z4
 	VPMOVZXWD     480(DX), Z5
 	VPSLLD        $0x10, Z5, Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K4, K4
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VMAXPS        Z2, Z0, Z0
@@ -3703,6 +3697,10 @@ block:
 	JNZ           block
 
 done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
 	KMOVW K1, AX
 	MOVL  AX, unordered+48(FP)
 	VZEROUPPER
@@ -4062,56 +4060,51 @@ done:
 // func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32)
 // Requires: AVX, AVX512F
 TEXT ·BlockMaximaFloat16(SB), NOSPLIT, $0-52
-	MOVQ  maxima_base+0(FP), AX
-	MOVQ  maxima_len+8(FP), CX
-	MOVQ  row_base+24(FP), DX
-	KXORW K1, K1, K1
-	TESTQ CX, CX
-	JZ    done
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
 
 block:
 	VCVTPH2PS     (DX), Z0
 	VCVTPH2PS     32(DX), Z1
-	VCMPPS        $0x03, Z0, Z1, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
 	VCVTPH2PS     64(DX), Z2
 	VCVTPH2PS     96(DX), Z3
-	VCMPPS        $0x03, Z2, Z3, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z2, Z3, K2, K2
 	VCVTPH2PS     128(DX), Z4
 	VCVTPH2PS     160(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K3, K3
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VCVTPH2PS     192(DX), Z4
 	VCVTPH2PS     224(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K4, K4
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VCVTPH2PS     256(DX), Z4
 	VCVTPH2PS     288(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K1, K1
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VCVTPH2PS     320(DX), Z4
 	VCVTPH2PS     352(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K2, K2
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VCVTPH2PS     384(DX), Z4
 	VCVTPH2PS     416(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K3, K3
 	VMAXPS        Z4, Z0, Z0
 	VMAXPS        Z5, Z1, Z1
 	VCVTPH2PS     448(DX), Z4
 	VCVTPH2PS     480(DX), Z5
-	VCMPPS        $0x03, Z4, Z5, K2
-	KORW          K2, K1, K1
+	VCMPPS        $0x07, Z4, Z5, K4, K4
 	VMAXPS        Z4, Z2, Z2
 	VMAXPS        Z5, Z3, Z3
 	VMAXPS        Z2, Z0, Z0
@@ -4132,6 +4125,10 @@ block:
 	JNZ           block
 
 done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
 	KMOVW K1, AX
 	MOVL  AX, unordered+48(FP)
 	VZEROUPPER
