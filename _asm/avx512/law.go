@@ -299,3 +299,48 @@ func compact(f gen.Format) {
 	VZEROUPPER()
 	RET()
 }
+
+// compactAbove:
+//
+//	for each word: 4 vectors, compared with least; masks are stored, and the values
+//	they pick are moved together and stored
+func compactAbove(f gen.Format) {
+	TEXT("CompactAbove"+f.Name, NOSPLIT, "func(values []float32, bitmap []uint64, row []"+f.Element+", least uint32, invert uint32) (n int)")
+	Doc("CompactAbove" + f.Name + " is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.")
+	Pragma("noescape")
+	values := GP64()
+	Load(Param("values").Base(), values)
+	bitmap, words := gen.Slice("bitmap")
+	row := GP64()
+	Load(Param("row").Base(), row)
+	least := broadcast32("least")
+	r, invert := GP32(), K()
+	Load(Param("invert"), r)
+	KMOVW(r, invert)
+	start := GP64()
+	MOVQ(values, start)
+	TESTQ(words, words)
+	JZ(LabelRef("done"))
+	Label("word")
+	for i := range 4 {
+		x, picked, n := load16(f, Mem{Base: row, Disp: 16 * i * f.Bytes}), K(), GP32()
+		VCMPPS(Imm(0x1D), least, x, picked) // x at least least
+		KXORW(invert, picked, picked)
+		KMOVW(picked, Mem{Base: bitmap, Disp: 2 * i})
+		KMOVW(picked, n)
+		VPCOMPRESSD_Z(x, picked, x)
+		VMOVUPS(x, Mem{Base: values})
+		POPCNTL(n, n)
+		LEAQ(Mem{Base: values, Index: n.As64(), Scale: 4}, values)
+	}
+	ADDQ(Imm(8), bitmap)
+	ADDQ(U32(uint32(64*f.Bytes)), row)
+	DECQ(words)
+	JNZ(LabelRef("word"))
+	Label("done")
+	SUBQ(start, values)
+	SHRQ(Imm(2), values)
+	Store(values, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}

@@ -33,6 +33,7 @@ func main() {
 		blockMaxima(f)
 		blockMasses(f)
 		compact(f)
+		compactAbove(f)
 	}
 	masses()
 	Generate()

@@ -54,12 +54,17 @@ type Kept[E simd.Bits] struct {
 
 	temperature, scale float32
 
+	// sparse says that compact holds the values of the bitmap's elements, in order.
+	// With ghosts, those that are -Inf there are not kept.
+	sparse, ghosts bool
+	compact        []float32
+
 	// weighed says that what follows is of these tokens at this temperature.
 	weighed bool
 	total   uint64
-	sums    []uint64  // of masses, for each block of the row or of compact
-	compact []float32 // the values of the bitmap's elements in order, if sparse
-	sparse  bool
+	sums    []uint64 // of masses, for each block of the row or of compact
+	front   int      // the sums before this one are known,
+	back    int      // and those from this one on
 
 	ranks   []int // of the edited tokens among the bitmap's elements
 	tied    []int32
@@ -145,6 +150,7 @@ func (k *Kept[E]) prepare() {
 		return
 	}
 	k.prepared = true
+	k.sparse, k.ghosts = false, false
 	k.full = len(k.ids) == 0 && len(k.mask) == 0
 	if k.filled = false; !k.full {
 		k.fill()
@@ -266,7 +272,7 @@ func (k *Kept[E]) Greedy() int32 {
 	if i := slices.Index(k.extra.Logits, k.largest); i >= 0 {
 		first = k.extra.IDs[i]
 	}
-	least := k.leastKey(k.largest)
+	least := k.order.Least(k.largest)
 	for b, maximum := range k.maxima {
 		if maximum != k.largest || b*simd.Block > int(first) {
 			continue
@@ -288,24 +294,6 @@ func (k *Kept[E]) Greedy() int32 {
 		}
 	}
 	return first
-}
-
-// leastKey returns the key, in the row's order, that just the elements of at
-// least that value reach. The value is not NaN.
-func (k *Kept[E]) leastKey(value float32) uint32 {
-	if k.order.Infinity == key.Float32.Infinity {
-		return key.Float32.Key(math.Float32bits(value))
-	}
-	low, high := ^(k.order.Infinity|key.SignBit)>>16, (k.order.Infinity|key.SignBit)>>16 // of -Inf and +Inf
-	for low < high {
-		middle := (low + high) / 2
-		if k.order.Value(k.order.Bits(middle<<16)&^0xFFFF) >= value {
-			high = middle
-		} else {
-			low = middle + 1
-		}
-	}
-	return low << 16
 }
 
 // bitsOfValues views values as their bits.

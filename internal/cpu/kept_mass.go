@@ -26,24 +26,41 @@ func (k *Kept[E]) weigh() {
 	if k.prepare(); k.weighed {
 		return
 	}
-	k.weighed = true
-	k.sparse = false
-	kept := len(k.row)
-	if !k.full {
-		kept = count(k.bitmap)
-		k.sparse = kept < len(k.row)/sparseShare
+	if !k.sparse && !k.full {
+		if kept := count(k.bitmap); kept < len(k.row)/sparseShare {
+			k.compact = k.gather(k.compact, k.bitmap, kept)
+			k.sparse = true
+		}
 	}
+	k.setSums()
 	if k.sparse {
-		k.compact = k.gather(k.compact, k.bitmap, kept)
-		k.sums = k.sumList(k.sums, k.compact)
+		k.sumList(k.sums, k.compact)
+	} else {
+		k.sumBlocks(0, len(k.sums))
+	}
+	k.front = len(k.sums)
+	k.weighExtra()
+	k.total = sum(k.sums) + k.extra.Total()
+	k.weighed = true
+}
+
+// setSums makes room for the sums, of which none is known.
+func (k *Kept[E]) setSums() {
+	n := len(k.row)
+	if k.sparse {
+		n = len(k.compact)
 	} else {
 		k.fill()
-		k.sums = resized(k.sums, len(k.maxima))
-		simd.BlockMasses(k.tier, k.sums, k.bitmap, k.row, k.largest, k.scale, k.order)
 	}
-	k.total = sum(k.sums)
-	k.weighExtra()
-	k.total += k.extra.Total()
+	k.sums = resized(k.sums, (n+simd.Block-1)/simd.Block)
+	k.front, k.back = 0, len(k.sums)
+}
+
+// sumBlocks computes the sums of masses of some blocks of the row.
+func (k *Kept[E]) sumBlocks(first, end int) {
+	last := min(end*simd.Block, len(k.row))
+	bitmap := k.bitmap[first*simd.Block/64 : words(last)]
+	simd.BlockMasses(k.tier, k.sums[first:end], bitmap, k.row[first*simd.Block:last], k.largest, k.scale, k.order)
 }
 
 // weighExtra computes the masses of the edited tokens.
@@ -59,12 +76,10 @@ func (k *Kept[E]) gather(values []float32, bitmap []uint64, n int) []float32 {
 }
 
 // sumList computes the sums of masses of each block of a list of values.
-func (k *Kept[E]) sumList(sums []uint64, values []float32) []uint64 {
-	sums = resized(sums, (len(values)+simd.Block-1)/simd.Block)
+func (k *Kept[E]) sumList(sums []uint64, values []float32) {
 	k.scratch = resized(k.scratch, words(len(values)))
 	fill(k.scratch, len(values))
 	simd.BlockMasses(k.tier, sums, k.scratch, bitsOfValues(values), k.largest, k.scale, key.Float32)
-	return sums
 }
 
 // fill sets the first n bits of a bitmap and clears those past them.
@@ -87,6 +102,7 @@ func sum(masses []uint64) (total uint64) {
 // Count returns the number of kept tokens, those without mass included.
 func (k *Kept[E]) Count() int {
 	k.prepare()
+	k.settle()
 	k.fill()
 	return count(k.bitmap) + k.extra.Len()
 }
@@ -132,32 +148,51 @@ func (k *Kept[E]) leastLogit(mass uint64) float32 {
 }
 
 // AtLeastLogit drops the tokens whose logit is less. The value is not NaN.
-func (k *Kept[E]) AtLeastLogit(value float32) {
+func (k *Kept[E]) AtLeastLogit(value float32) { k.atLeast(value, sparseShare) }
+
+// atLeast is AtLeastLogit where about one in share of the row is expected to be
+// kept.
+func (k *Kept[E]) atLeast(value float32, share int) {
 	k.prepare()
-	k.weighed = false
-	least := k.leastKey(value)
+	if value < -math.MaxFloat32 {
+		return
+	}
+	k.settle()
+	k.weighed, k.sparse = false, false
+	least := k.order.Least(value)
 	k.bitmap = resized(k.bitmap, words(len(k.row)))
 	target := k.bitmap
 	if !k.full {
 		k.scratch = resized(k.scratch, len(k.bitmap))
 		target = k.scratch
 	}
+	k.sparse = k.full && share >= sparseShare
+	kept := 0
+	if k.sparse {
+		k.compact = resized(k.compact, len(k.row)+simd.CompactRoom)
+	}
 	// Blocks whose maximum is less have nothing to offer.
 	for b := 0; b < len(k.maxima); {
 		end := b + 1
-		if k.maxima[b] >= value {
-			for end < len(k.maxima) && k.maxima[end] >= value {
-				end++
-			}
-			first, past := b*simd.Block, min(end*simd.Block, len(k.row))
-			simd.Filter(k.tier, target[first/64:words(past)], k.row[first:past], least, k.order)
-		} else {
-			for end < len(k.maxima) && !(k.maxima[end] >= value) {
-				end++
-			}
-			clear(target[b*simd.Block/64 : words(min(end*simd.Block, len(k.row)))])
+		reaches := k.maxima[b] >= value
+		for end < len(k.maxima) && k.maxima[end] >= value == reaches {
+			end++
+		}
+		first, last := b*simd.Block, min(end*simd.Block, len(k.row))
+		part := target[first/64 : words(last)]
+		switch {
+		case !reaches:
+			clear(part)
+		case k.sparse:
+			kept += simd.CompactAbove(k.tier, k.compact[kept:], part, k.row[first:last], value, false, k.order)
+		default:
+			simd.Filter(k.tier, part, k.row[first:last], least, k.order)
 		}
 		b = end
+	}
+	if k.sparse {
+		k.compact = k.compact[:kept]
+		k.sparse = kept < len(k.row)/sparseShare
 	}
 	if !k.full {
 		for w, word := range target {
@@ -166,6 +201,26 @@ func (k *Kept[E]) AtLeastLogit(value float32) {
 	}
 	k.full, k.filled = false, true
 	k.keepExtra(func(i int) bool { return k.extra.Logits[i] >= value })
+}
+
+// settle drops ghosts from the bitmap and from compact.
+func (k *Kept[E]) settle() {
+	if !k.ghosts {
+		return
+	}
+	place, kept := 0, k.compact[:0]
+	for w, word := range k.bitmap {
+		for ; word != 0; word &= word - 1 {
+			if v := k.compact[place]; v < -math.MaxFloat32 {
+				k.bitmap[w] &^= word & -word
+			} else {
+				kept = append(kept, v)
+			}
+			place++
+		}
+	}
+	k.compact = kept
+	k.ghosts, k.weighed = false, false
 }
 
 // keepExtra drops the edited tokens that keep refuses.
@@ -187,9 +242,17 @@ func (k *Kept[E]) Draw(target uint64) int32 {
 	if k.sparse {
 		return k.drawSparse(target)
 	}
-	// extra is in the order of IDs, as the blocks are.
+	if target >= k.total/2 && k.front < len(k.sums) {
+		return k.drawBackward(target)
+	}
+	// The edited tokens are in the order of IDs, as the blocks are.
 	extra := 0
-	for b, blockSum := range k.sums {
+	for b := range k.sums {
+		if b >= k.front && b < k.back {
+			k.sumBlocks(b, min(b+lazyBlocks, k.back))
+			k.front = min(b+lazyBlocks, k.back)
+		}
+		blockSum := k.sums[b]
 		first := extra
 		for extra < k.extra.Len() && int(k.extra.IDs[extra]) < (b+1)*simd.Block {
 			blockSum += k.extra.Masses[extra]
@@ -199,6 +262,32 @@ func (k *Kept[E]) Draw(target uint64) int32 {
 			return k.drawBlock(b, first, extra, target)
 		}
 		target -= blockSum
+	}
+	return -1 // not reached
+}
+
+// lazyBlocks is how many sums are computed together when they are first needed.
+const lazyBlocks = 16
+
+// drawBackward is Draw from the last block on, where not all sums are known.
+func (k *Kept[E]) drawBackward(target uint64) int32 {
+	extra := k.extra.Len()
+	before := k.total // the mass of the blocks before
+	for b := len(k.sums) - 1; b >= 0; b-- {
+		if b >= k.front && b < k.back {
+			first := max(b+1-lazyBlocks, k.front)
+			k.sumBlocks(first, b+1)
+			k.back = first
+		}
+		before -= k.sums[b]
+		end := extra
+		for extra > 0 && int(k.extra.IDs[extra-1]) >= b*simd.Block {
+			extra--
+			before -= k.extra.Masses[extra]
+		}
+		if before <= target {
+			return k.drawBlock(b, extra, end, target-before)
+		}
 	}
 	return -1 // not reached
 }
@@ -332,16 +421,19 @@ func (k *Kept[E]) Remove(id int32) {
 	if k.sparse {
 		place := count(k.bitmap[:id>>6]) + bits.OnesCount64(k.bitmap[id>>6]&(1<<(id&63)-1))
 		k.compact[place] = float32(math.Inf(-1))
+		k.ghosts = true
 		k.sums[place/simd.Block] -= mass
 		return
 	}
 	k.full = false
 	k.bitmap[id>>6] &^= 1 << (id & 63)
-	k.sums[id/simd.Block] -= mass
+	if b := int(id / simd.Block); b < k.front || b >= k.back {
+		k.sums[b] -= mass
+	}
 }
 
 // Expand makes dst a list of the kept tokens, in the order of IDs, without
-// masses. What was Removed may be among them.
+// masses.
 func (k *Kept[E]) Expand(dst *List) {
 	k.prepare()
 	dst.resize(k.Count())

@@ -97,6 +97,7 @@ func (k *Kept[E]) replan(n, extra int) {
 // KeepMass keeps the shortest prefix of the kept tokens, in the order of Top, whose
 // mass reaches target, which is at most Total; at least one.
 func (k *Kept[E]) KeepMass(target uint64) {
+	k.settle()
 	k.weigh()
 	if target = max(target, 1); target >= k.total {
 		k.AtLeast(1)
@@ -105,18 +106,51 @@ func (k *Kept[E]) KeepMass(target uint64) {
 	c := k.crossing(target)
 	mass := law.LogitMass(c.value, k.largest, k.temperature)
 	ties := int((target - c.before + mass - 1) / mass)
-	k.AtLeastLogit(c.value)
-	if ties < c.tied {
-		k.dropTies(c.value, ties)
+	total := c.before + uint64(ties)*mass
+	if c.gathered {
+		k.keepGathered(c.value, ties)
+	} else {
+		share := len(k.row)
+		if c.dense {
+			share = 1
+		}
+		k.atLeast(c.value, share)
+		if ties < c.tied {
+			k.dropTies(c.value, ties)
+		}
 	}
+	// That is enough to draw; the sums are computed as a draw needs them.
+	k.total, k.weighed = total, true
+	k.weighExtra()
+	k.setSums()
+	if k.sparse {
+		k.sumList(k.sums, k.compact)
+		k.front = len(k.sums)
+	}
+}
+
+// keepGathered keeps, of the gathered values, those that are larger than value and
+// the first n that equal it.
+func (k *Kept[E]) keepGathered(value float32, n int) {
+	for i, v := range k.compact {
+		if v == value {
+			n--
+		}
+		if v < value || v == value && n < 0 {
+			k.compact[i] = float32(math.Inf(-1))
+		}
+	}
+	k.sparse, k.ghosts = true, true
+	k.full, k.filled = false, true
 }
 
 // dropTies drops the kept tokens with the least logit but the first n.
 func (k *Kept[E]) dropTies(value float32, n int) {
 	past := uint32(math.MaxUint32)
 	if value <= math.MaxFloat32 {
-		past = k.leastKey(math.Nextafter32(value, float32(math.Inf(1))))
+		past = k.order.Least(math.Nextafter32(value, float32(math.Inf(1))))
 	}
+	k.sparse = false
 	k.scratch = resized(k.scratch, len(k.bitmap))
 	simd.Filter(k.tier, k.scratch, k.row, past, k.order)
 	tied := k.tied[:0]
@@ -141,178 +175,173 @@ func (k *Kept[E]) dropTies(value float32, n int) {
 
 // crossing is where a prefix in the order of Top reaches a mass.
 type crossing struct {
-	value  float32 // of the token that reaches it
-	before uint64  // the mass of all tokens with a larger logit
-	tied   int     // tokens of that logit
+	value    float32 // of the token that reaches it
+	before   uint64  // the mass of all tokens with a larger logit
+	tied     int     // tokens of that logit
+	gathered bool    // compact and the bitmap have all tokens from that logit on
+	dense    bool    // a large part of the tokens is before it
 }
 
 // crossingSearch is the memory of a search.
 type crossingSearch struct {
-	lists         [2][]float32
-	upper, lower  []uint64 // bitmaps
-	sums          []uint64
-	sample        List
-	packed        []uint64
-	below, spread []float64
+	lists  [2][]float32
+	bitmap []uint64
+	sums   []uint64
+	sample List
+	packed []uint64
 }
 
 // crossing finds where the kept tokens reach a mass, which is less than the
-// total. It narrows the values down to few, which it sorts. What it guesses from
-// samples costs time, never the answer.
+// total. Guesses from samples narrow the values down to few, which are sorted. A
+// guess costs time, never the answer.
 func (k *Kept[E]) crossing(target uint64) crossing {
-	s := &k.search
-	values := k.keptValues()
+	values, whole := k.keptValues()
 	next := 0 // of the lists
-	before, total := uint64(0), k.total
-	for halve := false; len(values) > 512; {
-		lower, upper := k.guess(values, total, target-before, halve)
-		if lower == math.MaxUint32 {
-			return crossing{values[0], before, len(values)}
-		}
-		s.lower = resized(s.lower, words(len(values)))
-		s.upper = resized(s.upper, words(len(values)))
-		simd.Filter(k.tier, s.lower, bitsOfValues(values), lower, key.Float32)
-		least := count(s.lower)
-		most := 0 // that reach upper
-		if upper > lower && least > len(values)/8 {
-			simd.Filter(k.tier, s.upper, bitsOfValues(values), upper, key.Float32)
-			most = count(s.upper)
-			for w := range s.lower {
-				s.lower[w] &^= s.upper[w]
-			}
+	c := crossing{}
+	total := k.total
+	for halve := false; len(values) > mostSorted; {
+		var least float32
+		below := true
+		if !halve {
+			least, below = k.guess(values, total, target-c.before)
+		} else if low, middle := halves(values); low == middle {
+			c.value, c.tied = low, len(values) // all are equal
+			return c
 		} else {
-			clear(s.upper)
-		}
-		// The middle part is the one hoped for. Of the others the smaller one tells the
-		// larger one's mass.
-		middle := s.take(k.tier, next, values, s.lower, least-most)
-		middleMass := k.massOf(middle)
-		var upperMass uint64
-		switch {
-		case most == 0:
-		case most <= len(values)-least:
-			upperMass = k.massOfSome(values, s.upper)
-		default:
-			s.complement(values)
-			upperMass = total - middleMass - k.massOfSome(values, s.lower)
-			s.complement(values)
+			least = middle
 		}
 		size := len(values)
-		switch {
-		case before+upperMass >= target:
-			values, total = s.take(k.tier, next, values, s.upper, most), upperMass
-		case before+upperMass+middleMass >= target:
-			values, total = middle, middleMass
-			before += upperMass
-		default:
-			s.complement(values)
-			before += upperMass + middleMass
-			values, total = s.take(k.tier, next, values, s.lower, size-least), total-upperMass-middleMass
+		part := k.cut(values, next, whole, least, below)
+		mass := k.massOf(part)
+		inPart := c.before+mass >= target
+		if below {
+			inPart = c.before+total-mass < target
 		}
+		switch {
+		case inPart && below:
+			c.before += total - mass
+			c.dense = c.dense || whole
+		case inPart:
+			c.gathered = c.gathered || whole
+		default: // the guess was on the wrong side
+			if !below {
+				c.before += mass
+				c.dense = c.dense || whole
+			}
+			mass = total - mass
+			part = k.cut(values, next, false, least, !below)
+		}
+		values, total = part, mass
+		whole = false
 		next = 1 - next
 		halve = len(values) > size*3/4
 	}
-	return k.walk(values, before, target)
+	c.value, c.before, c.tied = k.walk(values, c.before, target)
+	return c
 }
 
-// keptValues returns the logits of the kept tokens, in any order.
-func (k *Kept[E]) keptValues() []float32 {
+// mostSorted is how many values are sorted rather than narrowed down.
+const mostSorted = 768
+
+// keptValues returns the logits of the kept tokens, in any order, and whether
+// that is the row itself.
+func (k *Kept[E]) keptValues() (values []float32, whole bool) {
 	var element E
 	if k.full && k.extra.Len() == 0 && unsafe.Sizeof(element) == 4 {
-		return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(k.row))), len(k.row))
+		return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(k.row))), len(k.row)), true
 	}
 	s := &k.search
 	k.fill()
 	n := count(k.bitmap)
 	s.lists[1] = resized(s.lists[1], n+k.extra.Len()+simd.CompactRoom)
 	simd.Compact(k.tier, s.lists[1], k.bitmap, k.row, k.order)
-	return append(s.lists[1][:n], k.extra.Logits...)
+	return append(s.lists[1][:n], k.extra.Logits...), false
 }
 
-// take copies the n values whose bit is set to one of the lists.
-func (s *crossingSearch) take(tier simd.Tier, list int, values []float32, bitmap []uint64, n int) []float32 {
-	s.lists[list] = resized(s.lists[list], n+simd.CompactRoom)
-	simd.Compact(tier, s.lists[list], bitmap, bitsOfValues(values), key.Float32)
-	return s.lists[list][:n]
-}
-
-// complement makes lower the values that are in neither bitmap.
-func (s *crossingSearch) complement(values []float32) {
-	for w := range s.lower {
-		s.lower[w] = ^(s.lower[w] | s.upper[w])
+// cut returns the values that are at least least or, if below, those that are
+// less. It copies them to one of the lists or, if those from least on of a whole
+// row are wanted, gathers them.
+func (k *Kept[E]) cut(values []float32, list int, whole bool, least float32, below bool) []float32 {
+	s := &k.search
+	to, bitmap := &s.lists[list], &s.bitmap
+	if whole && !below {
+		to, bitmap, k.filled = &k.compact, &k.bitmap, false
 	}
-	if past := len(values) % 64; past > 0 {
-		s.lower[len(s.lower)-1] &= 1<<past - 1
-	}
+	*to = resized(*to, len(values)+simd.CompactRoom)
+	*bitmap = resized(*bitmap, words(len(values)))
+	n := simd.CompactAbove(k.tier, *to, *bitmap, bitsOfValues(values), least, below, key.Float32)
+	*to = (*to)[:n]
+	return *to
 }
 
 // massOf returns the mass of values.
 func (k *Kept[E]) massOf(values []float32) uint64 {
-	k.search.sums = k.sumList(k.search.sums, values)
-	return sum(k.search.sums)
-}
-
-// massOfSome returns the mass of the values whose bit is set.
-func (k *Kept[E]) massOfSome(values []float32, bitmap []uint64) uint64 {
 	s := &k.search
 	s.sums = resized(s.sums, (len(values)+simd.Block-1)/simd.Block)
-	simd.BlockMasses(k.tier, s.sums, bitmap, bitsOfValues(values), k.largest, k.scale, key.Float32)
+	k.sumList(s.sums, values)
 	return sum(s.sums)
 }
 
-// guess returns two keys between which the values are hoped to reach a mass,
-// given the mass of all. If it is to halve, both are the middle of the keys, or
-// the largest uint32 if all values are equal.
-func (k *Kept[E]) guess(values []float32, total, mass uint64, halve bool) (lower, upper uint32) {
-	if halve {
-		low, high := uint32(math.MaxUint32), uint32(0)
-		for _, v := range values {
-			of := key.Float32.Key(math.Float32bits(v))
-			low, high = min(low, of), max(high, of)
-		}
-		if low == high {
-			return math.MaxUint32, math.MaxUint32
-		}
-		middle := low + (high-low)/2 + 1
-		return middle, middle
+// halves returns the least value and one in the middle between it and the largest,
+// by their keys, which is larger unless all are equal.
+func halves(values []float32) (low, middle float32) {
+	least, most := uint32(math.MaxUint32), uint32(0)
+	for _, v := range values {
+		of := key.Float32.Key(math.Float32bits(v))
+		least, most = min(least, of), max(most, of)
 	}
+	value := func(of uint32) float32 { return math.Float32frombits(key.Float32.Bits(of)) }
+	return value(least), value(least + (most-least+1)/2)
+}
+
+// guess returns a value such that the part of values from it on or, if below,
+// the part of those that are less is small and is hoped to hold the one that
+// reaches a mass, given the mass of all.
+func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, below bool) {
 	s := &k.search
-	const size = 512
-	n := min(size, len(values)/8)
+	n := min(256, len(values)/8)
 	s.sample.resize(n)
 	s.packed = resized(s.packed, n+simd.SortSlack)[:n]
 	step := len(values) / n
 	for i := range n {
-		s.sample.Logits[i] = values[i*step+i%step]
-	}
-	for i, l := range s.sample.Logits {
+		l := values[i*step+i%step]
+		s.sample.Logits[i] = l
 		s.packed[i] = key.Pack(key.Float32.Key(math.Float32bits(l)), uint32(i))
 	}
 	simd.Masses(k.tier, s.sample.Masses, s.sample.Logits, k.largest, k.scale)
 	simd.Sort(k.tier, s.packed, n)
-	// From the least value up, until that much mass is surely reached.
+	// From the least value up, until surely not yet, or no longer, so much mass is
+	// less.
 	rest := float64(total-mass) * (float64(n) / float64(len(values)))
-	below, square := 0.0, 0.0
-	lower, upper = 0, math.MaxUint32
+	less, square := 0.0, 0.0
+	lower, upper := -1, -1 // places in the sample
 	for i := n - 1; i >= 0; i-- {
 		w := float64(s.sample.Masses[key.Index(s.packed[i])])
-		below += w
+		less += w
 		square += float64(w * w)
 		slack := 2*math.Sqrt(square) + w
-		if below+slack < rest {
-			lower = key.Of(s.packed[i])
+		if less+slack < rest {
+			lower = i
 		}
-		if below-slack > rest {
-			upper = key.Of(s.packed[i])
+		if less-slack > rest {
+			upper = i
 			break
 		}
 	}
-	return lower, upper
+	at := func(i int) float32 { return s.sample.Logits[key.Index(s.packed[i])] }
+	switch {
+	case lower >= 0 && (upper < 0 || n-upper > lower):
+		return at(lower), false
+	case upper >= 0:
+		return at(upper), true
+	}
+	return at(n / 2), true
 }
 
-// walk sorts the values and finds the crossing among them, given the mass of
-// those that are larger.
-func (k *Kept[E]) walk(values []float32, before, target uint64) crossing {
+// walk sorts the values and finds the one that reaches the target, given the mass
+// of those that are larger; before is that of all that are larger than it, and tied
+// are how many equal it.
+func (k *Kept[E]) walk(values []float32, larger, target uint64) (value float32, before uint64, tied int) {
 	s := &k.search
 	n := len(values)
 	s.packed = resized(s.packed, n+simd.SortSlack)[:n]
@@ -325,17 +354,17 @@ func (k *Kept[E]) walk(values []float32, before, target uint64) crossing {
 		s.sample.Logits[i] = values[key.Index(word)]
 	}
 	simd.Masses(k.tier, s.sample.Masses, s.sample.Logits, k.largest, k.scale)
-	for i := 0; i < n; {
-		tied := i + 1
-		for tied < n && s.sample.Logits[tied] == s.sample.Logits[i] {
+	before = larger
+	for i := 0; i < n; i += tied {
+		value, tied = s.sample.Logits[i], 1
+		for i+tied < n && s.sample.Logits[i+tied] == value {
 			tied++
 		}
-		mass := uint64(tied-i) * s.sample.Masses[i]
+		mass := uint64(tied) * s.sample.Masses[i]
 		if before+mass >= target {
-			return crossing{s.sample.Logits[i], before, tied - i}
+			break
 		}
 		before += mass
-		i = tied
 	}
-	return crossing{s.sample.Logits[n-1], before, 1} // not reached
+	return value, before, tied
 }

@@ -152,3 +152,21 @@ func (o Order) Value(bits uint32) float32 {
 	value := math.Float32frombits(magnitude>>3) * 0x1p112
 	return math.Float32frombits(math.Float32bits(value) | bits&SignBit)
 }
+
+// Least returns the key that just the elements of at least that value reach, in
+// an order that prefers the largest. The value is not NaN.
+func (o Order) Least(value float32) uint32 {
+	if o.Infinity == Float32.Infinity {
+		return Float32.Key(math.Float32bits(value))
+	}
+	low, high := ^(o.Infinity|SignBit)>>16, (o.Infinity|SignBit)>>16 // of -Inf and +Inf
+	for low < high {
+		middle := (low + high) / 2
+		if o.Value(o.Bits(middle<<16)&^0xFFFF) >= value {
+			high = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	return low << 16
+}

@@ -139,3 +139,33 @@ func Compact[E Bits](tier Tier, values []float32, bitmap []uint64, row []E, orde
 	}
 	return pure.Compact(values, bitmap, row, order)
 }
+
+// CompactAbove writes the values that are at least least, or less than that, and
+// sets their bits; see [pure.CompactAbove].
+func CompactAbove[E Bits](tier Tier, values []float32, bitmap []uint64, row []E, least float32, below bool, order key.Order) int {
+	if tier != AVX512 {
+		Filter(tier, bitmap, row, order.Least(least), order)
+		if below {
+			for w := range bitmap {
+				bitmap[w] = ^bitmap[w]
+			}
+			if past := len(row) % 64; past > 0 {
+				bitmap[len(bitmap)-1] &= 1<<past - 1
+			}
+		}
+		return Compact(tier, values, bitmap, row, order)
+	}
+	whole, n, invert := len(row)/64, 0, uint32(0)
+	if below {
+		invert = math.MaxUint16
+	}
+	switch formatOf[E](order) {
+	case float32Bits:
+		n = avx512.CompactAbove32(values, bitmap[:whole], bits32(row), math.Float32bits(least), invert)
+	case bfloat16Bits:
+		n = avx512.CompactAboveBFloat16(values, bitmap[:whole], bits16(row), math.Float32bits(least), invert)
+	default:
+		n = avx512.CompactAboveFloat16(values, bitmap[:whole], bits16(row), math.Float32bits(least), invert)
+	}
+	return n + pure.CompactAbove(values[n:], bitmap[whole:], row[whole*64:], least, below, order)
+}

@@ -239,3 +239,37 @@ func testCompact[E simd.Bits](t *testing.T, tier simd.Tier, order key.Order) {
 		}
 	}
 }
+
+func TestCompactAbove(t *testing.T) {
+	eachFormat(t, testCompactAbove[uint32], testCompactAbove[uint16])
+}
+
+func testCompactAbove[E simd.Bits](t *testing.T, tier simd.Tier, order key.Order) {
+	rng := rand.New(rand.NewPCG(15, 15))
+	memory, room := fence.Memory(t, 4*3000), fence.Memory(t, 4*3000)
+	for _, n := range lengths {
+		for trial := range 24 {
+			row := fence.AtEnd[E](memory, n)
+			fillRow(rng, row, order, false)
+			least := float32(rng.NormFloat64())
+			if n > 0 && trial%3 > 0 {
+				least = valueOf(row[rng.IntN(n)], order)
+			}
+			below := trial%2 == 1
+			wanted, values := make([]uint64, (n+63)/64), make([]float32, n+simd.CompactRoom)
+			want := values[:pure.CompactAbove(values, wanted, row, least, below, order)]
+			bitmap, got := make([]uint64, len(wanted)), fence.AtEnd[float32](room, len(want)+simd.CompactRoom)
+			if count := simd.CompactAbove(tier, got, bitmap, row, least, below, order); count != len(want) {
+				t.Fatalf("%d elements: %d values, want %d", n, count, len(want))
+			}
+			if !slices.Equal(got[:len(want)], want) || !slices.Equal(bitmap, wanted) {
+				t.Fatalf("%d elements, least %g, below %v: other values or bits", n, least, below)
+			}
+			for i, x := range row {
+				if v := valueOf(x, order); (v >= least != below) != (bitmap[i/64]>>(i%64)&1 != 0) {
+					t.Fatalf("%d elements, least %g, below %v: the bit of %g is wrong", n, least, below, v)
+				}
+			}
+		}
+	}
+}

@@ -3613,6 +3613,70 @@ done:
 	VZEROUPPER
 	RET
 
+// func CompactAbove32(values []float32, bitmap []uint64, row []uint32, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactAbove32(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	TESTQ        DX, DX
+	JZ           done
+
+word:
+	VMOVUPS       (BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VMOVUPS       64(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VMOVUPS       128(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VMOVUPS       192(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000100, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
+	VZEROUPPER
+	RET
+
 // func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32)
 // Requires: AVX, AVX512F
 TEXT ·BlockMaximaBFloat16(SB), NOSPLIT, $0-52
@@ -4057,6 +4121,74 @@ done:
 	VZEROUPPER
 	RET
 
+// func CompactAboveBFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactAboveBFloat16(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	TESTQ        DX, DX
+	JZ           done
+
+word:
+	VPMOVZXWD     (BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VPMOVZXWD     32(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VPMOVZXWD     64(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VPMOVZXWD     96(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
+	VZEROUPPER
+	RET
+
 // func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32)
 // Requires: AVX, AVX512F
 TEXT ·BlockMaximaFloat16(SB), NOSPLIT, $0-52
@@ -4470,6 +4602,70 @@ done:
 	SUBQ SI, AX
 	SHRQ $0x02, AX
 	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactAboveFloat16(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	TESTQ        DX, DX
+	JZ           done
+
+word:
+	VCVTPH2PS     (BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VCVTPH2PS     32(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VCVTPH2PS     64(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VCVTPH2PS     96(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
 	VZEROUPPER
 	RET
 

@@ -115,3 +115,18 @@ func CompactBFloat16(values []float32, bitmap []uint64, row []uint16) (n int) {
 func CompactFloat16(values []float32, bitmap []uint64, row []uint16) (n int) {
 	return pure.Compact(values, bitmap, row, key.Float16)
 }
+
+// CompactAbove32 is [pure.CompactAbove] for float32.
+func CompactAbove32(values []float32, bitmap []uint64, row []uint32, least, invert uint32) (n int) {
+	return pure.CompactAbove(values, bitmap, row, math.Float32frombits(least), invert != 0, key.Float32)
+}
+
+// CompactAboveBFloat16 is [pure.CompactAbove] for bfloat16.
+func CompactAboveBFloat16(values []float32, bitmap []uint64, row []uint16, least, invert uint32) (n int) {
+	return pure.CompactAbove(values, bitmap, row, math.Float32frombits(least), invert != 0, key.BFloat16)
+}
+
+// CompactAboveFloat16 is [pure.CompactAbove] for float16.
+func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least, invert uint32) (n int) {
+	return pure.CompactAbove(values, bitmap, row, math.Float32frombits(least), invert != 0, key.Float16)
+}

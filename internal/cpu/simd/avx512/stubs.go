@@ -99,6 +99,11 @@ func BlockMasses32(sums []uint64, bitmap []uint64, row []uint32, max uint32, sca
 //go:noescape
 func Compact32(values []float32, bitmap []uint64, row []uint32) (n int)
 
+// CompactAbove32 is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.
+//
+//go:noescape
+func CompactAbove32(values []float32, bitmap []uint64, row []uint32, least uint32, invert uint32) (n int)
+
 // BlockMaximaBFloat16 is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.
 //
 //go:noescape
@@ -114,6 +119,11 @@ func BlockMassesBFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint3
 //go:noescape
 func CompactBFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
 
+// CompactAboveBFloat16 is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.
+//
+//go:noescape
+func CompactAboveBFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+
 // BlockMaximaFloat16 is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.
 //
 //go:noescape
@@ -128,6 +138,11 @@ func BlockMassesFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32
 //
 //go:noescape
 func CompactFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+
+// CompactAboveFloat16 is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.
+//
+//go:noescape
+func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
 
 // Masses is pure.Masses for a multiple of 16 logits and a finite max.
 //

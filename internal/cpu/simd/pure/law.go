@@ -77,3 +77,21 @@ func Compact[E Bits](values []float32, bitmap []uint64, row []E, order key.Order
 	}
 	return n
 }
+
+// CompactAbove writes the values that are at least least or, if below, those that
+// are less, in order, sets their bits in the bitmap and returns how many they are:
+// at most len(values) - CompactRoom. No element and least itself is NaN.
+func CompactAbove[E Bits](values []float32, bitmap []uint64, row []E, least float32, below bool, order key.Order) (n int) {
+	for w := range bitmap {
+		var word uint64
+		for i, x := range row[w*64 : min(w*64+64, len(row))] {
+			if v := order.Value(key.Widen(x)); v >= least != below {
+				values[n] = v
+				n++
+				word |= 1 << i
+			}
+		}
+		bitmap[w] = word
+	}
+	return n
+}
