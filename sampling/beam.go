@@ -58,7 +58,7 @@ func BeamStep[T topk.Float](logits []T, vocab int, scores []float32, samplers []
 		if err := s.begin(vocab); err != nil {
 			return nil, fmt.Errorf("beam %d: %w", beam, err)
 		}
-		if status := s.run(logits[beam*vocab:(beam+1)*vocab]); status != StatusOK {
+		if status := s.run(logits[beam*vocab : (beam+1)*vocab]); status != StatusOK {
 			return nil, fmt.Errorf("sampling: beam %d: %w", beam, status.Err())
 		}
 		r := &s.core.row

@@ -42,7 +42,13 @@ func (s *Sampler[T]) Explain(logits []T, top int) (*Explanation, error) {
 	c.wantWhole = true
 	defer func() { c.wantWhole, c.trace = false, nil }()
 	c.trace = func(step Step, on bool) {
-		e.Steps = append(e.Steps, StepResult{step, on, len(c.row.ids), c.keptMass(), c.top(top)})
+		result := StepResult{Step: step, On: on, Kept: len(c.row.ids)}
+		if n := len(e.Steps); on || n == 0 {
+			result.Mass, result.Top = c.keptMass(), c.top(top)
+		} else {
+			result.Mass, result.Top = e.Steps[n-1].Mass, e.Steps[n-1].Top
+		}
+		e.Steps = append(e.Steps, result)
 	}
 	load(c, logits)
 	e.Status = c.run()

@@ -23,6 +23,7 @@ type Options struct {
 	// rules. Nothing that it does not name runs. Nil: the preset's chain.
 	Chain   Chain
 	Prompt  []int32 // ids before the first generated one
+	History []int32 // ids generated before; the parameter Position is behind them
 	Encoder []int32 // ids of an encoder's input
 	// FirstDraw is the number of a row's first draw: another one gives another
 	// token for the same seed and position.
@@ -35,6 +36,7 @@ type Options struct {
 type Sampler[T topk.Float] struct {
 	plan     *plan
 	first    uint32 // draw
+	before   int    // ids of the history that were there from the start
 	sequence context
 	state    State
 	states   []State // before each accepted token, if a step learns
@@ -62,7 +64,9 @@ func New[T topk.Float](params Params, options Options) (*Sampler[T], error) {
 	}
 	s := &Sampler[T]{plan: p, first: options.FirstDraw}
 	s.sequence.prompt = slices.Clone(options.Prompt)
+	s.sequence.history = slices.Clone(options.History)
 	s.sequence.encoder = slices.Clone(options.Encoder)
+	s.before = len(options.History)
 	return s, nil
 }
 
@@ -96,42 +100,49 @@ func (s *Sampler[T]) Accept(tokens ...Token) error {
 }
 
 // Rewind takes the last n accepted tokens back, and what they have taught. n
-// outside 0 to the length of the history is an error that wraps [ErrParams].
+// outside 0 to the number of accepted tokens is an error that wraps [ErrParams].
 func (s *Sampler[T]) Rewind(n int) error {
-	length := len(s.sequence.history)
-	if n < 0 || n > length {
-		return fmt.Errorf("sampling: rewind of %d tokens, want 0 to %d: %w", n, length, ErrParams)
+	accepted := s.accepted()
+	if n < 0 || n > accepted {
+		return fmt.Errorf("sampling: rewind of %d tokens, want 0 to %d: %w", n, accepted, ErrParams)
 	}
-	s.sequence.history = s.sequence.history[:length-n]
+	s.truncate(len(s.sequence.history) - n)
 	if s.plan.statefulSteps && n > 0 {
-		s.state = s.states[length-n]
-		s.states = s.states[:length-n]
+		s.state = s.states[accepted-n]
+		s.states = s.states[:accepted-n]
 	}
 	s.next = s.next[:0]
 	return nil
 }
 
 // Reset forgets all accepted tokens and what they have taught. Parameters and
-// prompt stay.
+// what was there before them stay.
 func (s *Sampler[T]) Reset() {
-	s.sequence.history, s.states, s.next = s.sequence.history[:0], s.states[:0], s.next[:0]
+	s.truncate(s.before)
+	s.states, s.next = s.states[:0], s.next[:0]
 	s.state = State{}
 }
 
+// accepted returns how many tokens were accepted.
+func (s *Sampler[T]) accepted() int { return len(s.sequence.history) - s.before }
+
+// truncate takes the history back to n tokens.
+func (s *Sampler[T]) truncate(n int) { s.sequence.history = s.sequence.history[:n] }
+
 // Clone returns a Sampler that goes on from the same history on its own.
 func (s *Sampler[T]) Clone() *Sampler[T] {
-	clone := &Sampler[T]{plan: s.plan, first: s.first, sequence: s.sequence, state: s.state, vocab: s.vocab}
+	clone := &Sampler[T]{plan: s.plan, first: s.first, before: s.before, sequence: s.sequence, state: s.state, vocab: s.vocab}
 	clone.sequence.history = slices.Clone(s.sequence.history)
 	clone.states, clone.next = slices.Clone(s.states), slices.Clone(s.next)
 	return clone
 }
 
-// History returns the accepted tokens, which the Sampler owns.
+// History returns the generated tokens, which the Sampler owns.
 func (s *Sampler[T]) History() []Token { return s.sequence.history }
 
 // Position returns the position of the next token.
 func (s *Sampler[T]) Position() uint64 {
-	return s.plan.position + uint64(len(s.sequence.history))
+	return s.plan.position + uint64(s.accepted())
 }
 
 // State returns what mirostat and adaptive-p have learnt.

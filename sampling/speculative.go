@@ -74,9 +74,6 @@ func (s *Sampler[T]) Verify(dst []Token, logits []T, vocab int, draft Draft[T]) 
 	return n, err
 }
 
-// truncate takes the history back to n tokens.
-func (s *Sampler[T]) truncate(n int) { s.sequence.history = s.sequence.history[:n] }
-
 func (s *Sampler[T]) uniform(purpose uint32) uint64 {
 	return law.Uniform(s.plan.seed, s.Position(), s.first, purpose)
 }
