@@ -105,7 +105,13 @@ func (c *core) traced(step Step, on bool) {
 
 // greedyLater reports whether a greedy temperature stands behind place i.
 func (c *core) greedyLater(i int) bool {
-	return c.plan.greedy && slices.Contains(c.plan.chain[i:], Temperature)
+	p := c.plan
+	for j := i + 1; p.greedy && j < len(p.chain); j++ {
+		if p.chain[j] == Temperature && p.stepIsOn(j) {
+			return true
+		}
+	}
+	return false
 }
 
 // check reports NaN, and a row of nothing but -Inf.
@@ -156,8 +162,9 @@ func (c *core) editRow(r *row, step Step, masksMost bool) {
 	}
 }
 
-// capRow caps the logits before all edits. Without an edit the ranking stays
-// that of the logits as they came: ties that the cap makes do not count.
+// capRow caps the logits before all edits. If the chain begins with no edit, the
+// ranking stays that of the logits as they came: ties that the cap makes do not
+// count.
 func (c *core) capRow() {
 	if !c.willEdit() {
 		if c.row.check() == StatusOK {
@@ -167,17 +174,19 @@ func (c *core) capRow() {
 	c.softcap()
 }
 
-// willEdit reports whether some step edits an id.
+// willEdit reports whether some step before the first truncation or temperature
+// edits an id.
 func (c *core) willEdit() bool {
 	for i, step := range c.plan.chain {
-		if c.plan.stepIsOn(i) && step.isEdit() {
-			if c.editor.masksMost(step) {
-				return true
-			}
-			c.edited = c.editor.edits(c.edited[:0], step)
-			if len(c.edited) > 0 {
-				return true
-			}
+		if !c.plan.stepIsOn(i) {
+			continue
+		}
+		if !step.isEdit() {
+			return false
+		}
+		c.edited = c.editor.edits(c.edited[:0], step)
+		if len(c.edited) > 0 || c.editor.masksMost(step) {
+			return true
 		}
 	}
 	return false
@@ -260,25 +269,17 @@ func (c *core) draw(dst []Token) Status {
 		dst[0] = r.ids[r.find(r.masses, law.Target(c.uniform(0), r.total))]
 		return StatusOK
 	}
-	r.byID()
-	r.weigh()
 	if p.replacement {
+		r.sortPlaces()
 		c.left = c.left[:0]
 		sum := uint64(0)
-		for _, w := range r.masses {
-			sum += w
+		for _, place := range r.keys {
+			sum += r.masses[place]
 			c.left = append(c.left, sum)
 		}
 		for d := range dst {
-			target := law.Target(c.uniform(d), r.total)
-			i, found := slices.BinarySearch(c.left, target)
-			if found { // the first sum that exceeds the target
-				i++
-				for c.left[i] == target {
-					i++
-				}
-			}
-			dst[d] = r.ids[i]
+			i, _ := slices.BinarySearch(c.left, law.Target(c.uniform(d), sum)+1) // the first that exceeds the target
+			dst[d] = r.ids[r.keys[i]]
 		}
 		return StatusOK
 	}

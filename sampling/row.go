@@ -83,7 +83,9 @@ func (r *row) sortPlaces() {
 	for i, id := range r.ids {
 		r.keys = append(r.keys, uint64(id)<<32|uint64(i))
 	}
-	slices.Sort(r.keys)
+	if r.ranked {
+		slices.Sort(r.keys)
+	}
 	for i, packed := range r.keys {
 		r.keys[i] = packed & math.MaxUint32
 	}
