@@ -204,7 +204,7 @@ func (s *Sampler[T]) sampleRow(dst []Token, logits []T, behind uint32) Status {
 
 // begin checks the ids, once for a vocabulary, and hands the sequence to the core.
 func (s *Sampler[T]) begin(vocab int) error {
-	if vocab != s.vocab {
+	if vocab != s.vocab || vocab == 0 {
 		if err := checkVocab(vocab); err != nil {
 			return err
 		}

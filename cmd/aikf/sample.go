@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -166,26 +167,27 @@ func (s *sampled) writeTable(w *bufio.Writer) {
 	const columns = "%*v %*v %*v %-9v"
 	row := max(len("row"), len(strconv.Itoa(s.firstRow+len(s.rows))))
 	token := max(len("token"), len(strconv.Itoa(s.file.Vocab)))
-	fmt.Fprintf(w, columns, row, "row", len("draw"), "draw", token, "token", "status")
+	writeLine := func(line []byte) { w.Write(append(bytes.TrimRight(line, " "), '\n')) }
+	line := fmt.Appendf(nil, columns, row, "row", len("draw"), "draw", token, "token", "status")
 	if s.logprobs {
-		fmt.Fprintf(w, " %10s %6s  likeliest", "logprob", "rank")
+		line = fmt.Appendf(line, " %10s %6s  likeliest", "logprob", "rank")
 	}
-	fmt.Fprintln(w)
+	writeLine(line)
 	for i, r := range s.rows {
 		for j, draw := range r.draws {
 			status := r.status
 			if draw.token != sampling.NoToken {
 				status = sampling.StatusOK // exhausted is where the tokens end
 			}
-			fmt.Fprintf(w, columns, row, s.firstRow+i, len("draw"), j, token, draw.token, status)
+			line = fmt.Appendf(line[:0], columns, row, s.firstRow+i, len("draw"), j, token, draw.token, status)
 			if len(draw.logprobs) > 0 {
 				own := draw.logprobs[0]
-				fmt.Fprintf(w, " %10.6f %6d ", own.Logprob, own.Rank)
+				line = fmt.Appendf(line, " %10.6f %6d ", own.Logprob, own.Rank)
 				for _, l := range draw.logprobs[1:] {
-					fmt.Fprintf(w, " %d:%.4f", l.Token, l.Logprob)
+					line = fmt.Appendf(line, " %d:%.4f", l.Token, l.Logprob)
 				}
 			}
-			fmt.Fprintln(w)
+			writeLine(line)
 		}
 	}
 }
