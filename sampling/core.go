@@ -19,6 +19,7 @@ type core struct {
 	firstDraw uint32
 
 	row    row
+	ran    bool // the row holds tokens with a law
 	edited []edit
 	joint  uint64 // the mass before top-k, for a top-p that cuts from it
 
@@ -40,12 +41,19 @@ func (c *core) begin(p *plan, sequence context, state State, vocab int, position
 	c.plan, c.state, c.vocab, c.position, c.firstDraw = p, state, vocab, position, firstDraw
 	c.editor.plan, c.editor.context = p, sequence
 	c.editor.sequence = c.editor.sequence[:0]
-	c.joint, c.originalIDs = 0, c.originalIDs[:0]
+	c.joint, c.originalIDs, c.ran = 0, c.originalIDs[:0], false
 }
 
-// run runs the chain over c.row, which holds the row's logits, all of them or
-// those that can matter, with ascending ids or, without NaN, in contract order.
+// run runs the chain over c.row.
 func (c *core) run() Status {
+	status := c.runChain()
+	c.ran = status == StatusOK
+	return status
+}
+
+// runChain runs the chain over c.row, which holds the row's logits, all of them or
+// those that can matter, with ascending ids or in contract order.
+func (c *core) runChain() Status {
 	p, r := c.plan, &c.row
 	capped := p.softcap == 0
 	if !capped && !p.capKept {

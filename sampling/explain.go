@@ -91,7 +91,7 @@ func (c *core) top(n int) []Candidate {
 	if n == 0 || c.row.check() != StatusOK {
 		return nil
 	}
-	view := core{row: row{ids: slices.Clone(c.row.ids), logits: slices.Clone(c.row.logits), ranked: c.row.ranked, t: c.row.t}}
+	view := core{ran: true, row: row{ids: slices.Clone(c.row.ids), logits: slices.Clone(c.row.logits), ranked: c.row.ranked, t: c.row.t}}
 	list := view.appendKept(nil)
 	return list[:min(n, len(list))]
 }

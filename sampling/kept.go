@@ -16,12 +16,15 @@ type Candidate struct {
 
 // AppendKept appends the kept set of the row that was sampled last: every token
 // that no step has removed, the largest logit first and equal ones by id, those
-// of no mass and of -Inf included.
+// of no mass and of -Inf included. A row of which no token can be drawn has none.
 func (s *Sampler[T]) AppendKept(dst []Candidate) []Candidate {
 	return s.core.appendKept(dst)
 }
 
 func (c *core) appendKept(dst []Candidate) []Candidate {
+	if !c.ran {
+		return dst
+	}
 	r := &c.row
 	r.rank()
 	r.weigh()
@@ -39,9 +42,14 @@ type Logprob struct {
 }
 
 // AppendProcessedLogprobs appends the logprobs of the row that was sampled last,
-// renormalised over the kept set: that of the token, and of the n most likely ones.
+// renormalised over the kept set: that of the token, and of the n most likely
+// ones. A removed token has -Inf and a rank behind all kept ones. A row of which no
+// token can be drawn has none.
 func (s *Sampler[T]) AppendProcessedLogprobs(dst []Logprob, token Token, n int) []Logprob {
 	r := &s.core.row
+	if !s.core.ran {
+		return dst
+	}
 	r.rank()
 	r.weigh()
 	chosen := Logprob{Token: token, Logprob: negativeInfinity, Rank: len(r.ids) + 1}
