@@ -64,7 +64,7 @@ type plan struct {
 
 	leastID, mostID int32 // of all ids in the parameters; 0 and -1 if there is none
 	mostName        string
-	statefulSteps   bool
+	statefulSteps   bool // some step that is on learns
 }
 
 // biasOf is a bias of one id.
@@ -181,10 +181,7 @@ func newPlan(params *Params, preset Preset, chain Chain) (*plan, error) {
 	for i, step := range p.chain {
 		if p.isOn(step) {
 			p.on |= 1 << i
-		}
-		switch step {
-		case MirostatV1, MirostatV2, AdaptiveP:
-			p.statefulSteps = true
+			p.statefulSteps = p.statefulSteps || step == MirostatV1 || step == MirostatV2 || step == AdaptiveP
 		}
 	}
 	return p, nil
