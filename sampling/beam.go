@@ -56,7 +56,7 @@ func BeamStep[T topk.Float](logits []T, vocab int, scores []float32, samplers []
 			return nil, fmt.Errorf("sampling: beam %d has no sampler: %w", beam, ErrParams)
 		}
 		if err := s.begin(vocab); err != nil {
-			return nil, fmt.Errorf("beam %d: %w", beam, err)
+			return nil, fmt.Errorf("sampling: beam %d: %w", beam, err)
 		}
 		if status := s.run(logits[beam*vocab : (beam+1)*vocab]); status != StatusOK {
 			return nil, fmt.Errorf("sampling: beam %d: %w", beam, status.Err())

@@ -195,7 +195,9 @@ func TestOneSeedForABatch(t *testing.T) {
 func TestBatchesWithBadRows(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	logits := []float32{1, 2, 3, nan, 1, 1, -inf, -inf, -inf, 3, 2, 1, 1, inf, 2}
-	greedy := func(options sampling.Options) *sampling.Sampler[float32] { return newSampler(t, sampling.Params{}, options) }
+	greedy := func(options sampling.Options) *sampling.Sampler[float32] {
+		return newSampler(t, sampling.Params{}, options)
+	}
 	samplers := []*sampling.Sampler[float32]{greedy(sampling.Options{}), greedy(sampling.Options{}), greedy(sampling.Options{}),
 		greedy(sampling.Options{Prompt: []int32{3}}), greedy(sampling.Options{})}
 	tokens, status := make([]sampling.Token, 5), make([]sampling.Status, 5)

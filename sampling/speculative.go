@@ -56,7 +56,7 @@ func (s *Sampler[T]) Verify(dst []Token, logits []T, vocab int, draft Draft[T]) 
 		}
 		if d := draft.Sampler; d != nil {
 			if err := d.law(v.draft, &v.draftTotal, draft.Logits[i*vocab:(i+1)*vocab]); err != nil {
-				return i, fmt.Errorf("draft: %w", err)
+				return i, fmt.Errorf("sampling: draft: %w", err)
 			}
 			d.sequence.history = append(d.sequence.history, token)
 		} else {
