@@ -3183,3 +3183,1545 @@ done:
 	MOVW          DX, ret+24(FP)
 	VZEROUPPER
 	RET
+
+// func BlockMaxima32(maxima []float32, row []uint32) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaxima32(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VMOVUPS       (DX), Z0
+	VMOVUPS       64(DX), Z1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
+	VMOVUPS       128(DX), Z2
+	VMOVUPS       192(DX), Z3
+	VCMPPS        $0x07, Z2, Z3, K2, K2
+	VMOVUPS       256(DX), Z4
+	VMOVUPS       320(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       384(DX), Z4
+	VMOVUPS       448(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       512(DX), Z4
+	VMOVUPS       576(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       640(DX), Z4
+	VMOVUPS       704(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K2, K2
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       768(DX), Z4
+	VMOVUPS       832(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       896(DX), Z4
+	VMOVUPS       960(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000400, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMasses32(sums []uint64, bitmap []uint64, row []uint32, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMasses32(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	MOVL         $0xcd300000, SI
+	VPBROADCASTD SI, Z2
+	MOVL         $0x007fffff, SI
+	VPBROADCASTD SI, Z3
+	MOVL         $0xff800000, SI
+	VPBROADCASTD SI, Z4
+	MOVL         $0x3f800000, SI
+	VPBROADCASTD SI, Z5
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   $0x00000002, SI
+
+word:
+	VSUBPS        (BX), Z0, Z8
+	VSUBPS        64(BX), Z0, Z9
+	VSUBPS        128(BX), Z0, Z10
+	VSUBPS        192(BX), Z0, Z11
+	VSUBPS        256(BX), Z0, Z12
+	VSUBPS        320(BX), Z0, Z13
+	VSUBPS        384(BX), Z0, Z14
+	VSUBPS        448(BX), Z0, Z15
+	VMULPS        Z1, Z8, Z8
+	VMULPS        Z1, Z9, Z9
+	VMULPS        Z1, Z10, Z10
+	VMULPS        Z1, Z11, Z11
+	VMULPS        Z1, Z12, Z12
+	VMULPS        Z1, Z13, Z13
+	VMULPS        Z1, Z14, Z14
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z8, Z8
+	VMAXPS        Z2, Z9, Z9
+	VMAXPS        Z2, Z10, Z10
+	VMAXPS        Z2, Z11, Z11
+	VMAXPS        Z2, Z12, Z12
+	VMAXPS        Z2, Z13, Z13
+	VMAXPS        Z2, Z14, Z14
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z8, Z8
+	VCVTPS2DQ     Z9, Z9
+	VCVTPS2DQ     Z10, Z10
+	VCVTPS2DQ     Z11, Z11
+	VCVTPS2DQ     Z12, Z12
+	VCVTPS2DQ     Z13, Z13
+	VCVTPS2DQ     Z14, Z14
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z8, Z8, Z8
+	VPADDD        Z9, Z9, Z9
+	VPADDD        Z10, Z10, Z10
+	VPADDD        Z11, Z11, Z11
+	VPADDD        Z12, Z12, Z12
+	VPADDD        Z13, Z13, Z13
+	VPADDD        Z14, Z14, Z14
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z8, Z16
+	VPANDD        Z4, Z9, Z17
+	VPANDD        Z4, Z10, Z18
+	VPANDD        Z4, Z11, Z19
+	VPANDD        Z4, Z12, Z20
+	VPANDD        Z4, Z13, Z21
+	VPANDD        Z4, Z14, Z22
+	VPANDD        Z4, Z15, Z23
+	VPTERNLOGD    $0xea, Z5, Z3, Z8
+	VPTERNLOGD    $0xea, Z5, Z3, Z9
+	VPTERNLOGD    $0xea, Z5, Z3, Z10
+	VPTERNLOGD    $0xea, Z5, Z3, Z11
+	VPTERNLOGD    $0xea, Z5, Z3, Z12
+	VPTERNLOGD    $0xea, Z5, Z3, Z13
+	VPTERNLOGD    $0xea, Z5, Z3, Z14
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z8, Z8
+	VSUBPS        Z5, Z9, Z9
+	VSUBPS        Z5, Z10, Z10
+	VSUBPS        Z5, Z11, Z11
+	VSUBPS        Z5, Z12, Z12
+	VSUBPS        Z5, Z13, Z13
+	VSUBPS        Z5, Z14, Z14
+	VSUBPS        Z5, Z15, Z15
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z8, Z24
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z9, Z25
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z10, Z26
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z11, Z27
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z12, Z28
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z13, Z29
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z14, Z30
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z15, Z31
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant5263457b<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant5263457b<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant5263457b<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant5263457b<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant5263457b<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant5263457b<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant5263457b<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant5263457b<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant54317216<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant54317216<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant54317216<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant54317216<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant54317216<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant54317216<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant54317216<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant54317216<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant54800000<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant54800000<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant54800000<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant54800000<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant54800000<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant54800000<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant54800000<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant54800000<>+0(SB), Z31, Z31
+	KMOVW         (DX), K1
+	VPADDD.Z      Z16, Z24, K1, Z24
+	KMOVW         2(DX), K1
+	VPADDD.Z      Z17, Z25, K1, Z25
+	KMOVW         4(DX), K1
+	VPADDD.Z      Z18, Z26, K1, Z26
+	KMOVW         6(DX), K1
+	VPADDD.Z      Z19, Z27, K1, Z27
+	KMOVW         8(DX), K1
+	VPADDD.Z      Z20, Z28, K1, Z28
+	KMOVW         10(DX), K1
+	VPADDD.Z      Z21, Z29, K1, Z29
+	KMOVW         12(DX), K1
+	VPADDD.Z      Z22, Z30, K1, Z30
+	KMOVW         14(DX), K1
+	VPADDD.Z      Z23, Z31, K1, Z31
+	VEXTRACTF64X4 $0x01, Z24, Y8
+	VCVTPS2QQ     Y24, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z25, Y8
+	VCVTPS2QQ     Y25, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z26, Y8
+	VCVTPS2QQ     Y26, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z27, Y8
+	VCVTPS2QQ     Y27, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z28, Y8
+	VCVTPS2QQ     Y28, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z29, Y8
+	VCVTPS2QQ     Y29, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z30, Y8
+	VCVTPS2QQ     Y30, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z31, Y8
+	VCVTPS2QQ     Y31, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	ADDQ          $0x10, DX
+	ADDQ          $0x00000200, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z7, Z6, Z6
+	VSHUFI64X2    $0x4e, Z6, Z6, Z8
+	VPADDQ        Z6, Z8, Z8
+	VPERMQ        $0x4e, Z8, Z9
+	VPADDQ        Z8, Z9, Z9
+	VPSHUFD       $0x4e, Z9, Z8
+	VPADDQ        Z9, Z8, Z8
+	VMOVQ         X8, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000400, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+DATA constant4e6222c0<>+0(SB)/4, $0x4e6222c0
+GLOBL constant4e6222c0<>(SB), RODATA|NOPTR, $4
+
+DATA constant4fa39b9c<>+0(SB)/4, $0x4fa39b9c
+GLOBL constant4fa39b9c<>(SB), RODATA|NOPTR, $4
+
+DATA constant511e7ec1<>+0(SB)/4, $0x511e7ec1
+GLOBL constant511e7ec1<>(SB), RODATA|NOPTR, $4
+
+DATA constant5263457b<>+0(SB)/4, $0x5263457b
+GLOBL constant5263457b<>(SB), RODATA|NOPTR, $4
+
+DATA constant5375fe9d<>+0(SB)/4, $0x5375fe9d
+GLOBL constant5375fe9d<>(SB), RODATA|NOPTR, $4
+
+DATA constant54317216<>+0(SB)/4, $0x54317216
+GLOBL constant54317216<>(SB), RODATA|NOPTR, $4
+
+DATA constant54800000<>+0(SB)/4, $0x54800000
+GLOBL constant54800000<>(SB), RODATA|NOPTR, $4
+
+// func Compact32(values []float32, bitmap []uint64, row []uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·Compact32(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VMOVUPS.Z     (BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VMOVUPS.Z     64(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VMOVUPS.Z     128(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VMOVUPS.Z     192(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000100, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func CompactAbove32(values []float32, bitmap []uint64, row []uint32, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactAbove32(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	TESTQ        DX, DX
+	JZ           done
+
+word:
+	VMOVUPS       (BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VMOVUPS       64(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VMOVUPS       128(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VMOVUPS       192(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000100, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaximaBFloat16(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VPMOVZXWD     (DX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPMOVZXWD     32(DX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
+	VPMOVZXWD     64(DX), Z2
+	VPSLLD        $0x10, Z2, Z2
+	VPMOVZXWD     96(DX), Z3
+	VPSLLD        $0x10, Z3, Z3
+	VCMPPS        $0x07, Z2, Z3, K2, K2
+	VPMOVZXWD     128(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     160(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     192(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     224(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VPMOVZXWD     256(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     288(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     320(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     352(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K2, K2
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VPMOVZXWD     384(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     416(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     448(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     480(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000200, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMassesBFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMassesBFloat16(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	MOVL         $0xcd300000, SI
+	VPBROADCASTD SI, Z2
+	MOVL         $0x007fffff, SI
+	VPBROADCASTD SI, Z3
+	MOVL         $0xff800000, SI
+	VPBROADCASTD SI, Z4
+	MOVL         $0x3f800000, SI
+	VPBROADCASTD SI, Z5
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   $0x00000002, SI
+
+word:
+	VPMOVZXWD     (BX), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VPMOVZXWD     32(BX), Z9
+	VPSLLD        $0x10, Z9, Z9
+	VPMOVZXWD     64(BX), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VPMOVZXWD     96(BX), Z11
+	VPSLLD        $0x10, Z11, Z11
+	VPMOVZXWD     128(BX), Z12
+	VPSLLD        $0x10, Z12, Z12
+	VPMOVZXWD     160(BX), Z13
+	VPSLLD        $0x10, Z13, Z13
+	VPMOVZXWD     192(BX), Z14
+	VPSLLD        $0x10, Z14, Z14
+	VPMOVZXWD     224(BX), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VSUBPS        Z8, Z0, Z8
+	VSUBPS        Z9, Z0, Z9
+	VSUBPS        Z10, Z0, Z10
+	VSUBPS        Z11, Z0, Z11
+	VSUBPS        Z12, Z0, Z12
+	VSUBPS        Z13, Z0, Z13
+	VSUBPS        Z14, Z0, Z14
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z8, Z8
+	VMULPS        Z1, Z9, Z9
+	VMULPS        Z1, Z10, Z10
+	VMULPS        Z1, Z11, Z11
+	VMULPS        Z1, Z12, Z12
+	VMULPS        Z1, Z13, Z13
+	VMULPS        Z1, Z14, Z14
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z8, Z8
+	VMAXPS        Z2, Z9, Z9
+	VMAXPS        Z2, Z10, Z10
+	VMAXPS        Z2, Z11, Z11
+	VMAXPS        Z2, Z12, Z12
+	VMAXPS        Z2, Z13, Z13
+	VMAXPS        Z2, Z14, Z14
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z8, Z8
+	VCVTPS2DQ     Z9, Z9
+	VCVTPS2DQ     Z10, Z10
+	VCVTPS2DQ     Z11, Z11
+	VCVTPS2DQ     Z12, Z12
+	VCVTPS2DQ     Z13, Z13
+	VCVTPS2DQ     Z14, Z14
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z8, Z8, Z8
+	VPADDD        Z9, Z9, Z9
+	VPADDD        Z10, Z10, Z10
+	VPADDD        Z11, Z11, Z11
+	VPADDD        Z12, Z12, Z12
+	VPADDD        Z13, Z13, Z13
+	VPADDD        Z14, Z14, Z14
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z8, Z16
+	VPANDD        Z4, Z9, Z17
+	VPANDD        Z4, Z10, Z18
+	VPANDD        Z4, Z11, Z19
+	VPANDD        Z4, Z12, Z20
+	VPANDD        Z4, Z13, Z21
+	VPANDD        Z4, Z14, Z22
+	VPANDD        Z4, Z15, Z23
+	VPTERNLOGD    $0xea, Z5, Z3, Z8
+	VPTERNLOGD    $0xea, Z5, Z3, Z9
+	VPTERNLOGD    $0xea, Z5, Z3, Z10
+	VPTERNLOGD    $0xea, Z5, Z3, Z11
+	VPTERNLOGD    $0xea, Z5, Z3, Z12
+	VPTERNLOGD    $0xea, Z5, Z3, Z13
+	VPTERNLOGD    $0xea, Z5, Z3, Z14
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z8, Z8
+	VSUBPS        Z5, Z9, Z9
+	VSUBPS        Z5, Z10, Z10
+	VSUBPS        Z5, Z11, Z11
+	VSUBPS        Z5, Z12, Z12
+	VSUBPS        Z5, Z13, Z13
+	VSUBPS        Z5, Z14, Z14
+	VSUBPS        Z5, Z15, Z15
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z8, Z24
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z9, Z25
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z10, Z26
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z11, Z27
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z12, Z28
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z13, Z29
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z14, Z30
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z15, Z31
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant5263457b<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant5263457b<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant5263457b<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant5263457b<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant5263457b<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant5263457b<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant5263457b<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant5263457b<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant54317216<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant54317216<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant54317216<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant54317216<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant54317216<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant54317216<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant54317216<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant54317216<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant54800000<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant54800000<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant54800000<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant54800000<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant54800000<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant54800000<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant54800000<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant54800000<>+0(SB), Z31, Z31
+	KMOVW         (DX), K1
+	VPADDD.Z      Z16, Z24, K1, Z24
+	KMOVW         2(DX), K1
+	VPADDD.Z      Z17, Z25, K1, Z25
+	KMOVW         4(DX), K1
+	VPADDD.Z      Z18, Z26, K1, Z26
+	KMOVW         6(DX), K1
+	VPADDD.Z      Z19, Z27, K1, Z27
+	KMOVW         8(DX), K1
+	VPADDD.Z      Z20, Z28, K1, Z28
+	KMOVW         10(DX), K1
+	VPADDD.Z      Z21, Z29, K1, Z29
+	KMOVW         12(DX), K1
+	VPADDD.Z      Z22, Z30, K1, Z30
+	KMOVW         14(DX), K1
+	VPADDD.Z      Z23, Z31, K1, Z31
+	VEXTRACTF64X4 $0x01, Z24, Y8
+	VCVTPS2QQ     Y24, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z25, Y8
+	VCVTPS2QQ     Y25, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z26, Y8
+	VCVTPS2QQ     Y26, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z27, Y8
+	VCVTPS2QQ     Y27, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z28, Y8
+	VCVTPS2QQ     Y28, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z29, Y8
+	VCVTPS2QQ     Y29, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z30, Y8
+	VCVTPS2QQ     Y30, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z31, Y8
+	VCVTPS2QQ     Y31, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	ADDQ          $0x10, DX
+	ADDQ          $0x00000100, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z7, Z6, Z6
+	VSHUFI64X2    $0x4e, Z6, Z6, Z8
+	VPADDQ        Z6, Z8, Z8
+	VPERMQ        $0x4e, Z8, Z9
+	VPADDQ        Z8, Z9, Z9
+	VPSHUFD       $0x4e, Z9, Z8
+	VPADDQ        Z9, Z8, Z8
+	VMOVQ         X8, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000200, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func CompactBFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactBFloat16(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VPMOVZXWD.Z   (BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VPMOVZXWD.Z   32(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VPMOVZXWD.Z   64(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VPMOVZXWD.Z   96(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func CompactAboveBFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactAboveBFloat16(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	TESTQ        DX, DX
+	JZ           done
+
+word:
+	VPMOVZXWD     (BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VPMOVZXWD     32(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VPMOVZXWD     64(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VPMOVZXWD     96(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaximaFloat16(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VCVTPH2PS     (DX), Z0
+	VCVTPH2PS     32(DX), Z1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
+	VCVTPH2PS     64(DX), Z2
+	VCVTPH2PS     96(DX), Z3
+	VCMPPS        $0x07, Z2, Z3, K2, K2
+	VCVTPH2PS     128(DX), Z4
+	VCVTPH2PS     160(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     192(DX), Z4
+	VCVTPH2PS     224(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VCVTPH2PS     256(DX), Z4
+	VCVTPH2PS     288(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     320(DX), Z4
+	VCVTPH2PS     352(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K2, K2
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VCVTPH2PS     384(DX), Z4
+	VCVTPH2PS     416(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     448(DX), Z4
+	VCVTPH2PS     480(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000200, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMassesFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMassesFloat16(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	MOVL         $0xcd300000, SI
+	VPBROADCASTD SI, Z2
+	MOVL         $0x007fffff, SI
+	VPBROADCASTD SI, Z3
+	MOVL         $0xff800000, SI
+	VPBROADCASTD SI, Z4
+	MOVL         $0x3f800000, SI
+	VPBROADCASTD SI, Z5
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   $0x00000002, SI
+
+word:
+	VCVTPH2PS     (BX), Z8
+	VCVTPH2PS     32(BX), Z9
+	VCVTPH2PS     64(BX), Z10
+	VCVTPH2PS     96(BX), Z11
+	VCVTPH2PS     128(BX), Z12
+	VCVTPH2PS     160(BX), Z13
+	VCVTPH2PS     192(BX), Z14
+	VCVTPH2PS     224(BX), Z15
+	VSUBPS        Z8, Z0, Z8
+	VSUBPS        Z9, Z0, Z9
+	VSUBPS        Z10, Z0, Z10
+	VSUBPS        Z11, Z0, Z11
+	VSUBPS        Z12, Z0, Z12
+	VSUBPS        Z13, Z0, Z13
+	VSUBPS        Z14, Z0, Z14
+	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z8, Z8
+	VMULPS        Z1, Z9, Z9
+	VMULPS        Z1, Z10, Z10
+	VMULPS        Z1, Z11, Z11
+	VMULPS        Z1, Z12, Z12
+	VMULPS        Z1, Z13, Z13
+	VMULPS        Z1, Z14, Z14
+	VMULPS        Z1, Z15, Z15
+	VMAXPS        Z2, Z8, Z8
+	VMAXPS        Z2, Z9, Z9
+	VMAXPS        Z2, Z10, Z10
+	VMAXPS        Z2, Z11, Z11
+	VMAXPS        Z2, Z12, Z12
+	VMAXPS        Z2, Z13, Z13
+	VMAXPS        Z2, Z14, Z14
+	VMAXPS        Z2, Z15, Z15
+	VCVTPS2DQ     Z8, Z8
+	VCVTPS2DQ     Z9, Z9
+	VCVTPS2DQ     Z10, Z10
+	VCVTPS2DQ     Z11, Z11
+	VCVTPS2DQ     Z12, Z12
+	VCVTPS2DQ     Z13, Z13
+	VCVTPS2DQ     Z14, Z14
+	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z8, Z8, Z8
+	VPADDD        Z9, Z9, Z9
+	VPADDD        Z10, Z10, Z10
+	VPADDD        Z11, Z11, Z11
+	VPADDD        Z12, Z12, Z12
+	VPADDD        Z13, Z13, Z13
+	VPADDD        Z14, Z14, Z14
+	VPADDD        Z15, Z15, Z15
+	VPANDD        Z4, Z8, Z16
+	VPANDD        Z4, Z9, Z17
+	VPANDD        Z4, Z10, Z18
+	VPANDD        Z4, Z11, Z19
+	VPANDD        Z4, Z12, Z20
+	VPANDD        Z4, Z13, Z21
+	VPANDD        Z4, Z14, Z22
+	VPANDD        Z4, Z15, Z23
+	VPTERNLOGD    $0xea, Z5, Z3, Z8
+	VPTERNLOGD    $0xea, Z5, Z3, Z9
+	VPTERNLOGD    $0xea, Z5, Z3, Z10
+	VPTERNLOGD    $0xea, Z5, Z3, Z11
+	VPTERNLOGD    $0xea, Z5, Z3, Z12
+	VPTERNLOGD    $0xea, Z5, Z3, Z13
+	VPTERNLOGD    $0xea, Z5, Z3, Z14
+	VPTERNLOGD    $0xea, Z5, Z3, Z15
+	VSUBPS        Z5, Z8, Z8
+	VSUBPS        Z5, Z9, Z9
+	VSUBPS        Z5, Z10, Z10
+	VSUBPS        Z5, Z11, Z11
+	VSUBPS        Z5, Z12, Z12
+	VSUBPS        Z5, Z13, Z13
+	VSUBPS        Z5, Z14, Z14
+	VSUBPS        Z5, Z15, Z15
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z8, Z24
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z9, Z25
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z10, Z26
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z11, Z27
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z12, Z28
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z13, Z29
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z14, Z30
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z15, Z31
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant5263457b<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant5263457b<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant5263457b<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant5263457b<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant5263457b<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant5263457b<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant5263457b<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant5263457b<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant54317216<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant54317216<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant54317216<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant54317216<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant54317216<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant54317216<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant54317216<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant54317216<>+0(SB), Z31, Z31
+	VMULPS        Z8, Z24, Z24
+	VMULPS        Z9, Z25, Z25
+	VMULPS        Z10, Z26, Z26
+	VMULPS        Z11, Z27, Z27
+	VMULPS        Z12, Z28, Z28
+	VMULPS        Z13, Z29, Z29
+	VMULPS        Z14, Z30, Z30
+	VMULPS        Z15, Z31, Z31
+	VADDPS.BCST   constant54800000<>+0(SB), Z24, Z24
+	VADDPS.BCST   constant54800000<>+0(SB), Z25, Z25
+	VADDPS.BCST   constant54800000<>+0(SB), Z26, Z26
+	VADDPS.BCST   constant54800000<>+0(SB), Z27, Z27
+	VADDPS.BCST   constant54800000<>+0(SB), Z28, Z28
+	VADDPS.BCST   constant54800000<>+0(SB), Z29, Z29
+	VADDPS.BCST   constant54800000<>+0(SB), Z30, Z30
+	VADDPS.BCST   constant54800000<>+0(SB), Z31, Z31
+	KMOVW         (DX), K1
+	VPADDD.Z      Z16, Z24, K1, Z24
+	KMOVW         2(DX), K1
+	VPADDD.Z      Z17, Z25, K1, Z25
+	KMOVW         4(DX), K1
+	VPADDD.Z      Z18, Z26, K1, Z26
+	KMOVW         6(DX), K1
+	VPADDD.Z      Z19, Z27, K1, Z27
+	KMOVW         8(DX), K1
+	VPADDD.Z      Z20, Z28, K1, Z28
+	KMOVW         10(DX), K1
+	VPADDD.Z      Z21, Z29, K1, Z29
+	KMOVW         12(DX), K1
+	VPADDD.Z      Z22, Z30, K1, Z30
+	KMOVW         14(DX), K1
+	VPADDD.Z      Z23, Z31, K1, Z31
+	VEXTRACTF64X4 $0x01, Z24, Y8
+	VCVTPS2QQ     Y24, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z25, Y8
+	VCVTPS2QQ     Y25, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z26, Y8
+	VCVTPS2QQ     Y26, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z27, Y8
+	VCVTPS2QQ     Y27, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z28, Y8
+	VCVTPS2QQ     Y28, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z29, Y8
+	VCVTPS2QQ     Y29, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z30, Y8
+	VCVTPS2QQ     Y30, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z31, Y8
+	VCVTPS2QQ     Y31, Z9
+	VCVTPS2QQ     Y8, Z8
+	VPADDQ        Z9, Z6, Z6
+	VPADDQ        Z8, Z7, Z7
+	ADDQ          $0x10, DX
+	ADDQ          $0x00000100, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z7, Z6, Z6
+	VSHUFI64X2    $0x4e, Z6, Z6, Z8
+	VPADDQ        Z6, Z8, Z8
+	VPERMQ        $0x4e, Z8, Z9
+	VPADDQ        Z8, Z9, Z9
+	VPSHUFD       $0x4e, Z9, Z8
+	VPADDQ        Z9, Z8, Z8
+	VMOVQ         X8, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000200, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func CompactFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactFloat16(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VCVTPH2PS.Z   (BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VCVTPH2PS.Z   32(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VCVTPH2PS.Z   64(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VCVTPH2PS.Z   96(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactAboveFloat16(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	TESTQ        DX, DX
+	JZ           done
+
+word:
+	VCVTPH2PS     (BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VCVTPH2PS     32(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VCVTPH2PS     64(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	VCVTPH2PS     96(BX), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(CX)
+	KMOVW         K2, DI
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
+	VZEROUPPER
+	RET
+
+// func Masses(masses []uint64, logits []float32, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·Masses(SB), NOSPLIT, $0-56
+	MOVQ         masses_base+0(FP), AX
+	MOVQ         logits_base+24(FP), CX
+	MOVQ         logits_len+32(FP), DX
+	MOVL         max+48(FP), BX
+	VPBROADCASTD BX, Z0
+	MOVL         scale+52(FP), BX
+	XORL         $0x80000000, BX
+	VPBROADCASTD BX, Z1
+	MOVL         $0xcd300000, BX
+	VPBROADCASTD BX, Z2
+	MOVL         $0x007fffff, BX
+	VPBROADCASTD BX, Z3
+	MOVL         $0xff800000, BX
+	VPBROADCASTD BX, Z4
+	MOVL         $0x3f800000, BX
+	VPBROADCASTD BX, Z5
+
+loop:
+	SUBQ          $0x10, DX
+	JL            done
+	VSUBPS        (CX), Z0, Z6
+	VMULPS        Z1, Z6, Z6
+	VMAXPS        Z2, Z6, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPADDD        Z6, Z6, Z6
+	VPANDD        Z4, Z6, Z7
+	VPTERNLOGD    $0xea, Z5, Z3, Z6
+	VSUBPS        Z5, Z6, Z6
+	VMULPS.BCST   constant4e6222c0<>+0(SB), Z6, Z8
+	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z8, Z8
+	VMULPS        Z6, Z8, Z8
+	VADDPS.BCST   constant511e7ec1<>+0(SB), Z8, Z8
+	VMULPS        Z6, Z8, Z8
+	VADDPS.BCST   constant5263457b<>+0(SB), Z8, Z8
+	VMULPS        Z6, Z8, Z8
+	VADDPS.BCST   constant5375fe9d<>+0(SB), Z8, Z8
+	VMULPS        Z6, Z8, Z8
+	VADDPS.BCST   constant54317216<>+0(SB), Z8, Z8
+	VMULPS        Z6, Z8, Z8
+	VADDPS.BCST   constant54800000<>+0(SB), Z8, Z8
+	VPADDD        Z7, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y6
+	VCVTPS2QQ     Y8, Z7
+	VCVTPS2QQ     Y6, Z6
+	VMOVDQU64     Z7, (AX)
+	VMOVDQU64     Z6, 64(AX)
+	ADDQ          $0x40, CX
+	SUBQ          $-128, AX
+	JMP           loop
+
+done:
+	VZEROUPPER
+	RET

@@ -1,0 +1,346 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/ai-kernel-factory/aikf/_asm/gen"
+)
+
+// load16 returns 16 elements as float32.
+func load16(f gen.Format, at Mem) reg.VecVirtual {
+	x := ZMM()
+	switch f {
+	case gen.Float32:
+		VMOVUPS(at, x)
+	case gen.BFloat16:
+		VPMOVZXWD(at, x)
+		VPSLLD(Imm(16), x, x)
+	case gen.Float16:
+		VCVTPH2PS(at, x)
+	}
+	return x
+}
+
+// blockMaxima:
+//
+//	for each block of 256: 16 vectors into 4 maxima; compare pairs to find NaN
+//	fold the 4 maxima and their lanes; store
+func blockMaxima(f gen.Format) {
+	TEXT("BlockMaxima"+f.Name, NOSPLIT, "func(maxima []float32, row []"+f.Element+") (unordered uint32)")
+	Doc("BlockMaxima" + f.Name + " is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.")
+	Pragma("noescape")
+	maxima, blocks := gen.Slice("maxima")
+	row := GP64()
+	Load(Param("row").Base(), row)
+	// Four masks of lanes without a NaN so far, so that none waits for the other.
+	ordered := []reg.Register{K(), K(), K(), K()}
+	for _, k := range ordered {
+		KXNORW(k, k, k)
+	}
+	TESTQ(blocks, blocks)
+	JZ(LabelRef("done"))
+	Label("block")
+	m := make([]reg.VecVirtual, 4)
+	for i := 0; i < 16; i += 2 {
+		x, y := load16(f, Mem{Base: row, Disp: 16 * i * f.Bytes}), load16(f, Mem{Base: row, Disp: 16 * (i + 1) * f.Bytes})
+		VCMPPS(Imm(7), x, y, ordered[i/2%4], ordered[i/2%4])
+		for j, v := range []reg.VecVirtual{x, y} {
+			if i < 4 {
+				m[i+j] = v
+			} else {
+				VMAXPS(v, m[(i+j)%4], m[(i+j)%4])
+			}
+		}
+	}
+	foldVectors(m, VMAXPS)
+	y := YMM()
+	VEXTRACTF64X4(Imm(1), m[0], y)
+	VMAXPS(y, m[0].AsY(), y)
+	a, b := XMM(), XMM()
+	VEXTRACTF128(Imm(1), y, a)
+	VMAXPS(a, y.AsX(), a)
+	VPSHUFD(Imm(0x4E), a, b)
+	VMAXPS(b, a, a)
+	VPSHUFD(Imm(0xB1), a, b)
+	VMAXPS(b, a, a)
+	VMOVSS(a, Mem{Base: maxima})
+	ADDQ(Imm(4), maxima)
+	ADDQ(U32(uint32(256*f.Bytes)), row)
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	Label("done")
+	r := GP32()
+	for _, k := range ordered[1:] {
+		KANDW(k, ordered[0], ordered[0])
+	}
+	KNOTW(ordered[0], ordered[0])
+	KMOVW(ordered[0], r)
+	Store(r, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// weigher holds the constants of masses.
+type weigher struct {
+	max, scale, least, fraction, exponent, one reg.VecVirtual
+	coefficients                               []Mem // fewer registers than constants
+}
+
+func newWeigher() (w weigher) {
+	set := func(bits uint32) reg.VecVirtual {
+		r, v := GP32(), ZMM()
+		MOVL(U32(bits), r)
+		VPBROADCASTD(r, v)
+		return v
+	}
+	w.max = broadcast32("max")
+	w.scale = ZMM()
+	VPBROADCASTD(gen.NegatedScale(), w.scale)
+	w.least, w.fraction, w.exponent, w.one = set(gen.LeastBits), set(gen.FractionMask), set(gen.ExponentMask), set(gen.OneBits)
+	for _, c := range gen.Coefficients {
+		w.coefficients = append(w.coefficients, gen.Constant32(c))
+	}
+	return w
+}
+
+// weigh computes the masses of vectors of 16 logits, each in two vectors:
+//
+//	q = integer(maximum((max - x) * -scale, least))
+//	t = fraction of q; p = polynomial(t) * 2^(exponent of q)
+//	masses = integer(p)
+//
+// Elements that are not kept, if there are masks, weigh nothing. The vectors
+// take turns, because a chain of some 60 cycles is much longer than what the
+// machine looks ahead.
+func (w weigher) weigh(x []Op, kept []Mem, use func(low, high reg.VecVirtual)) {
+	q, e, p := vectors(len(x)), vectors(len(x)), vectors(len(x))
+	each := func(step func(i int)) {
+		for i := range x {
+			step(i)
+		}
+	}
+	each(func(i int) { VSUBPS(x[i], w.max, q[i]) })
+	each(func(i int) { VMULPS(w.scale, q[i], q[i]) })
+	each(func(i int) { VMAXPS(w.least, q[i], q[i]) }) // least if q is NaN
+	each(func(i int) { VCVTPS2DQ(q[i], q[i]) })
+	each(func(i int) { VPADDD(q[i], q[i], q[i]) })
+	each(func(i int) { VPANDD(w.exponent, q[i], e[i]) })
+	each(func(i int) { VPTERNLOGD(Imm(0xEA), w.one, w.fraction, q[i]) }) // q & fraction | one
+	each(func(i int) { VSUBPS(w.one, q[i], q[i]) })
+	last := len(w.coefficients) - 1
+	each(func(i int) { VMULPS_BCST(w.coefficients[0], q[i], p[i]) })
+	for _, c := range w.coefficients[1:last] {
+		each(func(i int) { VADDPS_BCST(c, p[i], p[i]) })
+		each(func(i int) { VMULPS(q[i], p[i], p[i]) })
+	}
+	each(func(i int) { VADDPS_BCST(w.coefficients[last], p[i], p[i]) })
+	each(func(i int) {
+		if kept != nil {
+			mask := K()
+			KMOVW(kept[i], mask)
+			VPADDD_Z(e[i], p[i], mask, p[i])
+		} else {
+			VPADDD(e[i], p[i], p[i])
+		}
+	})
+	each(func(i int) {
+		half, low, high := YMM(), ZMM(), ZMM()
+		VEXTRACTF64X4(Imm(1), p[i], half)
+		VCVTPS2QQ(p[i].AsY(), low)
+		VCVTPS2QQ(half, high)
+		use(low, high)
+	})
+}
+
+func vectors(n int) []reg.VecVirtual {
+	all := make([]reg.VecVirtual, n)
+	for i := range all {
+		all[i] = ZMM()
+	}
+	return all
+}
+
+// blockMasses:
+//
+//	for each block of 256 of which an element is kept:
+//	  for each word of 4: 4 vectors; masses of those kept, added in 64-bit lanes
+//	  fold the lanes; store
+func blockMasses(f gen.Format) {
+	TEXT("BlockMasses"+f.Name, NOSPLIT, "func(sums []uint64, bitmap []uint64, row []"+f.Element+", max uint32, scale uint32)")
+	Doc("BlockMasses" + f.Name + " is pure.BlockMasses on whole blocks, as many as there are sums, and for a finite max.")
+	Pragma("noescape")
+	sums, blocks := gen.Slice("sums")
+	bitmap, row := GP64(), GP64()
+	Load(Param("bitmap").Base(), bitmap)
+	Load(Param("row").Base(), row)
+	w := newWeigher()
+	low, high := ZMM(), ZMM()
+	some, words, sum := GP64(), GP64(), GP64()
+
+	TESTQ(blocks, blocks)
+	JZ(LabelRef("done"))
+	Label("block")
+	XORQ(sum, sum)
+	MOVQ(Mem{Base: bitmap}, some)
+	for i := 1; i < 4; i++ {
+		ORQ(Mem{Base: bitmap, Disp: 8 * i}, some)
+	}
+	JZ(LabelRef("skip"))
+	VPXORD(low, low, low)
+	VPXORD(high, high, high)
+	MOVQ(U32(2), words)
+	Label("word")
+	var x []Op
+	var kept []Mem
+	for i := range 8 {
+		kept = append(kept, Mem{Base: bitmap, Disp: 2 * i})
+		var v Op = Mem{Base: row, Disp: 16 * i * f.Bytes}
+		if f != gen.Float32 {
+			v = load16(f, v.(Mem))
+		}
+		x = append(x, v)
+	}
+	w.weigh(x, kept, func(a, b reg.VecVirtual) {
+		VPADDQ(a, low, low)
+		VPADDQ(b, high, high)
+	})
+	ADDQ(Imm(16), bitmap)
+	ADDQ(U32(uint32(128*f.Bytes)), row)
+	DECQ(words)
+	JNZ(LabelRef("word"))
+	VPADDQ(high, low, low)
+	horizontalQ(low, VPADDQ, sum)
+	JMP(LabelRef("store"))
+	Label("skip")
+	ADDQ(Imm(32), bitmap)
+	ADDQ(U32(uint32(256*f.Bytes)), row)
+	Label("store")
+	MOVQ(sum, Mem{Base: sums})
+	ADDQ(Imm(8), sums)
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// masses weighs 16 logits at a time.
+func masses() {
+	TEXT("Masses", NOSPLIT, "func(masses []uint64, logits []float32, max uint32, scale uint32)")
+	Doc("Masses is pure.Masses for a multiple of 16 logits and a finite max.")
+	Pragma("noescape")
+	masses := GP64()
+	Load(Param("masses").Base(), masses)
+	logits, n := gen.Slice("logits")
+	w := newWeigher()
+	Label("loop")
+	SUBQ(Imm(16), n)
+	JL(LabelRef("done"))
+	w.weigh([]Op{Mem{Base: logits}}, nil, func(low, high reg.VecVirtual) {
+		VMOVDQU64(low, Mem{Base: masses})
+		VMOVDQU64(high, Mem{Base: masses, Disp: 64})
+	})
+	ADDQ(Imm(64), logits)
+	SUBQ(I8(-128), masses)
+	JMP(LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// compact:
+//
+//	for each word: 4 vectors, of which those kept are moved together and stored
+//
+// Loads leave out what is not kept, so that nothing past the row is read.
+func compact(f gen.Format) {
+	TEXT("Compact"+f.Name, NOSPLIT, "func(values []float32, bitmap []uint64, row []"+f.Element+") (n int)")
+	Doc("Compact" + f.Name + " is pure.Compact.")
+	Pragma("noescape")
+	values := GP64()
+	Load(Param("values").Base(), values)
+	bitmap, words := gen.Slice("bitmap")
+	row := GP64()
+	Load(Param("row").Base(), row)
+	start := GP64()
+	MOVQ(values, start)
+	TESTQ(words, words)
+	JZ(LabelRef("done"))
+	Label("word")
+	for i := range 4 {
+		kept, x, r := K(), ZMM(), GP32()
+		KMOVW(Mem{Base: bitmap, Disp: 2 * i}, kept)
+		MOVWLZX(Mem{Base: bitmap, Disp: 2 * i}, r)
+		at := Mem{Base: row, Disp: 16 * i * f.Bytes}
+		switch f {
+		case gen.Float32:
+			VMOVUPS_Z(at, kept, x)
+		case gen.BFloat16:
+			VPMOVZXWD_Z(at, kept, x)
+			VPSLLD(Imm(16), x, x)
+		case gen.Float16:
+			VCVTPH2PS_Z(at, kept, x)
+		}
+		VPCOMPRESSD_Z(x, kept, x)
+		VMOVUPS(x, Mem{Base: values})
+		POPCNTL(r, r)
+		LEAQ(Mem{Base: values, Index: r.As64(), Scale: 4}, values)
+	}
+	ADDQ(Imm(8), bitmap)
+	ADDQ(U32(uint32(64*f.Bytes)), row)
+	DECQ(words)
+	JNZ(LabelRef("word"))
+	Label("done")
+	SUBQ(start, values)
+	SHRQ(Imm(2), values)
+	Store(values, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// compactAbove:
+//
+//	for each word: 4 vectors, compared with least; masks are stored, and the values
+//	they pick are moved together and stored
+func compactAbove(f gen.Format) {
+	TEXT("CompactAbove"+f.Name, NOSPLIT, "func(values []float32, bitmap []uint64, row []"+f.Element+", least uint32, invert uint32) (n int)")
+	Doc("CompactAbove" + f.Name + " is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.")
+	Pragma("noescape")
+	values := GP64()
+	Load(Param("values").Base(), values)
+	bitmap, words := gen.Slice("bitmap")
+	row := GP64()
+	Load(Param("row").Base(), row)
+	least := broadcast32("least")
+	r, invert := GP32(), K()
+	Load(Param("invert"), r)
+	KMOVW(r, invert)
+	start := GP64()
+	MOVQ(values, start)
+	TESTQ(words, words)
+	JZ(LabelRef("done"))
+	Label("word")
+	for i := range 4 {
+		x, picked, n := load16(f, Mem{Base: row, Disp: 16 * i * f.Bytes}), K(), GP32()
+		VCMPPS(Imm(0x1D), least, x, picked) // x at least least
+		KXORW(invert, picked, picked)
+		KMOVW(picked, Mem{Base: bitmap, Disp: 2 * i})
+		KMOVW(picked, n)
+		VPCOMPRESSD_Z(x, picked, x)
+		VMOVUPS(x, Mem{Base: values})
+		POPCNTL(n, n)
+		LEAQ(Mem{Base: values, Index: n.As64(), Scale: 4}, values)
+	}
+	ADDQ(Imm(8), bitmap)
+	ADDQ(U32(uint32(64*f.Bytes)), row)
+	DECQ(words)
+	JNZ(LabelRef("word"))
+	Label("done")
+	SUBQ(start, values)
+	SHRQ(Imm(2), values)
+	Store(values, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
