@@ -61,6 +61,7 @@ func BeamStep[T topk.Float](logits []T, vocab int, scores []float32, samplers []
 		if status := s.run(logits[beam*vocab : (beam+1)*vocab]); status != StatusOK {
 			return nil, fmt.Errorf("sampling: beam %d: %w", beam, status.Err())
 		}
+		s.engine.settle(&s.core)
 		r := &s.core.row
 		r.rank()
 		r.weigh()

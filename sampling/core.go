@@ -44,25 +44,28 @@ func (c *core) begin(p *plan, sequence context, state State, vocab int, position
 	c.joint, c.originalIDs, c.ran = 0, c.originalIDs[:0], false
 }
 
-// run runs the chain over c.row.
+// run runs the chain over c.row, which holds all logits of a row.
 func (c *core) run() Status {
-	status := c.runChain()
+	if c.plan.softcap != 0 && !c.plan.capKept {
+		c.capRow()
+	}
+	return c.runFrom(0)
+}
+
+// runFrom runs the chain from a place on over c.row, whose tokens have ascending
+// ids or are in contract order.
+func (c *core) runFrom(first int) Status {
+	status := c.steps(first)
 	c.ran = status == StatusOK
 	return status
 }
 
-// runChain runs the chain over c.row, which holds the row's logits, all of them or
-// those that can matter, with ascending ids or in contract order.
-func (c *core) runChain() Status {
+func (c *core) steps(first int) Status {
 	p, r := c.plan, &c.row
-	capped := p.softcap == 0
-	if !capped && !p.capKept {
-		c.capRow()
-		capped = true
-	}
+	capped := p.softcap == 0 || !p.capKept
 	checked := false
-	for i, step := range p.chain {
-		on := p.stepIsOn(i)
+	for i := first; i < len(p.chain); i++ {
+		step, on := p.chain[i], p.stepIsOn(i)
 		if !on {
 			c.traced(step, false)
 			continue

@@ -50,6 +50,7 @@ func (s *Sampler[T]) Explain(logits []T, top int) (*Explanation, error) {
 		}
 		e.Steps = append(e.Steps, result)
 	}
+	s.engine.held = false
 	load(c, logits)
 	e.Status = c.run()
 	e.Logits = slices.Clone(c.whole.logits)
@@ -91,7 +92,7 @@ func (c *core) top(n int) []Candidate {
 	if n == 0 || c.row.check() != StatusOK {
 		return nil
 	}
-	view := core{ran: true, row: row{ids: slices.Clone(c.row.ids), logits: slices.Clone(c.row.logits), ranked: c.row.ranked, t: c.row.t}}
+	view := core{ran: true, row: row{tier: c.row.tier, ids: slices.Clone(c.row.ids), logits: slices.Clone(c.row.logits), ranked: c.row.ranked, t: c.row.t}}
 	list := view.appendKept(nil)
 	return list[:min(n, len(list))]
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/ai-kernel-factory/aikf/internal/cpu"
 	"github.com/ai-kernel-factory/aikf/internal/law"
 )
 
@@ -17,7 +18,9 @@ type Candidate struct {
 // AppendKept appends the kept set of the row that was sampled last: every token
 // that no step has removed, the largest logit first and equal ones by id, those
 // of no mass and of -Inf included. A row of which no token can be drawn has none.
+// The row's logits must be as they were when it was sampled.
 func (s *Sampler[T]) AppendKept(dst []Candidate) []Candidate {
+	s.engine.settle(&s.core)
 	return s.core.appendKept(dst)
 }
 
@@ -44,12 +47,13 @@ type Logprob struct {
 // AppendProcessedLogprobs appends the logprobs of the row that was sampled last,
 // renormalised over the kept set: that of the token, and of the n most likely
 // ones. A removed token has -Inf and a rank behind all kept ones. A row of which no
-// token can be drawn has none.
+// token can be drawn has none. The row's logits must be as they were.
 func (s *Sampler[T]) AppendProcessedLogprobs(dst []Logprob, token Token, n int) []Logprob {
 	r := &s.core.row
 	if !s.core.ran {
 		return dst
 	}
+	s.engine.settle(&s.core)
 	r.rank()
 	r.weigh()
 	chosen := Logprob{Token: token, Logprob: negativeInfinity, Rank: len(r.ids) + 1}
@@ -78,14 +82,19 @@ func (s *Sampler[T]) AppendLogprobs(dst []Logprob, logits []T, token Token, n in
 	if token < 0 || int(token) >= len(logits) {
 		return dst, fmt.Errorf("sampling: token %d is outside 0 to %d: %w", token, len(logits)-1, ErrParams)
 	}
+	s.engine.settle(&s.core) // what was sampled last stays
 	n = max(0, min(n, len(logits)))
-	s.selection.find(logits, max(n, 1))
-	r := &s.core.whole // the row stays what was sampled last
+	r := &s.core.whole
 	r.reset(len(logits))
 	widen(r.logits, logits)
-	best := s.selection.top.Indices[:max(n, 1)]
-	most := r.logits[best[0]]
-	total := totalMass(r.logits, most)
+	s.engine.reset(logits)
+	s.engine.Top(&s.engine.list, max(n, 1))
+	list := &s.engine.list
+	most, total := list.Logits[0], uint64(0)
+	s.engine.reset(logits)
+	if s.engine.State() == cpu.OK {
+		total = s.engine.Total()
+	}
 	mine, rank := r.logits[token], 1
 	for i, l := range r.logits {
 		if ahead(l, int32(i), mine, token) {
@@ -93,18 +102,10 @@ func (s *Sampler[T]) AppendLogprobs(dst []Logprob, logits []T, token Token, n in
 		}
 	}
 	dst = append(dst, Logprob{token, logprob(mine, most, 1, total), rank})
-	for i, id := range best[:n] {
-		dst = append(dst, Logprob{id, logprob(r.logits[id], most, 1, total), i + 1})
+	for i, id := range list.IDs[:n] {
+		dst = append(dst, Logprob{id, logprob(list.Logits[i], most, 1, total), i + 1})
 	}
 	return dst, nil
-}
-
-// totalMass returns the sum of all masses at a temperature of 1.
-func totalMass(logits []float32, most float32) (total uint64) {
-	for _, l := range logits {
-		total += law.LogitMass(l, most, 1)
-	}
-	return total
 }
 
 // logprob returns exactLogprob as a float32.

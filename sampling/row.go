@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 	"github.com/ai-kernel-factory/aikf/internal/law"
 )
 
@@ -18,10 +19,12 @@ type row struct {
 
 	t float32 // what masses are taken at
 
+	tier      simd.Tier
 	weighed   bool
-	surprises []int32
 	masses    []uint64
 	total     uint64
+	measured  bool // the surprises are those of the masses
+	surprises []int32
 
 	keys   []uint64 // scratch of a sort
 	ids2   []int32
@@ -141,33 +144,34 @@ func (r *row) weigh() {
 		return
 	}
 	n := len(r.logits)
-	r.surprises = slices.Grow(r.surprises[:0], n)[:n]
 	r.masses = slices.Grow(r.masses[:0], n)[:n]
-	r.total = weigh(r.surprises, r.masses, r.logits, r.logits[r.largest()], r.t)
-	r.weighed = true
+	simd.Masses(r.tier, r.masses, r.logits, r.logits[r.largest()], law.Scale(r.t))
+	r.sum()
+	r.weighed, r.measured = true, false
 }
 
-// weigh takes the masses of logits beside the largest, most, at a temperature,
-// and returns their sum.
-func weigh(surprises []int32, masses []uint64, logits []float32, most, t float32) (total uint64) {
-	if most > math.MaxFloat32 || most < -math.MaxFloat32 {
-		for i, l := range logits {
-			surprises[i], masses[i] = law.LeastSurprise, 0
-			if l > math.MaxFloat32 {
-				surprises[i], masses[i] = 0, law.One
-				total += law.One
+// measure takes the surprises of all tokens, and their masses.
+func (r *row) measure() {
+	r.weigh()
+	if r.measured {
+		return
+	}
+	r.surprises = slices.Grow(r.surprises[:0], len(r.logits))[:len(r.logits)]
+	r.measured = true
+	most := r.logits[r.largest()]
+	if most > math.MaxFloat32 { // where the difference has no meaning
+		for i, l := range r.logits {
+			r.surprises[i] = law.LeastSurprise
+			if l == most {
+				r.surprises[i] = 0
 			}
 		}
-		return total
+		return
 	}
-	scale := law.Scale(t)
-	for i, l := range logits {
-		q := law.Surprise(l, most, scale)
-		w := law.Mass(q)
-		surprises[i], masses[i] = q, w
-		total += w
+	scale := law.Scale(r.t)
+	for i, l := range r.logits {
+		r.surprises[i] = law.Surprise(l, most, scale)
 	}
-	return total
 }
 
 // keepFirst removes all but the first n in contract order, if there are more.
@@ -183,8 +187,11 @@ func (r *row) keepFirst(n int) {
 func (r *row) cut(n int) {
 	r.ids, r.logits = r.ids[:n], r.logits[:n]
 	if r.weighed {
-		r.surprises, r.masses = r.surprises[:n], r.masses[:n]
+		r.masses = r.masses[:n]
 		r.sum()
+		if r.measured {
+			r.surprises = r.surprises[:n]
+		}
 	}
 }
 
@@ -237,12 +244,15 @@ func (r *row) withTies(n int) int {
 // move copies a token to an earlier place.
 func (r *row) move(to, from int) {
 	r.ids[to], r.logits[to] = r.ids[from], r.logits[from]
-	r.surprises[to], r.masses[to] = r.surprises[from], r.masses[from]
+	r.masses[to] = r.masses[from]
+	if r.measured {
+		r.surprises[to] = r.surprises[from]
+	}
 }
 
 // weighted returns the sum of each mass times the magnitude of its surprise.
 func (r *row) weighted() law.Uint128 {
-	r.weigh()
+	r.measure()
 	var sum law.Uint128
 	for i, w := range r.masses {
 		sum = sum.Add(law.Mul(w, uint64(-r.surprises[i])))

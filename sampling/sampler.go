@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 	"github.com/ai-kernel-factory/aikf/internal/law"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
@@ -28,6 +29,9 @@ type Options struct {
 	// FirstDraw is the number of a row's first draw: another one gives another
 	// token for the same seed and position.
 	FirstDraw uint32
+	// Tier forces an instruction set, one of [topk.Tiers]. Empty: the best this
+	// machine has. It changes the time, never a token.
+	Tier string
 }
 
 // Sampler samples the tokens of one sequence. It keeps what was accepted as
@@ -43,9 +47,9 @@ type Sampler[T topk.Float] struct {
 	vocab    int     // for which all ids were checked
 	one      [1]Token
 
-	core      core
-	selection selection[T]
-	next      []next // what accepting the token that was drawn would make of the state
+	core   core
+	engine engine[T]
+	next   []next // what accepting the token that was drawn would make of the state
 }
 
 // next is a drawn token and the state behind it.
@@ -63,11 +67,29 @@ func New[T topk.Float](params Params, options Options) (*Sampler[T], error) {
 		return nil, err
 	}
 	s := &Sampler[T]{plan: p, first: options.FirstDraw}
+	if err := s.setTier(options.Tier); err != nil {
+		return nil, err
+	}
 	s.sequence.prompt = slices.Clone(options.Prompt)
 	s.sequence.history = slices.Clone(options.History)
 	s.sequence.encoder = slices.Clone(options.Encoder)
 	s.before = len(options.History)
 	return s, nil
+}
+
+// setTier sets the instruction set of that name.
+func (s *Sampler[T]) setTier(name string) error {
+	tier := simd.Best()
+	if name != "" {
+		available := simd.Available()
+		i := slices.IndexFunc(available, func(tier simd.Tier) bool { return tier.String() == name })
+		if i < 0 {
+			return fmt.Errorf("sampling: tier %.64q, this machine has %v: %w", name, topk.Tiers(), topk.ErrTier)
+		}
+		tier = available[i]
+	}
+	s.engine.tier, s.core.row.tier = tier, tier
+	return nil
 }
 
 // Accept adds tokens to the history: the next one is sampled at the next
@@ -132,6 +154,7 @@ func (s *Sampler[T]) truncate(n int) { s.sequence.history = s.sequence.history[:
 // Clone returns a Sampler that goes on from the same history on its own.
 func (s *Sampler[T]) Clone() *Sampler[T] {
 	clone := &Sampler[T]{plan: s.plan, first: s.first, before: s.before, sequence: s.sequence, state: s.state, vocab: s.vocab}
+	clone.engine.tier, clone.core.row.tier = s.engine.tier, s.core.row.tier
 	clone.sequence.history = slices.Clone(s.sequence.history)
 	clone.states, clone.next = slices.Clone(s.states), slices.Clone(s.next)
 	return clone
@@ -196,7 +219,7 @@ func (s *Sampler[T]) sampleRow(dst []Token, logits []T, behind uint32) Status {
 	s.core.firstDraw += behind
 	status := s.run(logits)
 	if status == StatusOK && len(dst) > 0 {
-		status = s.core.draw(dst)
+		status = s.engine.draw(&s.core, dst)
 		s.learn(dst)
 	}
 	return status
@@ -244,9 +267,10 @@ func (c *context) fits(vocab int) error {
 
 // run runs the chain over a row.
 func (s *Sampler[T]) run(logits []T) Status {
-	if !s.selection.load(&s.core, logits) {
-		load(&s.core, logits)
+	if status, done := s.engine.run(&s.core, logits); done {
+		return status
 	}
+	load(&s.core, logits)
 	return s.core.run()
 }
 

@@ -86,6 +86,7 @@ func (s *Sampler[T]) law(masses []uint64, total *uint64, logits []T) error {
 	if status := s.run(logits); status != StatusOK {
 		return fmt.Errorf("sampling: %w", status.Err())
 	}
+	s.engine.settle(&s.core)
 	r := &s.core.row
 	r.weigh()
 	clear(masses)

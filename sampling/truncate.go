@@ -76,13 +76,7 @@ func (c *core) topP() {
 		whole = c.joint
 	}
 	c.joint = 0
-	enough := law.CeilProduct(p.topP, whole)
-	switch {
-	case p.topPAscending:
-		enough = law.FloorProduct(p.topP, whole) // what goes sums up to whole - enough at most
-	case p.topPOver:
-		enough = law.FloorProduct(p.topP, whole) + 1
-	}
+	enough := p.topPMass(whole)
 	n, sum := 0, uint64(0)
 	for n < len(r.masses) && (sum < enough || n < p.keep) {
 		sum += r.masses[n]
@@ -91,11 +85,23 @@ func (c *core) topP() {
 	r.keepFirst(max(n, 1))
 }
 
+// topPMass returns the mass that top-p keeps of a whole.
+func (p *plan) topPMass(whole uint64) uint64 {
+	switch {
+	case p.topPAscending: // what goes sums up to at most whole less this
+		return law.FloorProduct(p.topP, whole)
+	case p.topPOver:
+		return law.FloorProduct(p.topP, whole) + 1
+	}
+	return law.CeilProduct(p.topP, whole)
+}
+
 // typicalP keeps what is of the most typical surprise: locally typical sampling,
 // arXiv 2202.00666.
 func (c *core) typicalP() {
 	p, r := c.plan, &c.row
 	r.rank()
+	r.measure()
 	h := law.OnGrid(r.entropy())
 	typical := law.OnGrid(law.LogTotal(r.total)) - h
 	// A distance needs 33 bits at most, and a place 20: contract order decides ties.
@@ -263,7 +269,7 @@ const mirostatTokens = 100
 func (c *core) mirostatV1() {
 	r := &c.row
 	r.rank()
-	r.weigh()
+	r.measure()
 	products, squares := 0.0, 0.0
 	for i := 0; i+1 < min(mirostatTokens, len(r.masses)); i++ {
 		t := law.Log2(float64(i+2) / float64(i+1))
@@ -288,7 +294,7 @@ func (c *core) mirostatV1() {
 func (c *core) mirostatV2() {
 	r := &c.row
 	r.rank()
-	r.weigh()
+	r.measure()
 	most := law.OnGrid(float64(c.state.mu(c.plan))) - law.OnGrid(law.LogTotal(r.total))
 	n := 0
 	for n < len(r.surprises) && int64(-r.surprises[n]) <= most {
