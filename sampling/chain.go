@@ -66,7 +66,8 @@ func Steps() []Step {
 
 // isEdit reports whether the step changes logits by id.
 func (s Step) isEdit() bool {
-	return slices.Index(Steps(), s) < slices.Index(Steps(), Temperature)
+	steps := Steps()
+	return slices.Index(steps, s) < slices.Index(steps, Temperature)
 }
 
 // Chain is the order in which steps run. Steps whose parameters are off do

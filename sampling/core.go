@@ -70,7 +70,7 @@ func (c *core) steps(first int) Status {
 			c.traced(step, false)
 			continue
 		}
-		if step.isEdit() {
+		if p.stepEdits(i) {
 			c.edit(step)
 			checked = false
 			c.traced(step, true)
@@ -188,12 +188,9 @@ func (c *core) capRow() {
 // willEdit reports whether some step before the first truncation or temperature
 // edits an id.
 func (c *core) willEdit() bool {
-	for i, step := range c.plan.chain {
+	for i, step := range c.plan.chain[:c.plan.leading] {
 		if !c.plan.stepIsOn(i) {
 			continue
-		}
-		if !step.isEdit() {
-			return false
 		}
 		c.edited = c.editor.edits(c.edited[:0], step)
 		if len(c.edited) > 0 || c.editor.masksMost(step) {

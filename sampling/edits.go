@@ -14,6 +14,8 @@ type context struct {
 	prompt  []int32
 	history []int32 // generated
 	encoder []int32
+
+	encoderIDs []int32 // those of encoder, each once
 }
 
 // edit changes the logit of one id.
@@ -59,14 +61,53 @@ type editor struct {
 	plan *plan
 	context
 	sequence []int32 // scratch: prompt and history
-	counts   []count // by id; zero between calls
-	counted  []int32
+	tally    tally
 	repeats  []int
 	lengths  []int // by id; zero between calls
+	repeated []int32
+}
+
+// tally counts ids. It goes on from one row of a sequence to the next.
+type tally struct {
+	counts  []count
+	places  []int32 // by id: 1 and its place in counts, or 0
+	prompt  bool    // counted
+	history int     // ids of it that are counted
 }
 
 // count is how often an id occurs.
-type count struct{ all, output int32 }
+type count struct {
+	id          int32
+	all, output int32
+}
+
+// reset forgets all counts.
+func (t *tally) reset() {
+	for _, c := range t.counts {
+		t.places[c.id] = 0
+	}
+	t.counts, t.prompt, t.history = t.counts[:0], false, 0
+}
+
+// add counts ids.
+func (t *tally) add(ids []int32, output bool) {
+	for _, id := range ids {
+		if int(id) >= len(t.places) {
+			t.places = append(t.places, make([]int32, int(id)+1-len(t.places))...)
+		}
+		place := t.places[id]
+		if place == 0 {
+			t.counts = append(t.counts, count{id: id})
+			place = int32(len(t.counts))
+			t.places[id] = place
+		}
+		c := &t.counts[place-1]
+		c.all++
+		if output {
+			c.output++
+		}
+	}
+}
 
 // edits appends what a sparse step edits, in the order of application.
 func (e *editor) edits(dst []edit, step Step) []edit {
@@ -83,12 +124,9 @@ func (e *editor) edits(dst []edit, step Step) []edit {
 	case Penalties:
 		dst = e.penalties(dst)
 	case EncoderPenalty:
-		e.count(e.encoder, false)
-		for _, id := range e.counted {
+		for _, id := range e.encoderIDs {
 			dst = append(dst, edit{id, opGrow, p.encoderRepetition})
-			e.counts[id] = count{}
 		}
-		e.counted = e.counted[:0]
 	case DRY:
 		dst = e.dry(dst)
 	case NoRepeatNgram:
@@ -175,48 +213,34 @@ func lastOf(ids []int32, n int) []int32 {
 	return ids[len(ids)-n:]
 }
 
-// count adds to the counts of ids.
-func (e *editor) count(ids []int32, output bool) {
-	for _, id := range ids {
-		if int(id) >= len(e.counts) {
-			e.counts = append(e.counts, make([]count, int(id)+1-len(e.counts))...)
-		}
-		c := &e.counts[id]
-		if c.all == 0 {
-			e.counted = append(e.counted, id)
-		}
-		c.all++
-		if output {
-			c.output++
-		}
-	}
-}
-
 // penalties appends, for each id of the window: repetition, then frequency,
 // then presence.
 func (e *editor) penalties(dst []edit) []edit {
-	p := e.plan
-	output := lastOf(e.history, p.lastN)
-	prompt := e.prompt
+	p, t := e.plan, &e.tally
 	if p.lastN >= 0 {
-		prompt = lastOf(prompt, p.lastN-len(output))
+		t.reset()
+		output := lastOf(e.history, p.lastN)
+		t.add(lastOf(e.prompt, p.lastN-len(output)), p.wholeWindow)
+		t.add(output, true)
+	} else {
+		if !t.prompt {
+			t.add(e.prompt, p.wholeWindow)
+			t.prompt = true
+		}
+		t.add(e.history[t.history:], true)
+		t.history = len(e.history)
 	}
-	e.count(prompt, p.wholeWindow)
-	e.count(output, true)
-	for _, id := range e.counted {
-		c := &e.counts[id]
+	for _, c := range t.counts {
 		if p.repetition != 1 {
-			dst = append(dst, edit{id, opShrink, p.repetition})
+			dst = append(dst, edit{c.id, opShrink, p.repetition})
 		}
 		if p.frequency != 0 && c.output > 0 {
-			dst = append(dst, edit{id, opAdd, -float32(p.frequency * float32(c.output))})
+			dst = append(dst, edit{c.id, opAdd, -float32(p.frequency * float32(c.output))})
 		}
 		if p.presence != 0 && c.output > 0 {
-			dst = append(dst, edit{id, opAdd, -p.presence})
+			dst = append(dst, edit{c.id, opAdd, -p.presence})
 		}
-		*c = count{}
 	}
-	e.counted = e.counted[:0]
 	return dst
 }
 
@@ -274,7 +298,7 @@ func (e *editor) dry(dst []edit) []edit {
 			e.lengths = append(e.lengths, make([]int, int(id)+1-len(e.lengths))...)
 		}
 		if e.lengths[id] == 0 {
-			e.counted = append(e.counted, id)
+			e.repeated = append(e.repeated, id)
 		}
 		e.lengths[id] = max(e.lengths[id], length+1)
 	}
@@ -282,7 +306,7 @@ func (e *editor) dry(dst []edit) []edit {
 	if p.dryBase > 1.000001 {
 		most = int(largestExponent / law.Log2(float64(p.dryBase)))
 	}
-	for _, id := range e.counted {
+	for _, id := range e.repeated {
 		exponent := min(e.lengths[id]-1-p.dryAllowed, most)
 		e.lengths[id] = 0
 		if _, found := slices.BinarySearch(p.dryBreakers, id); !found {
@@ -290,7 +314,7 @@ func (e *editor) dry(dst []edit) []edit {
 			dst = append(dst, edit{id, opAdd, -penalty})
 		}
 	}
-	e.counted = e.counted[:0]
+	e.repeated = e.repeated[:0]
 	return dst
 }
 

@@ -87,12 +87,15 @@ func bitsOf[E simd.Bits, T topk.Float](logits []T) []E {
 func (e *engine[T]) run(c *core, logits []T) (Status, bool) {
 	p := c.plan
 	e.held = false
-	first := p.leading()
+	first := p.leading
 	if !e.edit(c, logits, first) {
 		return StatusOK, false
 	}
 	edited := e.masked || len(e.ids) > 0
-	k := p.prefix(first, len(logits))
+	k := p.prefix
+	if k >= len(logits) {
+		k = 0
+	}
 	if p.softcap != 0 && (k == 0 || edited && !p.capKept) {
 		return StatusOK, false // the cap is for all, or its ties matter
 	}
@@ -110,35 +113,6 @@ func (e *engine[T]) start(logits []T) {
 	if e.masked {
 		e.Allow(e.mask)
 	}
-}
-
-// leading returns the place of the first step that is on and no edit.
-func (p *plan) leading() int {
-	for i, step := range p.chain {
-		if p.stepIsOn(i) && !step.isEdit() {
-			return i
-		}
-	}
-	return len(p.chain)
-}
-
-// prefix returns how many tokens, in contract order behind the leading edits,
-// tell everything about the row, or 0 if all are needed. That is so if a top-k
-// comes first, or behind steps that do not need the others.
-func (p *plan) prefix(first, vocab int) int {
-	for i := first; i < len(p.chain); i++ {
-		step := p.chain[i]
-		switch {
-		case !p.stepIsOn(i):
-		case step == Temperature && p.dynatempRange == 0 && !p.greedy:
-		case step == MinP && p.keep == 1: // only the largest logit decides what it keeps
-		case step == TopK && p.topK < vocab && !p.topKTies && !(p.jointTopP && p.topP < 1):
-			return p.topK
-		default:
-			return 0
-		}
-	}
-	return 0
 }
 
 // edit collects what the leading edits come to: a mask, and a logit for each id
@@ -261,20 +235,19 @@ func (r *row) addMasked(n, vocab int) {
 	t := r.t
 	r.reset(len(r.ids2) + missing)
 	r.t = t
-	next := 0
-	for i, id := 0, int32(0); i < len(r.ids); id++ {
-		there := next < len(r.ids2) && r.ids2[next] == id
-		switch {
-		case there:
+	i, next := 0, 0
+	for id := int32(0); missing > 0; id++ {
+		if next < len(r.ids2) && r.ids2[next] == id {
 			r.ids[i], r.logits[i] = id, r.values[next]
 			next++
-			i++
-		case missing > 0:
+		} else {
 			r.ids[i], r.logits[i] = id, negativeInfinity
 			missing--
-			i++
 		}
+		i++
 	}
+	copy(r.ids[i:], r.ids2[next:])
+	copy(r.logits[i:], r.values[next:])
 }
 
 // walk runs the chain from a place on in the keeper, as far as that goes, and then
@@ -381,6 +354,10 @@ func (e *engine[T]) settle(c *core) {
 // draw draws tokens from the row or the keeper, whichever holds them.
 func (e *engine[T]) draw(c *core, dst []Token) Status {
 	if len(dst) > 1 && !c.plan.replacement {
+		e.settle(c)
+	}
+	const many = 16 // draws that pay for sums of all masses
+	if len(dst) > many {
 		e.settle(c)
 	}
 	if !e.held {

@@ -14,6 +14,12 @@ type plan struct {
 	rules
 	chain []Step
 	on    uint64 // bit i: step i of the chain does something
+	edits uint64 // bit i: it is an edit
+	// leading is the place of the first step that is on and no edit.
+	leading int
+	// prefix is how many tokens, in contract order behind the leading edits, tell
+	// everything about a row, or 0 if all are needed.
+	prefix int
 
 	greedy           bool // temperature takes the largest logit
 	temperature      float32
@@ -181,10 +187,35 @@ func newPlan(params *Params, preset Preset, chain Chain) (*plan, error) {
 	for i, step := range p.chain {
 		if p.isOn(step) {
 			p.on |= 1 << i
+			if step.isEdit() {
+				p.edits |= 1 << i
+			}
 			p.statefulSteps = p.statefulSteps || step == MirostatV1 || step == MirostatV2 || step == AdaptiveP
 		}
 	}
+	for p.leading < len(p.chain) && (!p.stepIsOn(p.leading) || p.stepEdits(p.leading)) {
+		p.leading++
+	}
+	p.prefix = p.findPrefix()
 	return p, nil
+}
+
+// findPrefix returns the k of a top-k that comes first behind the leading edits, or
+// behind steps that do not need what it removes.
+func (p *plan) findPrefix() int {
+	for i := p.leading; i < len(p.chain); i++ {
+		step := p.chain[i]
+		switch {
+		case !p.stepIsOn(i):
+		case step == Temperature && p.dynatempRange == 0 && !p.greedy:
+		case step == MinP && p.keep == 1: // only the largest logit decides what it keeps
+		case step == TopK && !p.topKTies && !(p.jointTopP && p.topP < 1):
+			return p.topK
+		default:
+			return 0
+		}
+	}
+	return 0
 }
 
 // maxDraws bounds the draws of a row.
@@ -424,3 +455,6 @@ func (p *plan) isOn(step Step) bool {
 
 // stepIsOn is isOn for a place of the chain.
 func (p *plan) stepIsOn(i int) bool { return p.on>>i&1 == 1 }
+
+// stepEdits reports whether the step at a place of the chain is on and an edit.
+func (p *plan) stepEdits(i int) bool { return p.edits>>i&1 == 1 }

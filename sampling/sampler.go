@@ -73,6 +73,9 @@ func New[T topk.Float](params Params, options Options) (*Sampler[T], error) {
 	s.sequence.prompt = slices.Clone(options.Prompt)
 	s.sequence.history = slices.Clone(options.History)
 	s.sequence.encoder = slices.Clone(options.Encoder)
+	s.sequence.encoderIDs = slices.Clone(options.Encoder)
+	slices.Sort(s.sequence.encoderIDs)
+	s.sequence.encoderIDs = slices.Compact(s.sequence.encoderIDs)
 	s.before = len(options.History)
 	return s, nil
 }
@@ -149,7 +152,12 @@ func (s *Sampler[T]) Reset() {
 func (s *Sampler[T]) accepted() int { return len(s.sequence.history) - s.before }
 
 // truncate takes the history back to n tokens.
-func (s *Sampler[T]) truncate(n int) { s.sequence.history = s.sequence.history[:n] }
+func (s *Sampler[T]) truncate(n int) {
+	if n < len(s.sequence.history) {
+		s.sequence.history = s.sequence.history[:n]
+		s.core.editor.tally.reset()
+	}
+}
 
 // Clone returns a Sampler that goes on from the same history on its own.
 func (s *Sampler[T]) Clone() *Sampler[T] {
