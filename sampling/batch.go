@@ -67,23 +67,3 @@ func SampleRows[T topk.Float](dst []Token, status []Status, samplers []*Sampler[
 	}
 	return nil
 }
-
-// SampleLogits draws tokens for one row as nanochat's engine does: the topK
-// largest logits, the temperature, softmax over these, numSamples draws with or
-// without replacement. topK of 0 and below or of the vocabulary or more is off,
-// and a temperature of 0 takes the largest logit. The same seed gives the same
-// tokens. Errors are those of [New] and [Sampler.Draw]; for call after call, use
-// a [Sampler].
-func SampleLogits[T topk.Float](logits []T, topK int, temperature float32, seed uint64, numSamples int, replacement bool) ([]Token, error) {
-	if numSamples < 1 {
-		return nil, fmt.Errorf("sampling: numSamples = %d is less than 1: %w", numSamples, ErrParams)
-	}
-	s, err := New[T](Params{
-		Temperature: temperature, TopK: topK, Seed: seed, Draws: numSamples, Replacement: replacement,
-	}, Options{Preset: Nanochat})
-	if err != nil {
-		return nil, err
-	}
-	tokens := make([]Token, numSamples)
-	return tokens, s.Draw(tokens, logits)
-}

@@ -184,20 +184,27 @@ func newPlan(params *Params, preset Preset, chain Chain) (*plan, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
+	p.turnOn()
+	return p, nil
+}
+
+// turnOn finds out which steps do something, and what follows from it.
+func (p *plan) turnOn() {
+	p.on, p.edits, p.leading, p.statefulSteps = 0, 0, 0, false
 	for i, step := range p.chain {
-		if p.isOn(step) {
-			p.on |= 1 << i
-			if step.isEdit() {
-				p.edits |= 1 << i
-			}
-			p.statefulSteps = p.statefulSteps || step == MirostatV1 || step == MirostatV2 || step == AdaptiveP
+		if !p.isOn(step) {
+			continue
 		}
+		p.on |= 1 << i
+		if step.isEdit() {
+			p.edits |= 1 << i
+		}
+		p.statefulSteps = p.statefulSteps || step == MirostatV1 || step == MirostatV2 || step == AdaptiveP
 	}
 	for p.leading < len(p.chain) && (!p.stepIsOn(p.leading) || p.stepEdits(p.leading)) {
 		p.leading++
 	}
 	p.prefix = p.findPrefix()
-	return p, nil
 }
 
 // findPrefix returns the k of a top-k that comes first behind the leading edits, or

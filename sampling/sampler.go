@@ -5,17 +5,8 @@ import (
 	"slices"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
-	"github.com/ai-kernel-factory/aikf/internal/law"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
-
-// LawVersion is the version of the law by which logits, parameters, history,
-// seed, position and draw decide a token. The same version gives the same
-// tokens.
-const LawVersion = law.Version
-
-// MaxVocab is the largest vocabulary that is sampled from: 2^20.
-const MaxVocab = law.MaxVocab
 
 // Options say what beside the parameters decides how a row is sampled.
 type Options struct {
@@ -161,7 +152,9 @@ func (s *Sampler[T]) truncate(n int) {
 
 // Clone returns a Sampler that goes on from the same history on its own.
 func (s *Sampler[T]) Clone() *Sampler[T] {
-	clone := &Sampler[T]{plan: s.plan, first: s.first, before: s.before, sequence: s.sequence, state: s.state, vocab: s.vocab}
+	plan := *s.plan
+	plan.bitmask = slices.Clone(s.plan.bitmask)
+	clone := &Sampler[T]{plan: &plan, first: s.first, before: s.before, sequence: s.sequence, state: s.state, vocab: s.vocab}
 	clone.engine.tier, clone.core.row.tier = s.engine.tier, s.core.row.tier
 	clone.sequence.history = slices.Clone(s.sequence.history)
 	clone.states, clone.next = slices.Clone(s.states), slices.Clone(s.next)
@@ -182,6 +175,13 @@ func (s *Sampler[T]) State() State { return s.state }
 // SetState replaces what mirostat and adaptive-p have learnt.
 func (s *Sampler[T]) SetState(state State) { s.state = state }
 
+// SetBitmask replaces the parameter GrammarBitmask, which changes from position to
+// position. The mask is copied; nil turns the step off.
+func (s *Sampler[T]) SetBitmask(mask []int32) {
+	s.plan.bitmask = append(s.plan.bitmask[:0], mask...)
+	s.plan.turnOn()
+}
+
 // Sample draws the next token from a row of logits, one for each id of the
 // vocabulary, which are not modified. It does not accept the token.
 //
@@ -197,9 +197,13 @@ func (s *Sampler[T]) Sample(logits []T) (Token, error) {
 // and an error that wraps [ErrExhausted].
 func (s *Sampler[T]) Draw(dst []Token, logits []T) error {
 	if len(dst) > maxDraws {
-		return fmt.Errorf("sampling: %d draws exceed %d: %w", len(dst), maxDraws, ErrParams)
+		return wrongDraws(len(dst))
 	}
 	return s.sample(dst, logits)
+}
+
+func wrongDraws(draws int) error {
+	return fmt.Errorf("sampling: draws = %d is outside 1 to %d: %w", draws, maxDraws, ErrParams)
 }
 
 func (s *Sampler[T]) sample(dst []Token, logits []T) error {

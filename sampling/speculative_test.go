@@ -16,9 +16,9 @@ import (
 // with a false alarm rate of 3.4e-6 each.
 func TestVerifiedTokensHaveTheTargetsLaw(t *testing.T) {
 	const vocab = 12
-	n := 40000
+	n := 16000
 	if testing.Short() {
-		n = 10000
+		n = 4000
 	}
 	rng := rand.New(rand.NewPCG(4, 4))
 	rows := func() []float32 { return topktest.Random(rng, 3*vocab) }
