@@ -222,7 +222,7 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			c.before += total - mass
 			c.dense = c.dense || whole
 		case inPart:
-			c.gathered = c.gathered || whole
+			c.gathered = c.gathered || whole && len(part) <= mostGathered
 		default: // the guess was on the wrong side
 			if !below {
 				c.before += mass
@@ -240,8 +240,13 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 	return c
 }
 
-// mostSorted is how many values are sorted rather than narrowed down.
-const mostSorted = 768
+// Figures that were tried out on random and real rows of 50,304 float32.
+const (
+	mostSorted   = 256  // values are sorted rather than narrowed down
+	sampleSize   = 64   // of them are looked at for a guess,
+	manyValues   = 8192 // and four times as many if there are more than these
+	mostGathered = 2048 // values are looked at one by one rather than read from the row again
+)
 
 // keptValues returns the logits of the kept tokens, in any order, and whether
 // that is the row itself.
@@ -299,7 +304,10 @@ func halves(values []float32) (low, middle float32) {
 // reaches a mass, given the mass of all.
 func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, below bool) {
 	s := &k.search
-	n := min(256, len(values)/8)
+	n := sampleSize
+	if len(values) > manyValues {
+		n = 4 * sampleSize
+	}
 	s.sample.resize(n)
 	s.packed = resized(s.packed, n+simd.SortSlack)[:n]
 	step := len(values) / n
@@ -319,11 +327,10 @@ func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, be
 		w := float64(s.sample.Masses[key.Index(s.packed[i])])
 		less += w
 		square += float64(w * w)
-		slack := 2*math.Sqrt(square) + w
-		if less+slack < rest {
+		// Two standard deviations, and one token more.
+		if d := rest - less - w; d > 0 && d*d > 4*square {
 			lower = i
-		}
-		if less-slack > rest {
+		} else if d := less - w - rest; d > 0 && d*d > 4*square {
 			upper = i
 			break
 		}

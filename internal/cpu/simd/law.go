@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx2"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx512"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
 )
@@ -62,6 +63,12 @@ func blockMaxima[E Bits](tier Tier, maxima []float32, row []E, order key.Order) 
 		return avx512.BlockMaximaBFloat16(maxima, bits16(row))
 	case tier == AVX512:
 		return avx512.BlockMaximaFloat16(maxima, bits16(row))
+	case tier == AVX2 && f == float32Bits:
+		return avx2.BlockMaxima32(maxima, bits32(row))
+	case tier == AVX2 && f == bfloat16Bits:
+		return avx2.BlockMaximaBFloat16(maxima, bits16(row))
+	case tier == AVX2:
+		return avx2.BlockMaximaFloat16(maxima, bits16(row))
 	}
 	if pure.BlockMaxima(maxima, row, order) {
 		return 1
@@ -96,6 +103,12 @@ func blockMasses[E Bits](tier Tier, sums []uint64, bitmap []uint64, row []E, max
 		avx512.BlockMassesBFloat16(sums, bitmap, bits16(row), m, s)
 	case tier == AVX512:
 		avx512.BlockMassesFloat16(sums, bitmap, bits16(row), m, s)
+	case tier == AVX2 && f == float32Bits:
+		avx2.BlockMasses32(sums, bitmap, bits32(row), m, s)
+	case tier == AVX2 && f == bfloat16Bits:
+		avx2.BlockMassesBFloat16(sums, bitmap, bits16(row), m, s)
+	case tier == AVX2:
+		avx2.BlockMassesFloat16(sums, bitmap, bits16(row), m, s)
 	default:
 		pure.BlockMasses(sums, bitmap, row, max, scale, order)
 	}
@@ -122,6 +135,8 @@ func Masses(tier Tier, masses []uint64, logits []float32, max, scale float32) {
 func massesOf(tier Tier, masses []uint64, logits []float32, max, scale float32) {
 	if tier == AVX512 {
 		avx512.Masses(masses, logits, math.Float32bits(max), math.Float32bits(scale))
+	} else if tier == AVX2 {
+		avx2.Masses(masses, logits, math.Float32bits(max), math.Float32bits(scale))
 	} else {
 		pure.Masses(masses, logits, max, scale)
 	}
