@@ -91,7 +91,7 @@ func (c *core) steps(first int) Status {
 			c.joint = 0
 			c.temperature(step)
 		default:
-			if !(p.greedyFirst && c.greedyLater(i)) {
+			if !c.skips(i) {
 				c.truncate(step)
 			}
 		}
@@ -114,10 +114,14 @@ func (c *core) traced(step Step, on bool) {
 	}
 }
 
-// greedyLater reports whether a greedy temperature stands behind place i.
-func (c *core) greedyLater(i int) bool {
+// skips reports whether the step at place i is a truncation before a greedy
+// temperature that comes before them all.
+func (c *core) skips(i int) bool {
 	p := c.plan
-	for j := i + 1; p.greedy && j < len(p.chain); j++ {
+	if !p.greedyFirst || !p.greedy || p.stepEdits(i) || p.chain[i] == Temperature || p.chain[i] == DynamicTemperature {
+		return false
+	}
+	for j := i + 1; j < len(p.chain); j++ {
 		if p.chain[j] == Temperature && p.stepIsOn(j) {
 			return true
 		}

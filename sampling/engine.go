@@ -197,7 +197,7 @@ func (e *engine[T]) top(c *core, k, first int) Status {
 	}
 	e.take(c)
 	c.row.ranked = true
-	c.row.addMasked(k, c.vocab)
+	c.row.fillMasked(k, c.vocab)
 	if p := c.plan; p.softcap != 0 && !p.capKept {
 		c.softcap()
 	}
@@ -222,10 +222,27 @@ func (e *engine[T]) take(c *core) {
 	copy(r.logits, e.list.Logits)
 }
 
-// addMasked adds masked tokens, those of the smallest ids, until there are n.
-// They are not in the keeper.
+// fillMasked puts masked tokens, which are not in the keeper, among the k first,
+// if these have not k finite logits: of all that have the logit -Inf the smallest
+// ids come first.
+func (r *row) fillMasked(k, vocab int) {
+	infinite := 0
+	for _, l := range r.logits {
+		if l == negativeInfinity {
+			infinite++
+		}
+	}
+	if len(r.ids)-infinite >= k {
+		return
+	}
+	r.addMasked(k-(len(r.ids)-infinite), vocab)
+	r.keepFirst(k)
+}
+
+// addMasked adds tokens that are not there, n of the smallest ids or all if they
+// are fewer, with the logit -Inf, and leaves the row with ascending ids.
 func (r *row) addMasked(n, vocab int) {
-	missing := min(n, vocab) - len(r.ids)
+	missing := min(n, vocab-len(r.ids))
 	if missing <= 0 {
 		return
 	}
@@ -259,7 +276,7 @@ func (e *engine[T]) walk(c *core, logits []T, first int) Status {
 	p := c.plan
 	e.held, e.untouched = true, true
 	for i := first; i < len(p.chain); i++ {
-		if !p.stepIsOn(i) || p.greedyFirst && c.greedyLater(i) {
+		if !p.stepIsOn(i) || c.skips(i) {
 			continue
 		}
 		switch step := p.chain[i]; {
@@ -310,7 +327,7 @@ func (e *engine[T]) topOf(c *core, logits []T, i int) Status {
 	e.Top(&e.list, c.plan.topK) // the state was OK before
 	e.take(c)
 	c.row.ranked = true
-	c.row.addMasked(c.plan.topK, c.vocab)
+	c.row.fillMasked(c.plan.topK, c.vocab)
 	c.row.t, c.joint = t, joint
 	return c.runFrom(i + 1)
 }
