@@ -37,11 +37,11 @@ const (
 	targetStage2    = 500 // candidates a row that the two-stage plan aims to leave for its second stage
 
 	// Choices between plans that all fit.
-	clusterVocab  = 196608 // vocab from which a row is shared by a cluster: at 151,936 one block is faster, docs/log.md
-	clusterRows   = 8      // as long as every row has that many multiprocessors
-	clusterMajor  = 9      // the first compute capability that has clusters
-	clusterBlocks = 8      // blocks that share a row; more are not portable
-	clusterChunk  = 4096   // logits that a block of a cluster has at least
+	clusterBytes  = 512 << 10 // of a row, from which a cluster shares it: with fewer one block is as fast, docs/log.md
+	clusterRows   = 8         // as long as every row has that many multiprocessors
+	clusterMajor  = 9         // the first compute capability that has clusters
+	clusterBlocks = 8         // blocks that share a row; more are not portable
+	clusterChunk  = 4096      // logits that a block of a cluster has at least
 )
 
 // groupCounts are the numbers of group maxima that a kernel can take.
@@ -222,7 +222,7 @@ func fastest(s PlanShape, arch Architecture) string {
 	switch {
 	case s.K > fastK:
 		return PlanAny
-	case arch.Cluster() && s.K <= clusterK && s.Vocab >= clusterVocab && s.Rows <= arch.Multiprocessors/clusterRows:
+	case arch.Cluster() && s.K <= clusterK && s.Vocab*s.DType.Bytes() >= clusterBytes && s.Rows <= arch.Multiprocessors/clusterRows:
 		return PlanCluster
 	}
 	return PlanBlock

@@ -60,7 +60,6 @@ struct Order {
 
   // Marks of the elements of a vector, in one word: bit i for the lower or only
   // element of word i, bit 16 + i for the upper one.
-  static DEVICE u32 mark_of(u32 element) { return kPerWord == 1 ? element : element / 2 + element % 2 * 16; }
   static DEVICE u32 marked_shift(u32 mark) { return mark & 16; }
   static DEVICE u32 marked_element(u32 mark) { return kPerWord == 1 ? mark % 4 : mark % 4 * 2 + mark / 16; }
 
@@ -74,7 +73,17 @@ struct Order {
   static DEVICE u32 mark(const Vector& v, u32 below) {
     return mark(v.word[0], below) | mark(v.word[1], below) << 1 | mark(v.word[2], below) << 2 | mark(v.word[3], below) << 3;
   }
-  // The same for any threshold, by keys.
+  // How many elements of a vector beat a number.
+  static DEVICE u32 count(const Vector& v, u32 below) {
+    const u32 counts = mark(v.word[0], below) + mark(v.word[1], below) + mark(v.word[2], below) + mark(v.word[3], below);
+    return kPerWord == 1 ? counts : (counts & 0xffff) + (counts >> 16);
+  }
+  // Whether an element has a key.
+  static DEVICE bool has_key(u32 bits, u32 key) {
+    const u32 magnitude = bits & (kAll >> 1), pattern = key == kZeroKey ? kAll >> 1 : kAll;
+    return key == kNaNKey ? magnitude > kInfinity : (bits & pattern) == (bits_of(key) & pattern);
+  }
+  // The same as mark for any threshold, by keys.
   static DEVICE_APART u32 mark_by_key(Vector v, u32 threshold) {
     u32 marks = 0;
 #pragma unroll 1

@@ -12,7 +12,6 @@
 constexpr u32 kThreads = 512;  // 1,024 were slower by a fifth: more warps wait for each other
 constexpr u32 kRoom = 4096;    // candidates
 constexpr u32 kBlocks = 2;     // of a multiprocessor, for which the compiler leaves registers
-constexpr bool kBoundEarly = false;  // from all but the last loads, while those are on their way
 
 // Appends the elements at the edges. Apart, because most rows have none, and from the
 // arguments again: a row as a parameter would have to be in memory.
@@ -21,37 +20,18 @@ DEVICE_APART void append_edges(B& block, const SelectArguments& a, u32 number, u
   filter_edges(BlockPool<B>{block}, Row<T>(a, number, chunk, chunks), threshold);
 }
 
-// The k best of a row or chunk into the candidates of the block, and perhaps more,
-// when there is no threshold (found is 0) or its candidates do not do. Returns their
-// number.
+// What crowded warps left of the filter's work.
 template <class T, class B>
-DEVICE_APART u32 find_exactly(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold, u32 found) {
-  const Row<T> row(a, number, chunk, chunks);
-  const BlockPool<B> pool{block};
-  if (found == 0) {
-    threshold = smaller(threshold, T::kWorstNumber);
-    if (T::kSmallest && !provable(row.k, 512)) threshold = 0;
-    // Every number reaches that.
-    found = B::kRoom + 1;
-    if (row.length <= B::kRoom) {
-      block_barrier();
-      filter_all<T, B::kThreads>(pool, row, threshold);
-      filter_edges(pool, row, threshold);
-      block_barrier();
-      found = block.count;
-      if (found >= row.k && found <= B::kRoom) return found;
-    }
-  }
-  return select_exactly(block, pool, row, threshold, found);
+DEVICE_APART void append_rest(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold) {
+  filter_rest(BlockPool<B>{block}, block, Row<T>(a, number, chunk, chunks), threshold);
 }
 
-// The same where `above` elements, which are candidates already and fewer than k, are
-// better than the k-th key.
-template <class T, class B>
-DEVICE_APART u32 find_ties(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 kth, u32 above) {
-  const Row<T> row(a, number, chunk, chunks);
-  append_equal(block, BlockPool<B>{block}, row, kth, above);
-  return row.k;
+// What stage 1 finds where it is not the candidates of the first threshold: because `found`
+// elements reach that, fewer than k or more than there is room for, or because there
+// was no threshold that they could beat (found is 0).
+template <class T, class B, class R>
+DEVICE_APART Found find_otherwise(B& block, R results, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold, u32 found) {
+  return select_otherwise(block, BlockPool<B>{block}, Row<T>(a, number, chunk, chunks), results, threshold, found);
 }
 
 // Stamps of the instrumented build: clock cycles at the end of each phase.
@@ -64,59 +44,36 @@ struct Stamps {
   }
 };
 
-// The k best of a row or chunk into the candidates of the block, and perhaps more.
-// Returns their number.
-template <class T, class B, class S>
-DEVICE u32 find_candidates(B& block, const SelectArguments& a, const Row<T>& row, u32 number, u32 chunk, u32 chunks, const S& stamps) {
+// Stage 1 for the block's row, or for its chunk of a row.
+template <class T, class B, class R, class S>
+DEVICE Found find(B& block, const R& results, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, const S& stamps) {
+  const Row<T> row(a, number, chunk, chunks);
+  if (row.k == 0) return {0, 0};
   u32 threshold = 0, n = 0;
-  bool tied = false;  // at least k elements reach threshold - 1
   // A row that has room as it is needs no threshold.
   if (row.length > 512 && (row.length > B::kRoom || row.k * 2 <= row.length)) {
     Share share;
-    if (kBoundEarly) {
-      // The bound is found while the last loads are on their way.
-      read_share<T, B::kThreads>(row, share, [&](u32 seen) {
-        stamps.set(1);
-        threshold = find_threshold(block, row, share, seen, a.groups);
-      });
-    } else {
-      read_share<T, B::kThreads>(row, share);
-      stamps.set(1);
-      threshold = find_threshold(block, row, share, row.vectors, a.groups);
-    }
+    read_share<T, B::kThreads>(row, share);
+    stamps.set(1);
+    threshold = find_threshold(block, row, share, a.groups);
     stamps.set(2);
     if (T::beatable(threshold)) {
-#pragma unroll 1
-      for (;;) {
-        filter(block, BlockPool<B>{block}, row, share, threshold);
-        if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
+      filter(block, BlockPool<B>{block}, row, share, threshold);
+      if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
+      block_barrier();
+      n = block.count;
+      if (block.crowded && n <= B::kRoom) {
+        block_barrier();  // all have read the count
+        append_rest<T>(block, a, number, chunk, chunks, threshold);
         block_barrier();
         n = block.count;
-        if (n <= B::kRoom || tied || threshold == T::kAll) break;
-        // Too many, perhaps because of ties: those that are better than the threshold.
-        threshold++;
-        tied = true;
-        block.empty();
       }
     }
   }
-  if (n < row.k && tied) n = find_ties<T>(block, a, number, chunk, chunks, threshold - 1, n);
-  if (n < row.k || n > B::kRoom) n = find_exactly<T>(block, a, number, chunk, chunks, threshold, n);
+  Found found = {n, row.k};
+  if (n < row.k || n > B::kRoom) found = find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n);
   stamps.set(3);
-  return n;
-}
-
-// Found is what stage 1 hands to stage 2: candidates, of which the best k are wanted.
-struct Found {
-  u32 candidates, k;
-};
-
-// Stage 1 for the block's row, or for its chunk of a row.
-template <class T, class B, class S>
-DEVICE Found find(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, const S& stamps) {
-  const Row<T> row(a, number, chunk, chunks);
-  if (row.k == 0) return {0, 0};
-  return {find_candidates(block, a, row, number, chunk, chunks, stamps), row.k};
+  return found;
 }
 
 template <class T, class Smallest, class W, bool kStamps>
@@ -127,9 +84,10 @@ DEVICE void select_row(const SelectArguments& a) {
   block.clear();
   wait_for_kernel_before();
   const u32 number = block_index();
-  const Found found = a.smallest ? find<Smallest>(block, a, number, 0, 1, stamps) : find<T>(block, a, number, 0, 1, stamps);
+  const Results<T, W> results{a, number};
+  const Found found = a.smallest ? find<Smallest>(block, results, a, number, 0, 1, stamps) : find<T>(block, results, a, number, 0, 1, stamps);
   release_kernel_behind();
-  merge(block, found.candidates, found.k, Results<T, W>{a, number}, stamps);
+  merge(block, found.candidates, found.wanted, results, stamps);
   stamps.set(5);
 }
 
@@ -141,11 +99,11 @@ DEVICE void select_chunk(const SelectArguments& a) {
   block.clear();
   wait_for_kernel_before();
   const u32 number = block_index() / a.chunks, chunk = block_index() % a.chunks;
-  const Found found =
-      a.smallest ? find<Smallest>(block, a, number, chunk, a.chunks, stamps) : find<T>(block, a, number, chunk, a.chunks, stamps);
-  u64* words = static_cast<u64*>(a.workspace) + (u64)block_index() * a.k;
-  merge(block, found.candidates, found.k, Words{words}, stamps);
-  for (u32 i = found.k + thread_index(); i < (u32)a.k; i += kThreads) words[i] = 0;
+  const Words results{static_cast<u64*>(a.workspace) + (u64)block_index() * a.k};
+  const Found found = a.smallest ? find<Smallest>(block, results, a, number, chunk, a.chunks, stamps)
+                                 : find<T>(block, results, a, number, chunk, a.chunks, stamps);
+  merge(block, found.candidates, found.wanted, results, stamps);
+  for (u32 i = Row<T>(a, number, chunk, a.chunks).k + thread_index(); i < (u32)a.k; i += kThreads) results.write(i, 0);
   release_kernel_behind();
 }
 
@@ -182,15 +140,18 @@ struct GlobalPool {
   u64* words;
   u32 places;
   DEVICE u32 room() const { return places; }
+  DEVICE bool full() const { return block.count > places; }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
   DEVICE void put(u32 place, u64 word) const { words[place] = word; }
 };
 
-template <class T, class B>
-DEVICE u32 find_any(B& block, const SelectArguments& a, u64* words) {
+template <class T, class B, class R>
+DEVICE u32 find_any(B& block, const SelectArguments& a, u64* words, const R& results) {
   const Row<T> row(a, block_index(), 0, 1);
   if (row.k == 0) return 0;
-  return select_exactly(block, GlobalPool<B>{block, words, row.k}, row, 0, 0);
+  Share share;
+  read_share<T, B::kThreads>(row, share);
+  return select_exactly(block, GlobalPool<B>{block, words, row.k}, row, results, share, 0, T::kAll).wanted;
 }
 
 template <class T, class Smallest>
@@ -202,9 +163,10 @@ DEVICE void select_any(const SelectArguments& a) {
   u32 places = 1;
   while (places < (u32)a.k) places *= 2;
   u64* words = static_cast<u64*>(a.workspace) + (u64)block_index() * places;
-  const u32 k = a.smallest ? find_any<Smallest>(block, a, words) : find_any<T>(block, a, words);
-  sort_words<kThreads>(words, k);
-  for (u32 i = thread_index(); i < k; i += kThreads) Results<T, u64>{a, block_index()}.write(i, words[i]);
+  const Results<T, u64> results{a, block_index()};
+  const u32 wanted = a.smallest ? find_any<Smallest>(block, a, words, results) : find_any<T>(block, a, words, results);
+  sort_words<kThreads>(words, wanted);
+  for (u32 i = thread_index(); i < wanted; i += kThreads) results.write(i, words[i]);
 }
 
 #if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
@@ -214,14 +176,15 @@ struct ClusterPool {
   using Candidate = typename B::Candidate;
   B* home;
   DEVICE u32 room() const { return B::kRoom; }
+  DEVICE bool full() const { return home->count > B::kRoom; }
   DEVICE u32 reserve(u32 n) const { return cluster_atomic_add(&home->count, n); }
   DEVICE void put(u32 place, Candidate word) const { home->candidates[place] = word; }
 };
 
 // Each block reads a chunk, tells all blocks the best of its groups, and sends the
 // first block its candidates. Only that one finds any.
-template <class T, class B>
-DEVICE Found find_in_cluster(B& block, const SelectArguments& a) {
+template <class T, class B, class R>
+DEVICE Found find_in_cluster(B& block, const R& results, const SelectArguments& a) {
   constexpr u32 kGroups = 512;
   const u32 thread = thread_index(), chunks = a.chunks, chunk = cluster_rank(), number = block_index() / chunks;
   const Row<T> row(a, number, chunk, chunks);
@@ -243,13 +206,15 @@ DEVICE Found find_in_cluster(B& block, const SelectArguments& a) {
   if (T::beatable(threshold)) {
     filter(block, pool, row, share, threshold);
     if (row.edges()) filter_edges(pool, row, threshold);
+    block_barrier();
+    if (block.crowded) filter_rest(pool, block, row, threshold);
   }
   release_kernel_behind();
   cluster_arrive();
   cluster_wait();
   if (chunk != 0 || k == 0) return {0, 0};
-  u32 n = block.count;
-  if (n < k || n > B::kRoom) n = find_exactly<T>(block, a, number, 0, 1, threshold, n);
+  const u32 n = block.count;
+  if (n < k || n > B::kRoom) return find_otherwise<T>(block, results, a, number, 0, 1, threshold, n);
   return {n, k};
 }
 
@@ -261,8 +226,9 @@ DEVICE void select_in_cluster(const SelectArguments& a) {
   block_barrier();
   cluster_arrive();  // all blocks are there, and cleared, before one writes to another
   wait_for_kernel_before();
-  const Found found = a.smallest ? find_in_cluster<Smallest>(block, a) : find_in_cluster<T>(block, a);
-  merge(block, found.candidates, found.k, Results<T, u64>{a, block_index() / a.chunks}, Stamps<false>(a));
+  const Results<T, u64> results{a, block_index() / a.chunks};
+  const Found found = a.smallest ? find_in_cluster<Smallest>(block, results, a) : find_in_cluster<T>(block, results, a);
+  merge(block, found.candidates, found.wanted, results, Stamps<false>(a));
 }
 #endif
 

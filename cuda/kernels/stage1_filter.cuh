@@ -27,19 +27,21 @@ struct Block {
   // counts of bins or digits.
   alignas(16) u32 groups[larger(kBins, kThreads * kSlots / 4)];
   u32 reach[kWarp];                     // groups that reach each pivot; later values of warps
-  u32 lows[kWarp];                      // values of warps
-  u32 count;                            // candidates found, also those without room
+  u32 lows[kWarp];                      // slots of warps that have left some to others; later values of warps
+  alignas(8) u32 count;                 // candidates found, also those without room
+  u32 crowded;                          // whether a warp has left slots
 
   DEVICE void clear() {
-    if (thread_index() < kWarp) reach[thread_index()] = 0;
-    if (thread_index() == 0) count = 0;
+    if (thread_index() < kWarp) reach[thread_index()] = lows[thread_index()] = 0;
+    if (thread_index() == 0) count = crowded = 0;
   }
   // Forgets the candidates, when all threads are done with them.
   DEVICE void empty() {
     block_barrier();
-    if (thread_index() == 0) count = 0;
+    clear();
     block_barrier();
   }
+  DEVICE u8* slots_of(u32 warp) { return reinterpret_cast<u8*>(groups) + warp * kWarp * kSlots; }
 };
 
 // Share is the best that a thread saw of each slot: vectors thread + round *
@@ -50,10 +52,8 @@ struct Share {
 
 // Calls see(slot, vector) for each whole vector of this thread's share, with kSlots
 // loads in flight: as soon as one has come, the next of its slot is asked for.
-// Calls pause(vectors) once, for all threads together, when the whole row but for the
-// last loads in flight has been seen: so many vectors of it.
-template <class T, u32 kThreads, class See, class Pause>
-DEVICE void read_vectors(const Row<T>& row, See see, Pause pause) {
+template <class T, u32 kThreads, class See>
+DEVICE void read_vectors(const Row<T>& row, See see) {
   constexpr u32 kBatch = kSlots * kThreads;
   const Vector* at = kept(row.vector_at(thread_index()));
   int left = row.vectors - thread_index();
@@ -65,67 +65,30 @@ DEVICE void read_vectors(const Row<T>& row, See see, Pause pause) {
   // The rest of a row that is not in L2 would be waited for twice.
   if (thread_index() == 0 && row.vectors > kBatch) prefetch_vectors(at + kBatch, smaller(row.vectors - kBatch, kBatch));
 #pragma unroll 1
-  for (u32 seen = 0; seen < row.vectors; left -= kBatch) {
+  for (u32 seen = 0; seen < row.vectors; seen += kBatch, left -= kBatch) {
     at += kBatch;
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
       if (left > int(s * kThreads)) see(s, v[s]);
       if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
     }
-    const bool last = seen + 2 * kBatch >= row.vectors && (seen + kBatch < row.vectors || seen == 0);
-    seen += kBatch;
-    if (last) pause(smaller(seen, row.vectors));
   }
 }
 
-template <class T, u32 kThreads, class Pause>
-DEVICE void read_share(const Row<T>& row, Share& share, Pause pause) {
-#pragma unroll
-  for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
-  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); }, pause);
-}
 template <class T, u32 kThreads>
 DEVICE void read_share(const Row<T>& row, Share& share) {
-  read_share<T, kThreads>(row, share, [](u32) {});
-}
-
-// The rank that a bound should have among the best of so many groups, which hold
-// `covered` elements of the row, where k is too many to prove one. Groups of equal
-// size are expected to hold `wanted` elements of the row at the rank where
-// 1 - (1 - wanted / length)^(covered / groups) of them are reached. A guess: the
-// number of candidates proves it or not.
-DEVICE_APART u32 guess_rank(u32 k, u32 groups, u32 covered, u32 length, u32 room) {
-  const float wanted = 1.4f * k < 0.8f * room ? 1.4f * k : 0.8f * room;
-  const float missed = 1 - wanted / length;
-  if (missed <= 0.01f) return groups;
-  const u32 rank = groups * (1 - approximate_exp2(approximate_log2(missed) * covered / groups));
-  return rank < 1 ? 1 : rank;
-}
-
-// Adds to each pivot's count the groups of this warp's part that reach it. A lane
-// has a pivot of its own, which is returned; all lanes read the same groups.
-template <u32 kGroups, class B>
-DEVICE u32 count_reach(B& block) {
-  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  const u32 pivot = block.groups[lane * (kGroups / kWarp)];
-  u32 reach = 0;
 #pragma unroll
-  for (u32 i = 0; i < kGroups / B::kWarps; i += 4) {
-    const Vector keys = *reinterpret_cast<const Vector*>(block.groups + warp * (kGroups / B::kWarps) + i);
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) reach = count_at_least(reach, keys.word[j], pivot);
-  }
-  atomic_add_only(&block.reach[lane], reach);
-  return pivot;
+  for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
+  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); });
 }
 
-// The best pivot that `rank` groups reach; 0 if none has so many. All threads of
-// the block call it, when groups and reach are written.
+// Counts, for a pivot of each lane, the groups that reach it. All threads of the block
+// call it, when groups and reach are written.
 template <u32 kGroups, class B>
-DEVICE u32 bound_of(B& block, u32 rank) {
+DEVICE u32 reach_of_pivot(B& block, u32& pivot) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  const u32 pivot = block.groups[lane * (kGroups / kWarp)];
-  // Each lane counts for a pivot of its own; all read the same groups.
+  pivot = block.groups[lane * (kGroups / kWarp)];
+  // All lanes read the same groups.
   u32 reach = 0;
 #pragma unroll
   for (u32 i = 0; i < kGroups / B::kWarps; i += 4) {
@@ -135,7 +98,51 @@ DEVICE u32 bound_of(B& block, u32 rank) {
   }
   atomic_add_only(&block.reach[lane], reach);
   block_barrier();
-  return warp_max(block.reach[lane] >= rank ? pivot : 0);
+  return block.reach[lane];
+}
+
+// The best pivot that `rank` groups reach; 0 if none has so many.
+template <u32 kGroups, class B>
+DEVICE u32 bound_of(B& block, u32 rank) {
+  u32 pivot;
+  const u32 reach = reach_of_pivot<kGroups>(block, pivot);
+  return warp_max(reach >= rank ? pivot : 0);
+}
+
+// A guess is made of so many slots, a quarter of all.
+constexpr u32 kGuessGroups = 1024;
+
+// The rank that a threshold should have among the best of those groups, where k is too
+// many to prove a bound. Of groups of equal size 1 - (1 - k / length)^size are
+// expected to hold one of the k best elements; pivots lie about 32 groups apart, and a sample has
+// its spread, for which there is something to spare.
+template <class T>
+DEVICE u32 guess_rank(const Row<T>& row) {
+  const float missed = 1 - (float)row.k / row.length;
+  if (missed <= 0.01f) return kGuessGroups;
+  const float groups = smaller(row.vectors, kGuessGroups), vectors = larger(groups, row.vectors / 4);
+  const float reached = 1 - approximate_exp2(approximate_log2(missed) * T::kPerVector * vectors / groups);
+  return reached * groups * 1.125f + 40;
+}
+
+// A guess: the pivot whose rank is next to this one. The groups are two slots of each
+// thread, another pair in each warp, so that they are from all of the row.
+template <class T, class B>
+DEVICE u32 guess_threshold(B& block, const Row<T>& row, const Share& share, u32 rank) {
+  static_assert(kGuessGroups == 2 * B::kThreads, "two slots of each thread");
+  const u32 thread = thread_index(), pairs = larger(smaller(row.vectors / B::kThreads, kSlots) / 2, 1), pair = thread / kWarp % pairs;
+  u32 one = share.slot[0], other = share.slot[1];
+#pragma unroll
+  for (u32 s = 2; s < kSlots; s += 2) {
+    if (pair == s / 2) one = share.slot[s], other = share.slot[s + 1];
+  }
+  block.groups[thread] = T::key_of_word(one);
+  block.groups[B::kThreads + thread] = T::key_of_word(other);
+  block_barrier();
+  u32 pivot;
+  const u32 reach = reach_of_pivot<kGuessGroups>(block, pivot);
+  const u32 more = ~warp_max(reach >= rank ? ~reach : 0), less = warp_max(reach < rank ? reach : 0);
+  return warp_max(reach == (less == 0 || more - rank < rank - less ? more : less) ? pivot : 0);
 }
 
 // The best key of this thread's share.
@@ -151,22 +158,14 @@ DEVICE u32 best_key(const Share& share) {
 // would be far too low.
 DEVICE bool provable(u32 k, u32 groups) { return k * 4 <= groups * 3; }
 
-// A threshold key for the block's row, from the vectors seen so far: at least k
-// elements reach it, or so it is guessed. groups: 128, 256 or 512 prove a bound for k up to three quarters of that;
-// too few of them are as good as 512.
+// A threshold key that at least k elements of the block's row reach, or so it is
+// guessed. groups: 128, 256 or 512 prove a bound for k up to three quarters of that; too
+// few of them are as good as 512.
 template <class T, class B>
-DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 seen, u32 groups) {
+DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 groups) {
   static_assert(B::kThreads == 512, "a thread is a group, or a neighbour of one");
+  if (!provable(row.k, 512)) return guess_threshold(block, row, share, guess_rank(row));
   const u32 thread = thread_index();
-  if (!provable(row.k, 512)) {
-    // Two slots of each thread are groups: a part of the row.
-    block.groups[thread] = T::key_of_word(share.slot[0]);
-    block.groups[512 + thread] = T::key_of_word(share.slot[1]);
-    block_barrier();
-    const u32 rounds = (seen + B::kThreads - 1) / B::kThreads;
-    const u32 covered = seen * T::kPerVector / (rounds < 2 ? 1 : smaller(rounds, kSlots)) * smaller(rounds, 2);
-    return bound_of<1024>(block, guess_rank(row.k, smaller(seen, 1024), covered, row.length, B::kRoom));
-  }
   u32 key = best_key<T>(share);
   if (groups < 512 && provable(row.k, groups)) {
     // The groups of neighbouring lanes are joined.
@@ -189,6 +188,7 @@ struct BlockPool {
   using Candidate = typename B::Candidate;
   B& block;
   DEVICE u32 room() const { return B::kRoom; }
+  DEVICE bool full() const { return block.count > B::kRoom; }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
   DEVICE void put(u32 place, Candidate word) const { block.candidates[place] = word; }
 };
@@ -250,12 +250,6 @@ DEVICE void filter_edges(const P& pool, const Row<T>& row, u32 threshold) {
   append_one<T>(pool, row.first, v, at, marks);
 }
 
-// Marks the elements of a vector that reach any threshold.
-template <class T>
-DEVICE u32 mark_reaching(const Vector& v, u32 threshold) {
-  return T::beatable(threshold) ? T::mark(v, T::just_below(threshold)) : T::mark_by_key(v, threshold);
-}
-
 // Appends every element in whole vectors that reaches any threshold, looking at all.
 template <class T, u32 kThreads, class P>
 DEVICE void filter_all(const P& pool, const Row<T>& row, u32 threshold) {
@@ -266,39 +260,34 @@ DEVICE void filter_all(const P& pool, const Row<T>& row, u32 threshold) {
     u32 marks = 0;
     if (i < row.vectors) {
       v = row.vector(i);
-      marks = mark_reaching<T>(v, threshold);
+      marks = T::mark_by_key(v, threshold);
     }
     if (!append_one<T>(pool, row.first, v, row.at(i), marks)) return;
   }
 }
 
-// Appends every element in whole vectors that reaches the beatable threshold, from the
-// slots that do. The pool must be empty; its count holds the number of candidates afterwards, or
-// more than there is room for.
-template <class T, class B, class P>
-DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& share, u32 threshold) {
-  constexpr u32 kThreads = B::kThreads, kStep = kSlots * kThreads;  // vectors from one of a slot to the next
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, before = (1u << lane) - 1;
-  const u32 below = T::just_below(threshold);
+// So many tasks a warp does alone: in random rows hardly one has more.
+DEVICE u32 own_tasks(u32 k) { return larger(1, (k / 8 + kWarp - 1) / kWarp) * kWarp; }
 
-  // The slots of the warp's lanes, in one list.
-  u8* list = reinterpret_cast<u8*>(block.groups) + warp * kWarp * kSlots;
-  u32 slots = 0;
-#pragma unroll
-  for (u32 s = 0; s < kSlots; s++) {
-    const bool hit = T::beats(share.slot[s], below);
-    const u32 lanes = ballot(hit);
-    if (hit) list[slots + population(lanes & before)] = s * kWarp + lane;
-    slots += population(lanes);
-  }
-  warp_barrier();
-  // Two vectors of a slot for each lane, or one if there are lanes enough; several
-  // lanes for a slot of more.
+// How many lanes, as a power of two, look at one slot: each at two vectors, or at one if
+// there are lanes enough; several of them where a slot has more.
+template <class T, u32 kThreads>
+DEVICE u32 spread_of(const Row<T>& row, u32 slots) {
   u32 spread = 0;
-  while (row.vectors > (2 * kStep << spread) && spread < 5) spread++;
-  if (slots << spread <= kWarp / 2) spread++;
+  while (row.vectors > (2 * kSlots * kThreads << spread) && spread < 5) spread++;
+  return (slots << spread) <= kWarp / 2 ? spread + 1 : spread;
+}
+
+// Appends the elements that beat the number below the threshold, from listed slots of
+// a warp: the tasks of that list from the first on, up to the last. False if there was
+// no room for all.
+template <class T, u32 kThreads, class P>
+DEVICE bool look_again(const P& pool, const Row<T>& row, const u8* list, u32 warp, u32 slots, u32 spread, u32 from, u32 to, u32 below) {
+  constexpr u32 kStep = kSlots * kThreads;  // vectors from one of a slot to the next
+  const u32 lane = thread_index() % kWarp;
 #pragma unroll 1
-  for (u32 task = lane; task < (slots << spread) + lane; task += kWarp) {
+  for (u32 task = from + lane; task < to + lane; task += kWarp) {
+    if (task >= from + kWarp && pool.full()) return false;
     u32 first = row.vectors;
     if (task >> spread < slots) {
       const u32 slot = list[task >> spread];
@@ -313,7 +302,51 @@ DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& shar
       if (next < row.vectors) w = row.vector(next);
       if (i < row.vectors) marks = T::mark(v, below);
       if (next < row.vectors) marks |= T::mark(w, below) << 4;
-      if (!append<T>(pool, row.first, v, row.at(i), w, row.at(next), marks)) return;
+      if (!append<T>(pool, row.first, v, row.at(i), w, row.at(next), marks)) return false;
+    }
+  }
+  return true;
+}
+
+// Appends every element in whole vectors that reaches the beatable threshold, from the
+// slots that do. The pool must be empty; its count holds the number of candidates afterwards, or
+// more than there is room for. A warp with far more slots than others leaves some:
+// where block.crowded says so, and there is room, all call filter_rest behind a barrier.
+template <class T, class B, class P>
+DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& share, u32 threshold) {
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, before = (1u << lane) - 1;
+  const u32 below = T::just_below(threshold);
+  // The slots of the warp's lanes, in one list.
+  u8* list = block.slots_of(warp);
+  u32 slots = 0;
+#pragma unroll
+  for (u32 s = 0; s < kSlots; s++) {
+    const bool hit = T::beats(share.slot[s], below);
+    const u32 lanes = ballot(hit);
+    if (hit) list[slots + population(lanes & before)] = s * kWarp + lane;
+    slots += population(lanes);
+  }
+  warp_barrier();
+  const u32 spread = spread_of<T, B::kThreads>(row, slots);
+  u32 tasks = slots << spread;
+  if (tasks > own_tasks(row.k)) {
+    if (lane == 0) block.lows[warp] = slots, block.crowded = 1;
+    tasks = own_tasks(row.k);
+  }
+  look_again<T, B::kThreads>(pool, row, list, warp, slots, spread, 0, tasks, below);
+}
+
+// Deals what crowded warps left to all of them.
+template <class T, class B, class P>
+DEVICE void filter_rest(const P& pool, B& block, const Row<T>& row, u32 threshold) {
+  u32 turn = thread_index() / kWarp;
+#pragma unroll 1
+  for (u32 warp = 0; warp < B::kWarps; warp++) {
+    const u32 slots = block.lows[warp], spread = spread_of<T, B::kThreads>(row, slots);
+#pragma unroll 1
+    for (u32 from = own_tasks(row.k); from < slots << spread; from += kWarp, turn++) {
+      if (turn % B::kWarps != 0) continue;
+      if (!look_again<T, B::kThreads>(pool, row, block.slots_of(warp), warp, slots, spread, from, from + kWarp, T::just_below(threshold))) return;
     }
   }
 }

@@ -38,6 +38,8 @@ type deviceMemory interface {
 type deviceSelector interface {
 	plan(shape cuda.Shape, dtype cuda.DType) (cuda.Plan, error)
 	selectDevice(logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error
+	// selectRepeatedly is selectDevice so many times, with nothing between.
+	selectRepeatedly(times int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error
 	// selectStage puts only one kernel of the plan into the stream.
 	selectStage(stage int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error
 	// rawLaunch is what selectDevice would have the driver do.

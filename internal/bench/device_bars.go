@@ -137,7 +137,7 @@ func (b DeviceBar) figure(i int, measured map[under]Result, launch LaunchCost) f
 	case OverAligned, OverRandom:
 		return significant(warm.OursUS / measured[under{b.Against[i], Condition{Graph, Warm}}].OursUS)
 	case OverC:
-		return significant((launch.GoNS - launch.CNS) / 1e3)
+		return significant(launch.OverNS / 1e3)
 	}
 	return warm.OursUS
 }

@@ -115,6 +115,15 @@ func (s cudaSelector) selectStage(stage int, logits cuda.Logits, shape cuda.Shap
 	return s.SelectStage(s.stream, stage, logits, shape, result, workspace)
 }
 
+func (s cudaSelector) selectRepeatedly(times int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error {
+	for range times {
+		if err := s.SelectDevice(s.stream, logits, shape, result, workspace); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s cudaSelector) rawLaunch(logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) (cuda.RawLaunch, error) {
 	return s.RawLaunch(s.stream, logits, shape, result, workspace)
 }

@@ -187,6 +187,15 @@ func (s *handSelector) selectStage(stage int, logits cuda.Logits, shape cuda.Sha
 	return s.d.do(s.d.callUS*float64(1+2*stage)/4, func() error { return nil })
 }
 
+func (s *handSelector) selectRepeatedly(times int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error {
+	for range times {
+		if err := s.selectDevice(logits, shape, result, workspace); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // rawLaunch: there is no driver to call.
 func (s *handSelector) rawLaunch(cuda.Logits, cuda.Shape, cuda.Result, cuda.Workspace) (cuda.RawLaunch, error) {
 	return cuda.RawLaunch{}, errors.New("no driver")
@@ -429,7 +438,7 @@ func TestDeviceVerdict(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	host := DeviceBar{"a", OverC, []Case{c}, nil, 0.2, 0.2}
-	if v := host.verdict(measured, LaunchCost{GoNS: 2350, CNS: 2100}, 1); v.Measured != 0.25 || v.Verdict != Missed {
+	if v := host.verdict(measured, LaunchCost{GoNS: 2350, CNS: 2100, OverNS: 250}, 1); v.Measured != 0.25 || v.Verdict != Missed {
 		t.Errorf("%+v", v)
 	}
 	if v := host.verdict(measured, LaunchCost{GoNS: 2350, Reason: "no compiler"}, 1); v.Verdict != NotMeasured || v.Reason != "no compiler" {

@@ -60,6 +60,7 @@ type LaunchCost struct {
 	CNS     float64 `json:"c_ns"` // the driver's launch alone, called from C; 0 if not measured
 	CNSP10  float64 `json:"c_ns_p10"`
 	CNSP90  float64 `json:"c_ns_p90"`
+	OverNS  float64 `json:"over_ns"`          // the median of Go less C of one round, in which they take turns
 	Reason  string  `json:"reason,omitempty"` // why C was not measured
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx2"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx512"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/neon"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
 )
 
@@ -69,6 +70,12 @@ func blockMaxima[E Bits](tier Tier, maxima []float32, row []E, order key.Order) 
 		return avx2.BlockMaximaBFloat16(maxima, bits16(row))
 	case tier == AVX2:
 		return avx2.BlockMaximaFloat16(maxima, bits16(row))
+	case tier == NEON && f == float32Bits:
+		return neon.BlockMaxima32(maxima, bits32(row))
+	case tier == NEON && f == bfloat16Bits:
+		return neon.BlockMaximaBFloat16(maxima, bits16(row))
+	case tier == NEON:
+		return neon.BlockMaximaFloat16(maxima, bits16(row))
 	}
 	if pure.BlockMaxima(maxima, row, order) {
 		return 1
@@ -109,6 +116,12 @@ func blockMasses[E Bits](tier Tier, sums []uint64, bitmap []uint64, row []E, max
 		avx2.BlockMassesBFloat16(sums, bitmap, bits16(row), m, s)
 	case tier == AVX2:
 		avx2.BlockMassesFloat16(sums, bitmap, bits16(row), m, s)
+	case tier == NEON && f == float32Bits:
+		neon.BlockMasses32(sums, bitmap, bits32(row), m, s)
+	case tier == NEON && f == bfloat16Bits:
+		neon.BlockMassesBFloat16(sums, bitmap, bits16(row), m, s)
+	case tier == NEON:
+		neon.BlockMassesFloat16(sums, bitmap, bits16(row), m, s)
 	default:
 		pure.BlockMasses(sums, bitmap, row, max, scale, order)
 	}
@@ -137,6 +150,8 @@ func massesOf(tier Tier, masses []uint64, logits []float32, max, scale float32) 
 		avx512.Masses(masses, logits, math.Float32bits(max), math.Float32bits(scale))
 	} else if tier == AVX2 {
 		avx2.Masses(masses, logits, math.Float32bits(max), math.Float32bits(scale))
+	} else if tier == NEON {
+		neon.Masses(masses, logits, math.Float32bits(max), math.Float32bits(scale))
 	} else {
 		pure.Masses(masses, logits, max, scale)
 	}
