@@ -8,9 +8,19 @@ import (
 
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/sampling"
+	"github.com/ai-kernel-factory/aikf/sampling/samplingtest"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
+
+func pick[E any](rng *rand.Rand, from ...E) E { return from[rng.IntN(len(from))] }
+
+func ids(rng *rand.Rand, vocab, n int) (ids []int32) {
+	for range rng.IntN(n + 1) {
+		ids = append(ids, int32(rng.IntN(vocab)))
+	}
+	return ids
+}
 
 // Explain copies all logits and sorts them; Sample runs on the row as it is, as far as
 // the chain allows. They must agree in everything.
@@ -31,7 +41,7 @@ func testEngine[T topk.Float](t *testing.T) {
 		vocab := 4 + rng.IntN(1500)
 		kind := topktest.Rows()[rng.IntN(len(topktest.Rows()))]
 		logits := topktest.Convert[T](kind.Make(rng, vocab))
-		params, options := randomParams(rng, vocab)
+		params, options := samplingtest.RandomParams(rng, vocab)
 		params.TopK = pick(rng, 0, 1, 10, 20, params.TopK)
 		if rng.IntN(2) == 0 {
 			params.DynatempRange, params.TypicalP = 0, 0
@@ -43,7 +53,7 @@ func testEngine[T topk.Float](t *testing.T) {
 			params.GrammarBitmask = slices.Repeat([]int32{0x5A5A5A5A}, vocab/32+rng.IntN(2))
 		}
 		if rng.IntN(8) == 0 { // bans that reach into the top
-			params.BannedIDs = randomIDs(rng, vocab, vocab/3)
+			params.BannedIDs = ids(rng, vocab, vocab/3)
 		}
 		params.Draws = 1 + rng.IntN(30)
 		params.Replacement = rng.IntN(2) == 0

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ai-kernel-factory/aikf/sampling"
+	"github.com/ai-kernel-factory/aikf/sampling/samplingtest"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
@@ -131,7 +132,7 @@ func TestBatchesChangeNothing(t *testing.T) {
 	status := make([]sampling.Status, rows)
 	for i := range rows {
 		row := topktest.Convert[topk.BFloat16](topktest.Rows()[i%len(topktest.Rows())].Make(rng, vocab))
-		params, options := randomParams(rng, vocab)
+		params, options := samplingtest.RandomParams(rng, vocab)
 		params.Replacement = true
 		s, err := sampling.New[topk.BFloat16](params, options)
 		if err != nil {
@@ -244,7 +245,7 @@ func TestLogitsAreNotWritten(t *testing.T) {
 		vocab := 50 + rng.IntN(200)
 		logits := topktest.Random(rng, vocab)
 		before := slices.Clone(logits)
-		params, options := randomParams(rng, vocab)
+		params, options := samplingtest.RandomParams(rng, vocab)
 		params.Softcap = pick[float32](rng, 0, 3)
 		s := newSampler(t, params, options)
 		_, _ = s.Sample(logits)
@@ -339,7 +340,7 @@ func TestStepsOnlyRemove(t *testing.T) {
 				t.Fatalf("%s removed tokens without a parameter", step)
 			}
 		}
-		params, options := randomParams(rng, vocab)
+		params, options := samplingtest.RandomParams(rng, vocab)
 		s := newSampler(t, params, options)
 		e, err := s.Explain(logits, 0)
 		if err != nil {
