@@ -344,3 +344,45 @@ func compactAbove(f gen.Format) {
 	VZEROUPPER()
 	RET()
 }
+
+// pick:
+//
+//	list the words of the bitmap that are not 0
+//	for each of them: for each bit: copy the element
+//
+// Where few elements are kept this beats compact, whose stores overlap then.
+func pick() {
+	TEXT("Pick32", 0, "func(values []float32, bitmap []uint64, row []uint32) (n int)")
+	Doc("Pick32 is pure.Compact for float32 and a bitmap of at most 1024 words of which few bits are set.")
+	Pragma("noescape")
+	places := AllocLocal(1024*4 + 64)
+	bitmap, words := gen.Slice("bitmap")
+	listed := list(bitmap, words, places)
+	values, row := GP64(), GP64()
+	Load(Param("values").Base(), values)
+	Load(Param("row").Base(), row)
+	n, entry, start, word, i := GP64(), GP64(), GP64(), GP64(), GP64()
+	XORQ(n, n)
+	XORQ(entry, entry)
+	Label("words")
+	CMPQ(entry, listed)
+	JGE(LabelRef("done"))
+	MOVL(places.Idx(entry, 4), start.As32())
+	INCQ(entry)
+	MOVQ(start, word)
+	SHRQ(Imm(3), word)
+	MOVQ(Mem{Base: bitmap, Index: word, Scale: 1}, word)
+	Label("bits")
+	TZCNTQ(word, i)
+	ADDQ(start, i)
+	MOVL(Mem{Base: row, Index: i, Scale: 4}, i.As32())
+	MOVL(i.As32(), Mem{Base: values, Index: n, Scale: 4})
+	INCQ(n)
+	BLSRQ(word, word)
+	JNZ(LabelRef("bits"))
+	JMP(LabelRef("words"))
+	Label("done")
+	Store(n, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}

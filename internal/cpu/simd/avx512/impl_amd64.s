@@ -4725,3 +4725,83 @@ loop:
 done:
 	VZEROUPPER
 	RET
+
+// func Pick32(values []float32, bitmap []uint64, row []uint32) (n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI, POPCNT
+TEXT ·Pick32(SB), $4160-80
+	MOVQ         bitmap_base+24(FP), AX
+	MOVQ         bitmap_len+32(FP), CX
+	MOVQ         AX, DX
+	XORQ         BX, BX
+	VMOVDQU64    ramp64<>+0(SB), Z0
+	MOVL         $0x00000400, SI
+	VPBROADCASTD SI, Z1
+	SUBQ         $0x10, CX
+	JL           listRest
+
+list:
+	VMOVDQU64     (DX), Z2
+	VPTESTMQ      Z2, Z2, K1
+	VMOVDQU64     64(DX), Z2
+	VPTESTMQ      Z2, Z2, K2
+	KUNPCKBW      K1, K2, K1
+	VPCOMPRESSD.Z Z0, K1, Z2
+	VMOVDQU64     Z2, (SP)(BX*4)
+	KMOVW         K1, SI
+	POPCNTL       SI, SI
+	ADDQ          SI, BX
+	VPADDD        Z1, Z0, Z0
+	SUBQ          $-128, DX
+	SUBQ          $0x10, CX
+	JGE           list
+
+listRest:
+	ADDQ          $0x10, CX
+	JZ            listed
+	MOVQ          $-1, SI
+	SHLQ          CL, SI
+	NOTQ          SI
+	KMOVB         SI, K1
+	VMOVDQU64.Z   (DX), K1, Z1
+	VPTESTMQ      Z1, Z1, K2
+	SHRQ          $0x08, SI
+	KMOVB         SI, K1
+	VMOVDQU64.Z   64(DX), K1, Z1
+	VPTESTMQ      Z1, Z1, K1
+	SHRQ          $0x08, SI
+	KUNPCKBW      K2, K1, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVDQU64     Z0, (SP)(BX*4)
+	KMOVW         K1, CX
+	POPCNTL       CX, CX
+	ADDQ          CX, BX
+
+listed:
+	MOVQ values_base+0(FP), CX
+	MOVQ row_base+48(FP), DX
+	XORQ SI, SI
+	XORQ DI, DI
+
+words:
+	CMPQ DI, BX
+	JGE  done
+	MOVL (SP)(DI*4), R8
+	INCQ DI
+	MOVQ R8, R9
+	SHRQ $0x03, R9
+	MOVQ (AX)(R9*1), R9
+
+bits:
+	TZCNTQ R9, R10
+	ADDQ   R8, R10
+	MOVL   (DX)(R10*4), R10
+	MOVL   R10, (CX)(SI*4)
+	INCQ   SI
+	BLSRQ  R9, R9
+	JNZ    bits
+	JMP    words
+
+done:
+	MOVQ SI, n+72(FP)
+	VZEROUPPER
+	RET
