@@ -246,7 +246,7 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 const (
 	mostSorted = 256  // values are sorted rather than narrowed down
 	sampleSize = 64   // of them are looked at for a guess,
-	fewShare   = 20   // one in so many of the values, or fewer, are picked one by one
+	fewShare   = 10   // one in so many of the values, or fewer, are picked one by one
 	manyValues = 8192 // and four times as many if there are more than these
 )
 
