@@ -55,9 +55,10 @@ type Kept[E simd.Bits] struct {
 	temperature, scale float32
 
 	// sparse says that compact holds the values of the bitmap's elements, in order.
-	// With ghosts, those that are -Inf there are not kept.
+	// With ghosts, just those are kept whose bit in alive is set.
 	sparse, ghosts bool
 	compact        []float32
+	alive          []uint64
 
 	// weighed says that what follows is of these tokens at this temperature.
 	weighed bool

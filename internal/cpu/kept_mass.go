@@ -34,11 +34,11 @@ func (k *Kept[E]) weigh() {
 	}
 	k.setSums()
 	if k.sparse {
-		k.sumList(k.sums, k.compact)
+		k.sumCompact()
 	} else {
 		k.sumBlocks(0, len(k.sums))
+		k.front = len(k.sums)
 	}
-	k.front = len(k.sums)
 	k.weighExtra()
 	k.total = sum(k.sums) + k.extra.Total()
 	k.weighed = true
@@ -54,6 +54,16 @@ func (k *Kept[E]) setSums() {
 	}
 	k.sums = resized(k.sums, (n+simd.Block-1)/simd.Block)
 	k.front, k.back = 0, len(k.sums)
+}
+
+// sumCompact computes all sums where the kept values are compact.
+func (k *Kept[E]) sumCompact() {
+	if k.ghosts {
+		simd.BlockMasses(k.tier, k.sums, k.alive, bitsOfValues(k.compact), k.largest, k.scale, key.Float32)
+	} else {
+		k.sumList(k.sums, k.compact)
+	}
+	k.front = len(k.sums)
 }
 
 // sumBlocks computes the sums of masses of some blocks of the row.
@@ -211,10 +221,10 @@ func (k *Kept[E]) settle() {
 	place, kept := 0, k.compact[:0]
 	for w, word := range k.bitmap {
 		for ; word != 0; word &= word - 1 {
-			if v := k.compact[place]; v < -math.MaxFloat32 {
+			if k.alive[place>>6]>>(place&63)&1 == 0 {
 				k.bitmap[w] &^= word & -word
 			} else {
-				kept = append(kept, v)
+				kept = append(kept, k.compact[place])
 			}
 			place++
 		}
@@ -382,6 +392,9 @@ func (k *Kept[E]) drawAmong(place, end, first, last int, target uint64) int32 {
 		if i >= end {
 			return -1 // not reached
 		}
+		if k.ghosts && k.alive[i>>6]>>(i&63)&1 == 0 {
+			continue
+		}
 		if target < masses[i-place] {
 			return id
 		}
@@ -420,8 +433,12 @@ func (k *Kept[E]) Remove(id int32) {
 	k.total -= mass
 	if k.sparse {
 		place := count(k.bitmap[:id>>6]) + bits.OnesCount64(k.bitmap[id>>6]&(1<<(id&63)-1))
-		k.compact[place] = float32(math.Inf(-1))
-		k.ghosts = true
+		if !k.ghosts {
+			k.ghosts = true
+			k.alive = resized(k.alive, words(len(k.compact)))
+			fill(k.alive, len(k.compact))
+		}
+		k.alive[place>>6] &^= 1 << (place & 63)
 		k.sums[place/simd.Block] -= mass
 		return
 	}

@@ -108,7 +108,7 @@ func (k *Kept[E]) KeepMass(target uint64) {
 	ties := int((target - c.before + mass - 1) / mass)
 	total := c.before + uint64(ties)*mass
 	if c.gathered {
-		k.keepGathered(c.value, ties)
+		k.keepGathered(c.value, ties, c.tied)
 	} else {
 		share := len(k.row)
 		if c.dense {
@@ -124,20 +124,22 @@ func (k *Kept[E]) KeepMass(target uint64) {
 	k.weighExtra()
 	k.setSums()
 	if k.sparse {
-		k.sumList(k.sums, k.compact)
-		k.front = len(k.sums)
+		k.sumCompact()
 	}
 }
 
 // keepGathered keeps, of the gathered values, those that are larger than value and
-// the first n that equal it.
-func (k *Kept[E]) keepGathered(value float32, n int) {
-	for i, v := range k.compact {
-		if v == value {
-			n--
-		}
-		if v < value || v == value && n < 0 {
-			k.compact[i] = float32(math.Inf(-1))
+// the first n of the tied ones that equal it.
+func (k *Kept[E]) keepGathered(value float32, n, tied int) {
+	k.alive = resized(k.alive, words(len(k.compact)))
+	simd.Filter(k.tier, k.alive, bitsOfValues(k.compact), key.Float32.Least(value), key.Float32)
+	if n < tied {
+		for i, v := range k.compact {
+			if v == value {
+				if n--; n < 0 {
+					k.alive[i>>6] &^= 1 << (i & 63)
+				}
+			}
 		}
 	}
 	k.sparse, k.ghosts = true, true
@@ -222,7 +224,7 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			c.before += total - mass
 			c.dense = c.dense || whole
 		case inPart:
-			c.gathered = c.gathered || whole && len(part) <= mostGathered
+			c.gathered = c.gathered || whole
 		default: // the guess was on the wrong side
 			if !below {
 				c.before += mass
@@ -242,10 +244,9 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 
 // Figures that were tried out on random and real rows of 50,304 float32.
 const (
-	mostSorted   = 256  // values are sorted rather than narrowed down
-	sampleSize   = 64   // of them are looked at for a guess,
-	manyValues   = 8192 // and four times as many if there are more than these
-	mostGathered = 2048 // values are looked at one by one rather than read from the row again
+	mostSorted = 256  // values are sorted rather than narrowed down
+	sampleSize = 64   // of them are looked at for a guess,
+	manyValues = 8192 // and four times as many if there are more than these
 )
 
 // keptValues returns the logits of the kept tokens, in any order, and whether
@@ -292,11 +293,18 @@ func (k *Kept[E]) massOf(values []float32) uint64 {
 func halves(values []float32) (low, middle float32) {
 	least, most := uint32(math.MaxUint32), uint32(0)
 	for _, v := range values {
-		of := key.Float32.Key(math.Float32bits(v))
+		of := ordered(v)
 		least, most = min(least, of), max(most, of)
 	}
 	value := func(of uint32) float32 { return math.Float32frombits(key.Float32.Bits(of)) }
 	return value(least), value(least + (most-least+1)/2)
+}
+
+// ordered is [key.Order.Key] of a float32 that is not NaN, but for -0, which comes
+// right before +0.
+func ordered(v float32) uint32 {
+	bits := math.Float32bits(v)
+	return bits ^ (uint32(int32(bits)>>31) | key.SignBit)
 }
 
 // guess returns a value such that the part of values from it on or, if below,
@@ -314,7 +322,7 @@ func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, be
 	for i := range n {
 		l := values[i*step+i%step]
 		s.sample.Logits[i] = l
-		s.packed[i] = key.Pack(key.Float32.Key(math.Float32bits(l)), uint32(i))
+		s.packed[i] = key.Pack(ordered(l), uint32(i))
 	}
 	simd.Masses(k.tier, s.sample.Masses, s.sample.Logits, k.largest, k.scale)
 	simd.Sort(k.tier, s.packed, n)
@@ -353,7 +361,7 @@ func (k *Kept[E]) walk(values []float32, larger, target uint64) (value float32, 
 	n := len(values)
 	s.packed = resized(s.packed, n+simd.SortSlack)[:n]
 	for i, l := range values {
-		s.packed[i] = key.Pack(key.Float32.Key(math.Float32bits(l)), uint32(i))
+		s.packed[i] = key.Pack(ordered(l), uint32(i))
 	}
 	simd.Sort(k.tier, s.packed, n)
 	s.sample.resize(n)
