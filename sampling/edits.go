@@ -28,16 +28,26 @@ type edit struct {
 type op uint8
 
 const (
-	opMask   op = iota // -Inf
-	opAdd              // l + value
-	opShrink           // l > 0: l / value, else l * value
-	opGrow             // l > 0: l * value, else l / value
-	opSet              // value
+	opMask     op = iota // -Inf
+	opAdd                // l + value
+	opShrink             // l > 0: l / value, else l * value
+	opGrow               // l > 0: l * value, else l / value
+	opSet                // value
+	opPenalise           // the penalties of an id that occurs value times in what they count
 )
 
 // apply returns the edited logit, in single roundings of float32.
-func (e edit) apply(l float32) float32 {
+func (p *plan) apply(e edit, l float32) float32 {
 	switch e.op {
+	case opPenalise:
+		if p.repetition != 1 {
+			l = p.apply(edit{op: opShrink, value: p.repetition}, l)
+		}
+		if e.value > 0 {
+			l -= float32(p.frequency * e.value)
+			l -= p.presence
+		}
+		return l
 	case opAdd:
 		return l + e.value
 	case opShrink:
@@ -231,14 +241,8 @@ func (e *editor) penalties(dst []edit) []edit {
 		t.history = len(e.history)
 	}
 	for _, c := range t.counts {
-		if p.repetition != 1 {
-			dst = append(dst, edit{c.id, opShrink, p.repetition})
-		}
-		if p.frequency != 0 && c.output > 0 {
-			dst = append(dst, edit{c.id, opAdd, -float32(p.frequency * float32(c.output))})
-		}
-		if p.presence != 0 && c.output > 0 {
-			dst = append(dst, edit{c.id, opAdd, -p.presence})
+		if c.output > 0 || p.repetition != 1 {
+			dst = append(dst, edit{c.id, opPenalise, float32(c.output)})
 		}
 	}
 	return dst

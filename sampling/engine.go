@@ -43,6 +43,7 @@ type engine[T topk.Float] struct {
 	list cpu.List
 
 	mask   []int32 // of the steps that mask most ids
+	own    []int32 // room for it
 	masked bool
 	ids    []int32 // edited, ascending
 	logits []float32
@@ -134,7 +135,7 @@ func (e *engine[T]) edit(c *core, logits []T, first int) bool {
 			c.edited = c.editor.edits(c.edited, step)
 		}
 	}
-	e.fold(c.edited, logits)
+	e.fold(p, c.edited, logits)
 	return true
 }
 
@@ -144,19 +145,22 @@ func (e *engine[T]) addMask(c *core, step Step, vocab int) {
 	if !e.masked {
 		e.masked = true
 		if step == Bitmask {
-			e.mask = append(e.mask[:0], c.plan.bitmask...)
+			e.mask = c.plan.bitmask
 			return
 		}
-		e.mask = slices.Grow(e.mask[:0], words)[:words]
+		e.own = slices.Grow(e.own[:0], words)[:words]
+		e.mask = e.own
 		clear(e.mask)
 		for _, id := range c.plan.allowed {
 			e.mask[id/32] |= 1 << (id % 32)
 		}
 		return
 	}
-	for len(e.mask) < words {
-		e.mask = append(e.mask, -1)
+	e.own = append(e.own[:0], e.mask...) // the first may be the caller's
+	for len(e.own) < words {
+		e.own = append(e.own, -1)
 	}
+	e.mask = e.own
 	for id := range int32(vocab) {
 		if !c.editor.allows(step, id) {
 			e.mask[id/32] &^= 1 << (id % 32)
@@ -166,7 +170,7 @@ func (e *engine[T]) addMask(c *core, step Step, vocab int) {
 
 // fold applies edits, each on what those before it have left, and sets the
 // logits of all ids that they name.
-func (e *engine[T]) fold(edits []edit, logits []T) {
+func (e *engine[T]) fold(p *plan, edits []edit, logits []T) {
 	e.ids, e.logits = e.ids[:0], e.logits[:0]
 	if len(edits) == 0 {
 		return
@@ -177,17 +181,39 @@ func (e *engine[T]) fold(edits []edit, logits []T) {
 	}
 	simd.Sort(e.tier, keys, len(keys))
 	e.keys = keys
-	last := int32(-1)
+	for _, word := range keys {
+		if id := int32(^uint32(word >> 32)); len(e.ids) == 0 || e.ids[len(e.ids)-1] != id {
+			e.ids = append(e.ids, id)
+		}
+	}
+	e.logits = gather(e.logits, logits, e.ids)
+	at := 0
 	for _, word := range keys {
 		edit := edits[^uint32(word)]
-		if edit.id != last {
-			last = edit.id
-			e.ids, e.logits = append(e.ids, last), append(e.logits, 0)
-			widen(e.logits[len(e.logits)-1:], logits[last:last+1])
+		if e.ids[at] != edit.id {
+			at++
 		}
-		l := &e.logits[len(e.logits)-1]
-		*l = edit.apply(*l)
+		e.logits[at] = p.apply(edit, e.logits[at])
 	}
+}
+
+// gather appends the logits of the ids as float32s.
+func gather[T topk.Float](dst []float32, logits []T, ids []int32) []float32 {
+	switch logits := any(logits).(type) {
+	case []float32:
+		for _, id := range ids {
+			dst = append(dst, logits[id])
+		}
+	case []topk.Float16:
+		for _, id := range ids {
+			dst = append(dst, logits[id].Float32())
+		}
+	case []topk.BFloat16:
+		for _, id := range ids {
+			dst = append(dst, logits[id].Float32())
+		}
+	}
+	return dst
 }
 
 // top sets the row to the k first tokens, and runs the chain from a place on.

@@ -1,7 +1,9 @@
 package sampling_test
 
 import (
+	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -156,5 +158,54 @@ func TestRealRows(t *testing.T) {
 	}
 	if compared < 5 {
 		t.Errorf("%d rows compared: not the test that was meant", compared)
+	}
+}
+
+// FuzzSample compares the engine with the whole row on any bits.
+func FuzzSample(f *testing.F) {
+	for i, n := range []int{16, 200, 3000, 9000} {
+		raw := make([]byte, n)
+		for j := range raw {
+			raw[j] = byte(j * (i + 3) >> (j % 5))
+		}
+		for seed := range uint64(6) {
+			f.Add(raw, seed, uint8(seed))
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, seed uint64, dtype uint8) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		logits := make([]float32, len(raw)/4)
+		for i := range logits {
+			logits[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+		}
+		if len(logits) < 4 {
+			return
+		}
+		switch dtype % 3 {
+		case 0:
+			fuzzSample(t, rng, logits)
+		case 1:
+			fuzzSample(t, rng, topktest.Convert[topk.Float16](logits))
+		default:
+			fuzzSample(t, rng, topktest.Convert[topk.BFloat16](logits))
+		}
+	})
+}
+
+func fuzzSample[T topk.Float](t *testing.T, rng *rand.Rand, logits []T) {
+	row := samplingtest.Row{}
+	row.Params, row.Options = samplingtest.RandomParams(rng, len(logits))
+	row.Params.Draws, row.Params.Softcap = 1+rng.IntN(40), pick[float32](rng, 0, 0, 4)
+	row.Options.Tier = pick(rng, topk.Tiers()...)
+	s, err := sampling.New[T](row.Params, row.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, tokens := samplingtest.Oracle(row, logits), make([]sampling.Token, row.Params.Draws)
+	if err := s.Draw(tokens, logits); !errors.Is(err, want.Status.Err()) || !slices.Equal(tokens, want.Tokens) {
+		t.Fatalf("%+v: drew %v, %v, want %v, %v", row, tokens, err, want.Tokens, want.Status)
+	}
+	if kept := s.AppendKept(nil); !slices.EqualFunc(kept, want.Kept, func(c sampling.Candidate, id sampling.Token) bool { return c.Token == id }) {
+		t.Fatalf("%+v: kept %d tokens, want %d", row, len(kept), len(want.Kept))
 	}
 }

@@ -30,7 +30,8 @@ const (
 	// either, and what both keep stays.
 	SGLang Preset = "sglang"
 	// MLX is mlx-lm 0.28: truncations at T = 1, temperature last; top_p of 0 or
-	// 1 is off. T = 0 is greedy before any truncation.
+	// 1 is off. T = 0 is greedy before any truncation. All penalties count prompt
+	// and output.
 	MLX Preset = "mlx"
 	// Ollama is ollama 0.12's own sampler: top-k, temperature of at least 1e-7,
 	// top-p that goes on until the mass exceeds p, min-p. Parameters past their
@@ -123,7 +124,7 @@ func (p Preset) rules() rules {
 	case SGLang:
 		return rules{greedyBelow: 1e-6, jointTopP: true}
 	case MLX:
-		return rules{greedyFirst: true, topPZero: zeroIsOff}
+		return rules{greedyFirst: true, wholeWindow: true, topPZero: zeroIsOff}
 	case Ollama:
 		return rules{clampT: true, leastT: 1e-7, topPZero: zeroKeepsOne, topPOver: true, anyTopP: true}
 	case Nanochat:

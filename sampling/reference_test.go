@@ -385,7 +385,7 @@ func (r *reference) penalties(preset sampling.Preset) {
 		for i := start; i < len(all); i++ {
 			if int(all[i]) == id {
 				seen = true
-				if i >= len(o.Prompt) || preset == sampling.LlamaCPP {
+				if i >= len(o.Prompt) || preset == sampling.LlamaCPP || preset == sampling.MLX {
 					output++
 				}
 			}

@@ -29,7 +29,8 @@ output its answer, written at once:
    "logits":[...],"token":7,"status":"ok"}
 All but logits may be left out; "probs" may stand for logits, as ln(probs). kept is what
 no step removed, the largest first; probs is theirs, with the sum 1, and mass what it was
-before. "draws" is answered by "tokens". status is ok, nan, empty or exhausted. Numbers
+before. "draws" is answered by "tokens", and a chain with mirostat by the "mirostat_mu" of
+the next request. status is ok, nan, empty or exhausted. Numbers
 that are not finite are "NaN", "Infinity" and "-Infinity". A bad line is answered by
 {"id":ANY,"error":"..."}; the exit code is then 2 at the end.
 ` + paramsHelp

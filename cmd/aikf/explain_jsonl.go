@@ -204,9 +204,16 @@ func (s *explainServer) answer(line inputLine) ([]byte, error) {
 	if len(e.Tokens) == 1 {
 		s.text = appendIndex(append(s.text, `,"token":`...), e.Tokens[0])
 	}
+	if e.State.Begun && slices.ContainsFunc(e.Steps, isMirostat) {
+		s.text = appendNumber(append(s.text, `,"mirostat_mu":`...), e.State.Mu)
+	}
 	s.text = append(append(append(s.text, `,"status":"`...), e.Status.String()...), `"}`...)
 	s.text = append(s.text, '\n')
 	return s.text, nil
+}
+
+func isMirostat(step sampling.StepResult) bool {
+	return step.Step == sampling.MirostatV1 || step.Step == sampling.MirostatV2
 }
 
 // refuse implements [lineServer].

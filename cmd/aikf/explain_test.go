@@ -51,6 +51,7 @@ func TestExplainRequests(t *testing.T) {
 		`{"logits":["NaN",1],"chain":["banned_ids"],"params":{"banned_ids":[0]},"want":["logits"]}`:                            `{"id":null,"steps":[{"name":"banned_ids","kept":2}],"kept":[1,0],"probs":[1,0],"mass":1,"logits":["-Infinity",1],"token":1,"status":"ok"}`,
 		`{"logits":[1,2],"chain":["bitmask"],"params":{"grammar_bitmask":[0]},"draws":1}`:                                      `{"id":null,"steps":[{"name":"bitmask","kept":2}],"kept":[],"probs":[],"mass":0,"tokens":[-1],"token":-1,"status":"empty"}`,
 		`{"id":"a","preset":"llama.cpp","probs":[0.25,0.5,0,0.25],"chain":["min_p"],"params":{"min_p":0.5},"want":["logits"]}`: `{"id":"a","steps":[{"name":"min_p","kept":3}],"kept":[1,0,3],"probs":[0.5,0.25,0.25],"mass":1,"logits":[-1.3862944,-0.6931472,"-Infinity",-1.3862944],"token":0,"status":"ok"}`,
+		`{"logits":[0,0],"chain":["mirostat_v2"],"params":{"mirostat_tau":3,"mirostat_eta":0.5}}`:                              `{"id":null,"steps":[{"name":"mirostat_v2","kept":2}],"kept":[0,1],"probs":[0.5,0.5],"mass":1,"token":0,"mirostat_mu":7,"status":"ok"}`,
 		`{"logits":[1,2,3],"params":{"temperature":0},"chain":["temperature","top_k"]}`:                                        `{"id":null,"steps":[{"name":"temperature","kept":1},{"name":"top_k","kept":1}],"kept":[2],"probs":[1],"mass":1,"token":2,"status":"ok"}`,
 	} {
 		out, errs, code := runLine(t, strings.NewReader(request), "explain", "--jsonl")

@@ -23,11 +23,12 @@ func (k *Kept[E]) Top(dst *List, n int) State {
 			extra++
 		}
 	}
-	row, allowed := &k.selected, k.countAllowed()
 	k.replan(n, extra)
+	row, few := &k.selected, k.plan.Capacity-simd.ExpandRoom-extra
 	row.Reset(&k.plan, k.order, n)
 	row.mask, row.except = k.mask, k.ids
-	if few := k.plan.Capacity - simd.ExpandRoom - extra; allowed <= few {
+	allowed := k.countAllowed(few)
+	if allowed <= few {
 		row.pushOnly(k.row)
 	} else {
 		row.hope = min(int(int64(n)*int64(len(k.row))/int64(allowed))+len(k.ids), len(k.row))
@@ -61,23 +62,23 @@ func (k *Kept[E]) Top(dst *List, n int) State {
 	return OK
 }
 
-// countAllowed returns how many elements the mask allows, or about how many if
-// they are more than some hundred.
-func (k *Kept[E]) countAllowed() int {
+// countAllowed returns how many elements the mask allows at most, or about how many
+// if they are more than enough.
+func (k *Kept[E]) countAllowed(enough int) int {
 	masked := k.mask[:min(len(k.mask), words32(len(k.row)))]
-	free := len(k.row) - 32*len(masked)
+	free := max(0, len(k.row)-32*len(masked)) // the last word may reach past the row
 	const step, few = 16, 64
 	sampled := 0
 	for i := 0; i < len(masked); i += step {
 		sampled += bits.OnesCount32(uint32(masked[i]))
 	}
-	if sampled >= few {
-		return max(free, 0) + sampled*step
+	if about := free + sampled*step; sampled >= few && about > 4*enough {
+		return about
 	}
 	for _, word := range masked {
 		free += bits.OnesCount32(uint32(word))
 	}
-	return max(free, 0)
+	return free
 }
 
 // replan makes a plan for the n best of a row, with room for edited tokens.
