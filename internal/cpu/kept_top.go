@@ -31,7 +31,8 @@ func (k *Kept[E]) Top(dst *List, n int) State {
 	if allowed <= few {
 		row.pushOnly(k.row)
 	} else {
-		row.hope = min(int(int64(n)*int64(len(k.row))/int64(allowed))+len(k.ids), len(k.row))
+		// Some of the edited tokens would have been among the best.
+		row.hope = min(int(int64(n)*int64(len(k.row))/int64(allowed))+len(k.ids)/4, len(k.row))
 		row.Push(k.row, 0)
 	}
 	if k.order.Infinity != key.Float32.Infinity {
@@ -43,9 +44,15 @@ func (k *Kept[E]) Top(dst *List, n int) State {
 	if len(row.packed) > k.plan.Capacity-extra { // the capacity is for them too
 		row.cut()
 	}
+	// Where n of the row reach its bound, an edited token must reach it too, or equal
+	// what is right below it.
+	least := uint64(0)
+	if len(row.packed) >= n && k.order.Infinity == key.Float32.Infinity && row.bound > 0 {
+		least = row.bound - 1
+	}
 	for i, id := range k.ids {
-		if k.allowed(id) {
-			row.packed = append(row.packed, key.Pack(key.Float32.Key(math.Float32bits(k.logits[i])), uint32(id)))
+		if of := key.Float32.Key(math.Float32bits(k.logits[i])); uint64(of) >= least && k.allowed(id) {
+			row.packed = append(row.packed, key.Pack(of, uint32(id)))
 		}
 	}
 	best := row.packed[:min(n, len(row.packed))]
