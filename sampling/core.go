@@ -91,7 +91,7 @@ func (c *core) steps(first int) Status {
 			c.joint = 0
 			c.temperature(step)
 		default:
-			if !c.skips(i) {
+			if !p.skips(i) {
 				c.truncate(step)
 			}
 		}
@@ -114,21 +114,6 @@ func (c *core) traced(step Step, on bool) {
 	}
 }
 
-// skips reports whether the step at place i is a truncation before a greedy
-// temperature that comes before them all.
-func (c *core) skips(i int) bool {
-	p := c.plan
-	if !p.greedyFirst || !p.greedy || p.stepEdits(i) || p.chain[i] == Temperature || p.chain[i] == DynamicTemperature {
-		return false
-	}
-	for j := i + 1; j < len(p.chain); j++ {
-		if p.chain[j] == Temperature && p.stepIsOn(j) {
-			return true
-		}
-	}
-	return false
-}
-
 // check reports NaN, and a row of nothing but -Inf.
 func (r *row) check() Status {
 	status := StatusEmpty
@@ -146,12 +131,12 @@ func (r *row) check() Status {
 // edit runs a step that edits.
 func (c *core) edit(step Step) {
 	r := &c.row
-	c.joint = 0
 	c.edited = c.editor.edits(c.edited[:0], step)
 	most := c.editor.masksMost(step)
 	if len(c.edited) == 0 && !most {
 		return
 	}
+	c.joint = 0
 	c.editRow(r, step, most)
 	if c.wantWhole {
 		c.editRow(&c.whole, step, most)
