@@ -116,55 +116,59 @@ func (c *core) typicalP() {
 	if p.typicalReach {
 		enough = law.CeilProduct(p.typicalP, r.total)
 	}
-	n, sum := 0, uint64(0) // tokens in their order, a run of equal distances at a time
-	for sorted := 0; n < len(words) && (sum < enough || n < p.keep); {
-		if n == sorted {
-			sorted = min(max(256, 4*sorted), len(words))
-			partition(words[n:], sorted-n)
-			slices.Sort(words[n:sorted])
-		}
-		end := n + 1
-		for end < sorted && words[end]>>20 == words[n]>>20 {
-			end++
-		}
-		if end == sorted && sorted < len(words) { // the run may go on
-			slices.Sort(words[n:])
-			sorted = len(words)
+	last := reaching(words, r.masses, places, enough-1) >> 20
+	// What is nearer stays, and so much of what is equally far, in contract order.
+	nearer, end, sum := 0, 0, uint64(0)
+	for i, word := range words {
+		if word>>20 > last {
 			continue
 		}
-		r.sortRun(words[n:end], places)
-		ties := p.typicalReach && sum < enough // all of the run that reaches it
-		for n < end && (sum < enough || n < p.keep || ties) {
-			sum += r.masses[words[n]&places]
-			n++
+		words[i], words[end] = words[end], word
+		if word>>20 < last {
+			sum += r.masses[word&places]
+			words[end], words[nearer] = words[nearer], word
+			nearer++
 		}
+		end++
 	}
-	kept := words[:max(n, 1)]
-	for i := range kept {
-		kept[i] &= places
+	equal := words[nearer:end]
+	if end < p.keep { // more than the mass asks for
+		equal = words[nearer:]
 	}
-	slices.Sort(kept)
-	largest := r.largest()
-	for to, from := range kept {
-		r.move(to, int(from))
-	}
-	r.cut(len(kept))
-	r.weighed = r.weighed && slices.Contains(kept, uint64(largest))
-}
-
-// sortRun brings words of equal distance into contract order. Those of places are
-// in it already if the row is, or if all logits are equal.
-func (r *row) sortRun(run []uint64, places uint64) {
-	if r.ranked {
-		return
-	}
-	slices.SortFunc(run, func(a, b uint64) int {
+	slices.SortFunc(equal, func(a, b uint64) int {
 		i, j := a&places, b&places
-		if ahead(r.logits[i], r.ids[i], r.logits[j], r.ids[j]) {
+		if a>>20 < b>>20 || a>>20 == b>>20 && ahead(r.logits[i], r.ids[i], r.logits[j], r.ids[j]) {
 			return -1
 		}
 		return 1
 	})
+	n := nearer
+	for _, word := range equal {
+		if sum >= enough && n >= p.keep && !(p.typicalReach && word>>20 == last) {
+			break
+		}
+		sum += r.masses[word&places]
+		n++
+	}
+	// The places of what stays, as bits: the row keeps its order.
+	stays := slices.Grow(c.left[:0], len(words)/64+1)[:len(words)/64+1]
+	clear(stays)
+	for _, word := range words[:n] {
+		stays[word&places/64] |= 1 << (word & 63)
+	}
+	c.left = stays
+	largest, to := r.largest(), 0
+	for i := range stays {
+		for rest := stays[i]; rest != 0; rest &= rest - 1 {
+			r.move(to, 64*i+bits.TrailingZeros64(rest))
+			to++
+		}
+	}
+	r.weighed = r.weighed && stays[largest/64]>>(largest%64)&1 == 1
+	if r.weighed {
+		r.cut(n)
+	}
+	r.ids, r.logits = r.ids[:n], r.logits[:n]
 }
 
 // topNSigma keeps what is within n standard deviations of the largest logit,
