@@ -82,26 +82,12 @@ func blockMaxima(f gen.Format) {
 	RET()
 }
 
-// weigher holds the constants of masses.
-type weigher struct {
-	max, scale, least, fraction, exponent, one reg.VecVirtual
-	coefficients                               []Mem // fewer registers than constants
-}
+// weigher holds the constants of masses that are not known before.
+type weigher struct{ max, scale reg.VecVirtual }
 
-func newWeigher() (w weigher) {
-	set := func(bits uint32) reg.VecVirtual {
-		r, v := GP32(), ZMM()
-		MOVL(U32(bits), r)
-		VPBROADCASTD(r, v)
-		return v
-	}
-	w.max = broadcast32("max")
-	w.scale = ZMM()
+func newWeigher() weigher {
+	w := weigher{broadcast32("max"), ZMM()}
 	VPBROADCASTD(gen.NegatedScale(), w.scale)
-	w.least, w.fraction, w.exponent, w.one = set(gen.LeastBits), set(gen.FractionMask), set(gen.ExponentMask), set(gen.OneBits)
-	for _, c := range gen.Coefficients {
-		w.coefficients = append(w.coefficients, gen.Constant32(c))
-	}
 	return w
 }
 
@@ -121,21 +107,34 @@ func (w weigher) weigh(x []Op, kept []Mem, use func(low, high reg.VecVirtual)) {
 			step(i)
 		}
 	}
+	// A constant is loaded once for all: with those of the polynomial in registers
+	// there would be fewer vectors, and with constants in memory more loads.
+	with := func(bits uint32, step func(c reg.VecVirtual, i int)) {
+		c := ZMM()
+		VPBROADCASTD(gen.Constant32(bits), c)
+		each(func(i int) { step(c, i) })
+	}
 	each(func(i int) { VSUBPS(x[i], w.max, q[i]) })
 	each(func(i int) { VMULPS(w.scale, q[i], q[i]) })
-	each(func(i int) { VMAXPS(w.least, q[i], q[i]) }) // least if q is NaN
+	with(gen.LeastBits, func(c reg.VecVirtual, i int) { VMAXPS(c, q[i], q[i]) }) // least if q is NaN
 	each(func(i int) { VCVTPS2DQ(q[i], q[i]) })
 	each(func(i int) { VPADDD(q[i], q[i], q[i]) })
-	each(func(i int) { VPANDD(w.exponent, q[i], e[i]) })
-	each(func(i int) { VPTERNLOGD(Imm(0xEA), w.one, w.fraction, q[i]) }) // q & fraction | one
-	each(func(i int) { VSUBPS(w.one, q[i], q[i]) })
-	last := len(w.coefficients) - 1
-	each(func(i int) { VMULPS_BCST(w.coefficients[0], q[i], p[i]) })
-	for _, c := range w.coefficients[1:last] {
-		each(func(i int) { VADDPS_BCST(c, p[i], p[i]) })
-		each(func(i int) { VMULPS(q[i], p[i], p[i]) })
+	with(gen.ExponentMask, func(c reg.VecVirtual, i int) { VPANDD(c, q[i], e[i]) })
+	fraction := ZMM()
+	VPBROADCASTD(gen.Constant32(gen.FractionMask), fraction)
+	with(gen.OneBits, func(c reg.VecVirtual, i int) {
+		VPTERNLOGD(Imm(0xEA), c, fraction, q[i]) // q & fraction | one
+		VSUBPS(c, q[i], q[i])
+	})
+	last := len(gen.Coefficients) - 1
+	with(gen.Coefficients[0], func(c reg.VecVirtual, i int) { VMULPS(c, q[i], p[i]) })
+	for _, coefficient := range gen.Coefficients[1:last] {
+		with(coefficient, func(c reg.VecVirtual, i int) {
+			VADDPS(c, p[i], p[i])
+			VMULPS(q[i], p[i], p[i])
+		})
 	}
-	each(func(i int) { VADDPS_BCST(w.coefficients[last], p[i], p[i]) })
+	with(gen.Coefficients[last], func(c reg.VecVirtual, i int) { VADDPS(c, p[i], p[i]) })
 	each(func(i int) {
 		if kept != nil {
 			mask := K()
@@ -341,6 +340,48 @@ func compactAbove(f gen.Format) {
 	SUBQ(start, values)
 	SHRQ(Imm(2), values)
 	Store(values, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// pick:
+//
+//	list the words of the bitmap that are not 0
+//	for each of them: for each bit: copy the element
+//
+// Where few elements are kept this beats compact, whose stores overlap then.
+func pick() {
+	TEXT("Pick32", 0, "func(values []float32, bitmap []uint64, row []uint32) (n int)")
+	Doc("Pick32 is pure.Compact for float32 and a bitmap of at most 1024 words of which few bits are set.")
+	Pragma("noescape")
+	places := AllocLocal(1024*4 + 64)
+	bitmap, words := gen.Slice("bitmap")
+	listed := list(bitmap, words, places)
+	values, row := GP64(), GP64()
+	Load(Param("values").Base(), values)
+	Load(Param("row").Base(), row)
+	n, entry, start, word, i := GP64(), GP64(), GP64(), GP64(), GP64()
+	XORQ(n, n)
+	XORQ(entry, entry)
+	Label("words")
+	CMPQ(entry, listed)
+	JGE(LabelRef("done"))
+	MOVL(places.Idx(entry, 4), start.As32())
+	INCQ(entry)
+	MOVQ(start, word)
+	SHRQ(Imm(3), word)
+	MOVQ(Mem{Base: bitmap, Index: word, Scale: 1}, word)
+	Label("bits")
+	TZCNTQ(word, i)
+	ADDQ(start, i)
+	MOVL(Mem{Base: row, Index: i, Scale: 4}, i.As32())
+	MOVL(i.As32(), Mem{Base: values, Index: n, Scale: 4})
+	INCQ(n)
+	BLSRQ(word, word)
+	JNZ(LabelRef("bits"))
+	JMP(LabelRef("words"))
+	Label("done")
+	Store(n, ReturnIndex(0))
 	VZEROUPPER()
 	RET()
 }

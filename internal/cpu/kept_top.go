@@ -204,9 +204,9 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 	total := k.total
 	for halve := false; len(values) > mostSorted; {
 		var least float32
-		below := true
+		below, few := true, false
 		if !halve {
-			least, below = k.guess(values, total, target-c.before)
+			least, below, few = k.guess(values, total, target-c.before)
 		} else if low, middle := halves(values); low == middle {
 			c.value, c.tied = low, len(values) // all are equal
 			return c
@@ -214,7 +214,7 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			least = middle
 		}
 		size := len(values)
-		part := k.cut(values, next, whole, least, below)
+		part := k.cut(values, next, whole, least, below, few)
 		mass := k.massOf(part)
 		inPart := c.before+mass >= target
 		if below {
@@ -232,7 +232,7 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 				c.dense = c.dense || whole
 			}
 			mass = total - mass
-			part = k.cut(values, next, false, least, !below)
+			part = k.cut(values, next, false, least, !below, false)
 		}
 		values, total = part, mass
 		whole = false
@@ -247,6 +247,7 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 const (
 	mostSorted = 256  // values are sorted rather than narrowed down
 	sampleSize = 64   // of them are looked at for a guess,
+	fewShare   = 10   // one in so many of the values, or fewer, are picked one by one
 	manyValues = 8192 // and four times as many if there are more than these
 )
 
@@ -267,8 +268,8 @@ func (k *Kept[E]) keptValues() (values []float32, whole bool) {
 
 // cut returns the values that are at least least or, if below, those that are
 // less. It copies them to one of the lists or, if those from least on of a whole
-// row are wanted, gathers them.
-func (k *Kept[E]) cut(values []float32, list int, whole bool, least float32, below bool) []float32 {
+// row are wanted, gathers them. Few says that they are likely to be few.
+func (k *Kept[E]) cut(values []float32, list int, whole bool, least float32, below, few bool) []float32 {
 	s := &k.search
 	to, bitmap := &s.lists[list], &s.bitmap
 	if whole && !below {
@@ -276,7 +277,12 @@ func (k *Kept[E]) cut(values []float32, list int, whole bool, least float32, bel
 	}
 	*to = resized(*to, len(values)+simd.CompactRoom)
 	*bitmap = resized(*bitmap, words(len(values)))
-	n := simd.CompactAbove(k.tier, *to, *bitmap, bitsOfValues(values), least, below, key.Float32)
+	n := 0
+	if few && !below {
+		n = simd.Pick(k.tier, *to, *bitmap, values, least)
+	} else {
+		n = simd.CompactAbove(k.tier, *to, *bitmap, bitsOfValues(values), least, below, key.Float32)
+	}
 	*to = (*to)[:n]
 	return *to
 }
@@ -310,8 +316,9 @@ func ordered(v float32) uint32 {
 
 // guess returns a value such that the part of values from it on or, if below,
 // the part of those that are less is small and is hoped to hold the one that
-// reaches a mass, given the mass of all.
-func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, below bool) {
+// reaches a mass, given the mass of all. Few says that it is likely to be very
+// small.
+func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, below, few bool) {
 	s := &k.search
 	n := sampleSize
 	if len(values) > manyValues {
@@ -347,11 +354,11 @@ func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, be
 	at := func(i int) float32 { return s.sample.Logits[key.Index(s.packed[i])] }
 	switch {
 	case lower >= 0 && (upper < 0 || n-upper > lower):
-		return at(lower), false
+		return at(lower), false, lower < n/fewShare
 	case upper >= 0:
-		return at(upper), true
+		return at(upper), true, false
 	}
-	return at(n / 2), true
+	return at(n / 2), true, false
 }
 
 // walk sorts the values and finds the one that reaches the target, given the mass

@@ -2,6 +2,7 @@ package simd
 
 import (
 	"math"
+	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx2"
@@ -198,4 +199,21 @@ func CompactAbove[E Bits](tier Tier, values []float32, bitmap []uint64, row []E,
 		n = avx512.CompactAboveFloat16(values, bitmap[:whole], bits16(row), math.Float32bits(least), invert)
 	}
 	return n + pure.CompactAbove(values[n:], bitmap[whole:], row[whole*64:], least, below, order)
+}
+
+// Pick writes the values that are at least least, as CompactAbove does, and is
+// quicker where they are few.
+func Pick(tier Tier, values []float32, bitmap []uint64, row []float32, least float32) (n int) {
+	bits := unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(row))), len(row))
+	Filter(tier, bitmap, bits, key.Float32.Least(least), key.Float32)
+	if tier != AVX512 {
+		return Compact(tier, values, bitmap, bits, key.Float32)
+	}
+	const words = 1024 // that are listed at a time
+	for len(bitmap) > 0 {
+		part := min(words, len(bitmap))
+		n += avx512.Pick32(values[n:], bitmap[:part], bits)
+		bitmap, bits = bitmap[part:], bits[min(64*part, len(bits)):]
+	}
+	return n
 }

@@ -273,3 +273,26 @@ func testCompactAbove[E simd.Bits](t *testing.T, tier simd.Tier, order key.Order
 		}
 	}
 }
+
+func TestPick(t *testing.T) {
+	eachTier(t, func(t *testing.T, tier simd.Tier) {
+		rng := rand.New(rand.NewPCG(16, 16))
+		memory, room := fence.Memory(t, 4*140000), fence.Memory(t, 4*140000)
+		for _, n := range append(lengths, 65536, 65537, 70000, 131072+77) {
+			for _, least := range []float32{-9, 0, 2, 9} {
+				row := fence.AtEnd[float32](memory, n)
+				bits := make([]uint32, n)
+				for i := range row {
+					row[i] = float32(rng.NormFloat64())
+					bits[i] = math.Float32bits(row[i])
+				}
+				wanted, values := make([]uint64, (n+63)/64), make([]float32, n+simd.CompactRoom)
+				want := values[:pure.CompactAbove(values, wanted, bits, least, false, key.Float32)]
+				bitmap, got := make([]uint64, len(wanted)), fence.AtEnd[float32](room, len(want)+simd.CompactRoom)
+				if count := simd.Pick(tier, got, bitmap, row, least); count != len(want) || !slices.Equal(got[:count], want) || !slices.Equal(bitmap, wanted) {
+					t.Fatalf("%d elements from %g: %d values, want %d, or other ones", n, least, count, len(want))
+				}
+			}
+		}
+	})
+}

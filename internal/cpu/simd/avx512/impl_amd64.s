@@ -3273,14 +3273,6 @@ TEXT ·BlockMasses32(SB), NOSPLIT, $0-80
 	MOVL         scale+76(FP), SI
 	XORL         $0x80000000, SI
 	VPBROADCASTD SI, Z1
-	MOVL         $0xcd300000, SI
-	VPBROADCASTD SI, Z2
-	MOVL         $0x007fffff, SI
-	VPBROADCASTD SI, Z3
-	MOVL         $0xff800000, SI
-	VPBROADCASTD SI, Z4
-	MOVL         $0x3f800000, SI
-	VPBROADCASTD SI, Z5
 	TESTQ        CX, CX
 	JZ           done
 
@@ -3291,239 +3283,250 @@ block:
 	ORQ    16(DX), SI
 	ORQ    24(DX), SI
 	JZ     skip
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 	MOVQ   $0x00000002, SI
 
 word:
-	VSUBPS        (BX), Z0, Z8
-	VSUBPS        64(BX), Z0, Z9
-	VSUBPS        128(BX), Z0, Z10
-	VSUBPS        192(BX), Z0, Z11
-	VSUBPS        256(BX), Z0, Z12
-	VSUBPS        320(BX), Z0, Z13
-	VSUBPS        384(BX), Z0, Z14
-	VSUBPS        448(BX), Z0, Z15
+	VSUBPS        (BX), Z0, Z4
+	VSUBPS        64(BX), Z0, Z5
+	VSUBPS        128(BX), Z0, Z6
+	VSUBPS        192(BX), Z0, Z7
+	VSUBPS        256(BX), Z0, Z8
+	VSUBPS        320(BX), Z0, Z9
+	VSUBPS        384(BX), Z0, Z10
+	VSUBPS        448(BX), Z0, Z11
+	VMULPS        Z1, Z4, Z4
+	VMULPS        Z1, Z5, Z5
+	VMULPS        Z1, Z6, Z6
+	VMULPS        Z1, Z7, Z7
 	VMULPS        Z1, Z8, Z8
 	VMULPS        Z1, Z9, Z9
 	VMULPS        Z1, Z10, Z10
 	VMULPS        Z1, Z11, Z11
-	VMULPS        Z1, Z12, Z12
-	VMULPS        Z1, Z13, Z13
-	VMULPS        Z1, Z14, Z14
-	VMULPS        Z1, Z15, Z15
-	VMAXPS        Z2, Z8, Z8
-	VMAXPS        Z2, Z9, Z9
-	VMAXPS        Z2, Z10, Z10
-	VMAXPS        Z2, Z11, Z11
-	VMAXPS        Z2, Z12, Z12
-	VMAXPS        Z2, Z13, Z13
-	VMAXPS        Z2, Z14, Z14
-	VMAXPS        Z2, Z15, Z15
+	VPBROADCASTD  constantcd300000<>+0(SB), Z12
+	VMAXPS        Z12, Z4, Z4
+	VMAXPS        Z12, Z5, Z5
+	VMAXPS        Z12, Z6, Z6
+	VMAXPS        Z12, Z7, Z7
+	VMAXPS        Z12, Z8, Z8
+	VMAXPS        Z12, Z9, Z9
+	VMAXPS        Z12, Z10, Z10
+	VMAXPS        Z12, Z11, Z11
+	VCVTPS2DQ     Z4, Z4
+	VCVTPS2DQ     Z5, Z5
+	VCVTPS2DQ     Z6, Z6
+	VCVTPS2DQ     Z7, Z7
 	VCVTPS2DQ     Z8, Z8
 	VCVTPS2DQ     Z9, Z9
 	VCVTPS2DQ     Z10, Z10
 	VCVTPS2DQ     Z11, Z11
-	VCVTPS2DQ     Z12, Z12
-	VCVTPS2DQ     Z13, Z13
-	VCVTPS2DQ     Z14, Z14
-	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z4, Z4, Z4
+	VPADDD        Z5, Z5, Z5
+	VPADDD        Z6, Z6, Z6
+	VPADDD        Z7, Z7, Z7
 	VPADDD        Z8, Z8, Z8
 	VPADDD        Z9, Z9, Z9
 	VPADDD        Z10, Z10, Z10
 	VPADDD        Z11, Z11, Z11
-	VPADDD        Z12, Z12, Z12
-	VPADDD        Z13, Z13, Z13
-	VPADDD        Z14, Z14, Z14
-	VPADDD        Z15, Z15, Z15
-	VPANDD        Z4, Z8, Z16
-	VPANDD        Z4, Z9, Z17
-	VPANDD        Z4, Z10, Z18
-	VPANDD        Z4, Z11, Z19
-	VPANDD        Z4, Z12, Z20
-	VPANDD        Z4, Z13, Z21
-	VPANDD        Z4, Z14, Z22
-	VPANDD        Z4, Z15, Z23
-	VPTERNLOGD    $0xea, Z5, Z3, Z8
-	VPTERNLOGD    $0xea, Z5, Z3, Z9
-	VPTERNLOGD    $0xea, Z5, Z3, Z10
-	VPTERNLOGD    $0xea, Z5, Z3, Z11
-	VPTERNLOGD    $0xea, Z5, Z3, Z12
-	VPTERNLOGD    $0xea, Z5, Z3, Z13
-	VPTERNLOGD    $0xea, Z5, Z3, Z14
-	VPTERNLOGD    $0xea, Z5, Z3, Z15
-	VSUBPS        Z5, Z8, Z8
-	VSUBPS        Z5, Z9, Z9
-	VSUBPS        Z5, Z10, Z10
-	VSUBPS        Z5, Z11, Z11
-	VSUBPS        Z5, Z12, Z12
-	VSUBPS        Z5, Z13, Z13
-	VSUBPS        Z5, Z14, Z14
-	VSUBPS        Z5, Z15, Z15
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z8, Z24
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z9, Z25
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z10, Z26
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z11, Z27
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z12, Z28
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z13, Z29
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z14, Z30
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z15, Z31
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z31, Z31
+	VPBROADCASTD  constantff800000<>+0(SB), Z19
+	VPANDD        Z19, Z4, Z12
+	VPANDD        Z19, Z5, Z13
+	VPANDD        Z19, Z6, Z14
+	VPANDD        Z19, Z7, Z15
+	VPANDD        Z19, Z8, Z16
+	VPANDD        Z19, Z9, Z17
+	VPANDD        Z19, Z10, Z18
+	VPANDD        Z19, Z11, Z19
+	VPBROADCASTD  constant007fffff<>+0(SB), Z20
+	VPBROADCASTD  constant3f800000<>+0(SB), Z21
+	VPTERNLOGD    $0xea, Z21, Z20, Z4
+	VSUBPS        Z21, Z4, Z4
+	VPTERNLOGD    $0xea, Z21, Z20, Z5
+	VSUBPS        Z21, Z5, Z5
+	VPTERNLOGD    $0xea, Z21, Z20, Z6
+	VSUBPS        Z21, Z6, Z6
+	VPTERNLOGD    $0xea, Z21, Z20, Z7
+	VSUBPS        Z21, Z7, Z7
+	VPTERNLOGD    $0xea, Z21, Z20, Z8
+	VSUBPS        Z21, Z8, Z8
+	VPTERNLOGD    $0xea, Z21, Z20, Z9
+	VSUBPS        Z21, Z9, Z9
+	VPTERNLOGD    $0xea, Z21, Z20, Z10
+	VSUBPS        Z21, Z10, Z10
+	VPTERNLOGD    $0xea, Z21, Z20, Z11
+	VSUBPS        Z21, Z11, Z11
+	VPBROADCASTD  constant4e6222c0<>+0(SB), Z27
+	VMULPS        Z27, Z4, Z20
+	VMULPS        Z27, Z5, Z21
+	VMULPS        Z27, Z6, Z22
+	VMULPS        Z27, Z7, Z23
+	VMULPS        Z27, Z8, Z24
+	VMULPS        Z27, Z9, Z25
+	VMULPS        Z27, Z10, Z26
+	VMULPS        Z27, Z11, Z27
+	VPBROADCASTD  constant4fa39b9c<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant511e7ec1<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant5263457b<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant5263457b<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant5263457b<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant5263457b<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant5263457b<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant5263457b<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant5263457b<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant5263457b<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant5263457b<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant5375fe9d<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant54317216<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant54317216<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant54317216<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant54317216<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant54317216<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant54317216<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant54317216<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant54317216<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant54317216<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant54800000<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant54800000<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant54800000<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant54800000<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant54800000<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant54800000<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant54800000<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant54800000<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant54800000<>+0(SB), Z4
+	VADDPS        Z4, Z20, Z20
+	VADDPS        Z4, Z21, Z21
+	VADDPS        Z4, Z22, Z22
+	VADDPS        Z4, Z23, Z23
+	VADDPS        Z4, Z24, Z24
+	VADDPS        Z4, Z25, Z25
+	VADDPS        Z4, Z26, Z26
+	VADDPS        Z4, Z27, Z27
 	KMOVW         (DX), K1
-	VPADDD.Z      Z16, Z24, K1, Z24
+	VPADDD.Z      Z12, Z20, K1, Z20
 	KMOVW         2(DX), K1
-	VPADDD.Z      Z17, Z25, K1, Z25
+	VPADDD.Z      Z13, Z21, K1, Z21
 	KMOVW         4(DX), K1
-	VPADDD.Z      Z18, Z26, K1, Z26
+	VPADDD.Z      Z14, Z22, K1, Z22
 	KMOVW         6(DX), K1
-	VPADDD.Z      Z19, Z27, K1, Z27
+	VPADDD.Z      Z15, Z23, K1, Z23
 	KMOVW         8(DX), K1
-	VPADDD.Z      Z20, Z28, K1, Z28
+	VPADDD.Z      Z16, Z24, K1, Z24
 	KMOVW         10(DX), K1
-	VPADDD.Z      Z21, Z29, K1, Z29
+	VPADDD.Z      Z17, Z25, K1, Z25
 	KMOVW         12(DX), K1
-	VPADDD.Z      Z22, Z30, K1, Z30
+	VPADDD.Z      Z18, Z26, K1, Z26
 	KMOVW         14(DX), K1
-	VPADDD.Z      Z23, Z31, K1, Z31
-	VEXTRACTF64X4 $0x01, Z24, Y8
-	VCVTPS2QQ     Y24, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z25, Y8
-	VCVTPS2QQ     Y25, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z26, Y8
-	VCVTPS2QQ     Y26, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z27, Y8
-	VCVTPS2QQ     Y27, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z28, Y8
-	VCVTPS2QQ     Y28, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z29, Y8
-	VCVTPS2QQ     Y29, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z30, Y8
-	VCVTPS2QQ     Y30, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z31, Y8
-	VCVTPS2QQ     Y31, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
+	VPADDD.Z      Z19, Z27, K1, Z27
+	VEXTRACTF64X4 $0x01, Z20, Y4
+	VCVTPS2QQ     Y20, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z21, Y4
+	VCVTPS2QQ     Y21, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z22, Y4
+	VCVTPS2QQ     Y22, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z23, Y4
+	VCVTPS2QQ     Y23, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z24, Y4
+	VCVTPS2QQ     Y24, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z25, Y4
+	VCVTPS2QQ     Y25, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z26, Y4
+	VCVTPS2QQ     Y26, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z27, Y4
+	VCVTPS2QQ     Y27, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
 	ADDQ          $0x10, DX
 	ADDQ          $0x00000200, BX
 	DECQ          SI
 	JNZ           word
-	VPADDQ        Z7, Z6, Z6
-	VSHUFI64X2    $0x4e, Z6, Z6, Z8
-	VPADDQ        Z6, Z8, Z8
-	VPERMQ        $0x4e, Z8, Z9
-	VPADDQ        Z8, Z9, Z9
-	VPSHUFD       $0x4e, Z9, Z8
-	VPADDQ        Z9, Z8, Z8
-	VMOVQ         X8, DI
+	VPADDQ        Z3, Z2, Z2
+	VSHUFI64X2    $0x4e, Z2, Z2, Z4
+	VPADDQ        Z2, Z4, Z4
+	VPERMQ        $0x4e, Z4, Z5
+	VPADDQ        Z4, Z5, Z5
+	VPSHUFD       $0x4e, Z5, Z4
+	VPADDQ        Z5, Z4, Z4
+	VMOVQ         X4, DI
 	JMP           store
 
 skip:
@@ -3539,6 +3542,18 @@ store:
 done:
 	VZEROUPPER
 	RET
+
+DATA constantcd300000<>+0(SB)/4, $0xcd300000
+GLOBL constantcd300000<>(SB), RODATA|NOPTR, $4
+
+DATA constantff800000<>+0(SB)/4, $0xff800000
+GLOBL constantff800000<>(SB), RODATA|NOPTR, $4
+
+DATA constant007fffff<>+0(SB)/4, $0x007fffff
+GLOBL constant007fffff<>(SB), RODATA|NOPTR, $4
+
+DATA constant3f800000<>+0(SB)/4, $0x3f800000
+GLOBL constant3f800000<>(SB), RODATA|NOPTR, $4
 
 DATA constant4e6222c0<>+0(SB)/4, $0x4e6222c0
 GLOBL constant4e6222c0<>(SB), RODATA|NOPTR, $4
@@ -3782,14 +3797,6 @@ TEXT ·BlockMassesBFloat16(SB), NOSPLIT, $0-80
 	MOVL         scale+76(FP), SI
 	XORL         $0x80000000, SI
 	VPBROADCASTD SI, Z1
-	MOVL         $0xcd300000, SI
-	VPBROADCASTD SI, Z2
-	MOVL         $0x007fffff, SI
-	VPBROADCASTD SI, Z3
-	MOVL         $0xff800000, SI
-	VPBROADCASTD SI, Z4
-	MOVL         $0x3f800000, SI
-	VPBROADCASTD SI, Z5
 	TESTQ        CX, CX
 	JZ           done
 
@@ -3800,255 +3807,266 @@ block:
 	ORQ    16(DX), SI
 	ORQ    24(DX), SI
 	JZ     skip
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 	MOVQ   $0x00000002, SI
 
 word:
-	VPMOVZXWD     (BX), Z8
+	VPMOVZXWD     (BX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     32(BX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPMOVZXWD     64(BX), Z6
+	VPSLLD        $0x10, Z6, Z6
+	VPMOVZXWD     96(BX), Z7
+	VPSLLD        $0x10, Z7, Z7
+	VPMOVZXWD     128(BX), Z8
 	VPSLLD        $0x10, Z8, Z8
-	VPMOVZXWD     32(BX), Z9
+	VPMOVZXWD     160(BX), Z9
 	VPSLLD        $0x10, Z9, Z9
-	VPMOVZXWD     64(BX), Z10
+	VPMOVZXWD     192(BX), Z10
 	VPSLLD        $0x10, Z10, Z10
-	VPMOVZXWD     96(BX), Z11
+	VPMOVZXWD     224(BX), Z11
 	VPSLLD        $0x10, Z11, Z11
-	VPMOVZXWD     128(BX), Z12
-	VPSLLD        $0x10, Z12, Z12
-	VPMOVZXWD     160(BX), Z13
-	VPSLLD        $0x10, Z13, Z13
-	VPMOVZXWD     192(BX), Z14
-	VPSLLD        $0x10, Z14, Z14
-	VPMOVZXWD     224(BX), Z15
-	VPSLLD        $0x10, Z15, Z15
+	VSUBPS        Z4, Z0, Z4
+	VSUBPS        Z5, Z0, Z5
+	VSUBPS        Z6, Z0, Z6
+	VSUBPS        Z7, Z0, Z7
 	VSUBPS        Z8, Z0, Z8
 	VSUBPS        Z9, Z0, Z9
 	VSUBPS        Z10, Z0, Z10
 	VSUBPS        Z11, Z0, Z11
-	VSUBPS        Z12, Z0, Z12
-	VSUBPS        Z13, Z0, Z13
-	VSUBPS        Z14, Z0, Z14
-	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z4, Z4
+	VMULPS        Z1, Z5, Z5
+	VMULPS        Z1, Z6, Z6
+	VMULPS        Z1, Z7, Z7
 	VMULPS        Z1, Z8, Z8
 	VMULPS        Z1, Z9, Z9
 	VMULPS        Z1, Z10, Z10
 	VMULPS        Z1, Z11, Z11
-	VMULPS        Z1, Z12, Z12
-	VMULPS        Z1, Z13, Z13
-	VMULPS        Z1, Z14, Z14
-	VMULPS        Z1, Z15, Z15
-	VMAXPS        Z2, Z8, Z8
-	VMAXPS        Z2, Z9, Z9
-	VMAXPS        Z2, Z10, Z10
-	VMAXPS        Z2, Z11, Z11
-	VMAXPS        Z2, Z12, Z12
-	VMAXPS        Z2, Z13, Z13
-	VMAXPS        Z2, Z14, Z14
-	VMAXPS        Z2, Z15, Z15
+	VPBROADCASTD  constantcd300000<>+0(SB), Z12
+	VMAXPS        Z12, Z4, Z4
+	VMAXPS        Z12, Z5, Z5
+	VMAXPS        Z12, Z6, Z6
+	VMAXPS        Z12, Z7, Z7
+	VMAXPS        Z12, Z8, Z8
+	VMAXPS        Z12, Z9, Z9
+	VMAXPS        Z12, Z10, Z10
+	VMAXPS        Z12, Z11, Z11
+	VCVTPS2DQ     Z4, Z4
+	VCVTPS2DQ     Z5, Z5
+	VCVTPS2DQ     Z6, Z6
+	VCVTPS2DQ     Z7, Z7
 	VCVTPS2DQ     Z8, Z8
 	VCVTPS2DQ     Z9, Z9
 	VCVTPS2DQ     Z10, Z10
 	VCVTPS2DQ     Z11, Z11
-	VCVTPS2DQ     Z12, Z12
-	VCVTPS2DQ     Z13, Z13
-	VCVTPS2DQ     Z14, Z14
-	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z4, Z4, Z4
+	VPADDD        Z5, Z5, Z5
+	VPADDD        Z6, Z6, Z6
+	VPADDD        Z7, Z7, Z7
 	VPADDD        Z8, Z8, Z8
 	VPADDD        Z9, Z9, Z9
 	VPADDD        Z10, Z10, Z10
 	VPADDD        Z11, Z11, Z11
-	VPADDD        Z12, Z12, Z12
-	VPADDD        Z13, Z13, Z13
-	VPADDD        Z14, Z14, Z14
-	VPADDD        Z15, Z15, Z15
-	VPANDD        Z4, Z8, Z16
-	VPANDD        Z4, Z9, Z17
-	VPANDD        Z4, Z10, Z18
-	VPANDD        Z4, Z11, Z19
-	VPANDD        Z4, Z12, Z20
-	VPANDD        Z4, Z13, Z21
-	VPANDD        Z4, Z14, Z22
-	VPANDD        Z4, Z15, Z23
-	VPTERNLOGD    $0xea, Z5, Z3, Z8
-	VPTERNLOGD    $0xea, Z5, Z3, Z9
-	VPTERNLOGD    $0xea, Z5, Z3, Z10
-	VPTERNLOGD    $0xea, Z5, Z3, Z11
-	VPTERNLOGD    $0xea, Z5, Z3, Z12
-	VPTERNLOGD    $0xea, Z5, Z3, Z13
-	VPTERNLOGD    $0xea, Z5, Z3, Z14
-	VPTERNLOGD    $0xea, Z5, Z3, Z15
-	VSUBPS        Z5, Z8, Z8
-	VSUBPS        Z5, Z9, Z9
-	VSUBPS        Z5, Z10, Z10
-	VSUBPS        Z5, Z11, Z11
-	VSUBPS        Z5, Z12, Z12
-	VSUBPS        Z5, Z13, Z13
-	VSUBPS        Z5, Z14, Z14
-	VSUBPS        Z5, Z15, Z15
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z8, Z24
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z9, Z25
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z10, Z26
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z11, Z27
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z12, Z28
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z13, Z29
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z14, Z30
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z15, Z31
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z31, Z31
+	VPBROADCASTD  constantff800000<>+0(SB), Z19
+	VPANDD        Z19, Z4, Z12
+	VPANDD        Z19, Z5, Z13
+	VPANDD        Z19, Z6, Z14
+	VPANDD        Z19, Z7, Z15
+	VPANDD        Z19, Z8, Z16
+	VPANDD        Z19, Z9, Z17
+	VPANDD        Z19, Z10, Z18
+	VPANDD        Z19, Z11, Z19
+	VPBROADCASTD  constant007fffff<>+0(SB), Z20
+	VPBROADCASTD  constant3f800000<>+0(SB), Z21
+	VPTERNLOGD    $0xea, Z21, Z20, Z4
+	VSUBPS        Z21, Z4, Z4
+	VPTERNLOGD    $0xea, Z21, Z20, Z5
+	VSUBPS        Z21, Z5, Z5
+	VPTERNLOGD    $0xea, Z21, Z20, Z6
+	VSUBPS        Z21, Z6, Z6
+	VPTERNLOGD    $0xea, Z21, Z20, Z7
+	VSUBPS        Z21, Z7, Z7
+	VPTERNLOGD    $0xea, Z21, Z20, Z8
+	VSUBPS        Z21, Z8, Z8
+	VPTERNLOGD    $0xea, Z21, Z20, Z9
+	VSUBPS        Z21, Z9, Z9
+	VPTERNLOGD    $0xea, Z21, Z20, Z10
+	VSUBPS        Z21, Z10, Z10
+	VPTERNLOGD    $0xea, Z21, Z20, Z11
+	VSUBPS        Z21, Z11, Z11
+	VPBROADCASTD  constant4e6222c0<>+0(SB), Z27
+	VMULPS        Z27, Z4, Z20
+	VMULPS        Z27, Z5, Z21
+	VMULPS        Z27, Z6, Z22
+	VMULPS        Z27, Z7, Z23
+	VMULPS        Z27, Z8, Z24
+	VMULPS        Z27, Z9, Z25
+	VMULPS        Z27, Z10, Z26
+	VMULPS        Z27, Z11, Z27
+	VPBROADCASTD  constant4fa39b9c<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant511e7ec1<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant5263457b<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant5263457b<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant5263457b<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant5263457b<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant5263457b<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant5263457b<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant5263457b<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant5263457b<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant5263457b<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant5375fe9d<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant54317216<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant54317216<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant54317216<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant54317216<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant54317216<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant54317216<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant54317216<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant54317216<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant54317216<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant54800000<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant54800000<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant54800000<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant54800000<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant54800000<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant54800000<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant54800000<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant54800000<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant54800000<>+0(SB), Z4
+	VADDPS        Z4, Z20, Z20
+	VADDPS        Z4, Z21, Z21
+	VADDPS        Z4, Z22, Z22
+	VADDPS        Z4, Z23, Z23
+	VADDPS        Z4, Z24, Z24
+	VADDPS        Z4, Z25, Z25
+	VADDPS        Z4, Z26, Z26
+	VADDPS        Z4, Z27, Z27
 	KMOVW         (DX), K1
-	VPADDD.Z      Z16, Z24, K1, Z24
+	VPADDD.Z      Z12, Z20, K1, Z20
 	KMOVW         2(DX), K1
-	VPADDD.Z      Z17, Z25, K1, Z25
+	VPADDD.Z      Z13, Z21, K1, Z21
 	KMOVW         4(DX), K1
-	VPADDD.Z      Z18, Z26, K1, Z26
+	VPADDD.Z      Z14, Z22, K1, Z22
 	KMOVW         6(DX), K1
-	VPADDD.Z      Z19, Z27, K1, Z27
+	VPADDD.Z      Z15, Z23, K1, Z23
 	KMOVW         8(DX), K1
-	VPADDD.Z      Z20, Z28, K1, Z28
+	VPADDD.Z      Z16, Z24, K1, Z24
 	KMOVW         10(DX), K1
-	VPADDD.Z      Z21, Z29, K1, Z29
+	VPADDD.Z      Z17, Z25, K1, Z25
 	KMOVW         12(DX), K1
-	VPADDD.Z      Z22, Z30, K1, Z30
+	VPADDD.Z      Z18, Z26, K1, Z26
 	KMOVW         14(DX), K1
-	VPADDD.Z      Z23, Z31, K1, Z31
-	VEXTRACTF64X4 $0x01, Z24, Y8
-	VCVTPS2QQ     Y24, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z25, Y8
-	VCVTPS2QQ     Y25, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z26, Y8
-	VCVTPS2QQ     Y26, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z27, Y8
-	VCVTPS2QQ     Y27, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z28, Y8
-	VCVTPS2QQ     Y28, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z29, Y8
-	VCVTPS2QQ     Y29, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z30, Y8
-	VCVTPS2QQ     Y30, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z31, Y8
-	VCVTPS2QQ     Y31, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
+	VPADDD.Z      Z19, Z27, K1, Z27
+	VEXTRACTF64X4 $0x01, Z20, Y4
+	VCVTPS2QQ     Y20, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z21, Y4
+	VCVTPS2QQ     Y21, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z22, Y4
+	VCVTPS2QQ     Y22, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z23, Y4
+	VCVTPS2QQ     Y23, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z24, Y4
+	VCVTPS2QQ     Y24, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z25, Y4
+	VCVTPS2QQ     Y25, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z26, Y4
+	VCVTPS2QQ     Y26, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z27, Y4
+	VCVTPS2QQ     Y27, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
 	ADDQ          $0x10, DX
 	ADDQ          $0x00000100, BX
 	DECQ          SI
 	JNZ           word
-	VPADDQ        Z7, Z6, Z6
-	VSHUFI64X2    $0x4e, Z6, Z6, Z8
-	VPADDQ        Z6, Z8, Z8
-	VPERMQ        $0x4e, Z8, Z9
-	VPADDQ        Z8, Z9, Z9
-	VPSHUFD       $0x4e, Z9, Z8
-	VPADDQ        Z9, Z8, Z8
-	VMOVQ         X8, DI
+	VPADDQ        Z3, Z2, Z2
+	VSHUFI64X2    $0x4e, Z2, Z2, Z4
+	VPADDQ        Z2, Z4, Z4
+	VPERMQ        $0x4e, Z4, Z5
+	VPADDQ        Z4, Z5, Z5
+	VPSHUFD       $0x4e, Z5, Z4
+	VPADDQ        Z5, Z4, Z4
+	VMOVQ         X4, DI
 	JMP           store
 
 skip:
@@ -4278,14 +4296,6 @@ TEXT ·BlockMassesFloat16(SB), NOSPLIT, $0-80
 	MOVL         scale+76(FP), SI
 	XORL         $0x80000000, SI
 	VPBROADCASTD SI, Z1
-	MOVL         $0xcd300000, SI
-	VPBROADCASTD SI, Z2
-	MOVL         $0x007fffff, SI
-	VPBROADCASTD SI, Z3
-	MOVL         $0xff800000, SI
-	VPBROADCASTD SI, Z4
-	MOVL         $0x3f800000, SI
-	VPBROADCASTD SI, Z5
 	TESTQ        CX, CX
 	JZ           done
 
@@ -4296,247 +4306,258 @@ block:
 	ORQ    16(DX), SI
 	ORQ    24(DX), SI
 	JZ     skip
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 	MOVQ   $0x00000002, SI
 
 word:
-	VCVTPH2PS     (BX), Z8
-	VCVTPH2PS     32(BX), Z9
-	VCVTPH2PS     64(BX), Z10
-	VCVTPH2PS     96(BX), Z11
-	VCVTPH2PS     128(BX), Z12
-	VCVTPH2PS     160(BX), Z13
-	VCVTPH2PS     192(BX), Z14
-	VCVTPH2PS     224(BX), Z15
+	VCVTPH2PS     (BX), Z4
+	VCVTPH2PS     32(BX), Z5
+	VCVTPH2PS     64(BX), Z6
+	VCVTPH2PS     96(BX), Z7
+	VCVTPH2PS     128(BX), Z8
+	VCVTPH2PS     160(BX), Z9
+	VCVTPH2PS     192(BX), Z10
+	VCVTPH2PS     224(BX), Z11
+	VSUBPS        Z4, Z0, Z4
+	VSUBPS        Z5, Z0, Z5
+	VSUBPS        Z6, Z0, Z6
+	VSUBPS        Z7, Z0, Z7
 	VSUBPS        Z8, Z0, Z8
 	VSUBPS        Z9, Z0, Z9
 	VSUBPS        Z10, Z0, Z10
 	VSUBPS        Z11, Z0, Z11
-	VSUBPS        Z12, Z0, Z12
-	VSUBPS        Z13, Z0, Z13
-	VSUBPS        Z14, Z0, Z14
-	VSUBPS        Z15, Z0, Z15
+	VMULPS        Z1, Z4, Z4
+	VMULPS        Z1, Z5, Z5
+	VMULPS        Z1, Z6, Z6
+	VMULPS        Z1, Z7, Z7
 	VMULPS        Z1, Z8, Z8
 	VMULPS        Z1, Z9, Z9
 	VMULPS        Z1, Z10, Z10
 	VMULPS        Z1, Z11, Z11
-	VMULPS        Z1, Z12, Z12
-	VMULPS        Z1, Z13, Z13
-	VMULPS        Z1, Z14, Z14
-	VMULPS        Z1, Z15, Z15
-	VMAXPS        Z2, Z8, Z8
-	VMAXPS        Z2, Z9, Z9
-	VMAXPS        Z2, Z10, Z10
-	VMAXPS        Z2, Z11, Z11
-	VMAXPS        Z2, Z12, Z12
-	VMAXPS        Z2, Z13, Z13
-	VMAXPS        Z2, Z14, Z14
-	VMAXPS        Z2, Z15, Z15
+	VPBROADCASTD  constantcd300000<>+0(SB), Z12
+	VMAXPS        Z12, Z4, Z4
+	VMAXPS        Z12, Z5, Z5
+	VMAXPS        Z12, Z6, Z6
+	VMAXPS        Z12, Z7, Z7
+	VMAXPS        Z12, Z8, Z8
+	VMAXPS        Z12, Z9, Z9
+	VMAXPS        Z12, Z10, Z10
+	VMAXPS        Z12, Z11, Z11
+	VCVTPS2DQ     Z4, Z4
+	VCVTPS2DQ     Z5, Z5
+	VCVTPS2DQ     Z6, Z6
+	VCVTPS2DQ     Z7, Z7
 	VCVTPS2DQ     Z8, Z8
 	VCVTPS2DQ     Z9, Z9
 	VCVTPS2DQ     Z10, Z10
 	VCVTPS2DQ     Z11, Z11
-	VCVTPS2DQ     Z12, Z12
-	VCVTPS2DQ     Z13, Z13
-	VCVTPS2DQ     Z14, Z14
-	VCVTPS2DQ     Z15, Z15
+	VPADDD        Z4, Z4, Z4
+	VPADDD        Z5, Z5, Z5
+	VPADDD        Z6, Z6, Z6
+	VPADDD        Z7, Z7, Z7
 	VPADDD        Z8, Z8, Z8
 	VPADDD        Z9, Z9, Z9
 	VPADDD        Z10, Z10, Z10
 	VPADDD        Z11, Z11, Z11
-	VPADDD        Z12, Z12, Z12
-	VPADDD        Z13, Z13, Z13
-	VPADDD        Z14, Z14, Z14
-	VPADDD        Z15, Z15, Z15
-	VPANDD        Z4, Z8, Z16
-	VPANDD        Z4, Z9, Z17
-	VPANDD        Z4, Z10, Z18
-	VPANDD        Z4, Z11, Z19
-	VPANDD        Z4, Z12, Z20
-	VPANDD        Z4, Z13, Z21
-	VPANDD        Z4, Z14, Z22
-	VPANDD        Z4, Z15, Z23
-	VPTERNLOGD    $0xea, Z5, Z3, Z8
-	VPTERNLOGD    $0xea, Z5, Z3, Z9
-	VPTERNLOGD    $0xea, Z5, Z3, Z10
-	VPTERNLOGD    $0xea, Z5, Z3, Z11
-	VPTERNLOGD    $0xea, Z5, Z3, Z12
-	VPTERNLOGD    $0xea, Z5, Z3, Z13
-	VPTERNLOGD    $0xea, Z5, Z3, Z14
-	VPTERNLOGD    $0xea, Z5, Z3, Z15
-	VSUBPS        Z5, Z8, Z8
-	VSUBPS        Z5, Z9, Z9
-	VSUBPS        Z5, Z10, Z10
-	VSUBPS        Z5, Z11, Z11
-	VSUBPS        Z5, Z12, Z12
-	VSUBPS        Z5, Z13, Z13
-	VSUBPS        Z5, Z14, Z14
-	VSUBPS        Z5, Z15, Z15
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z8, Z24
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z9, Z25
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z10, Z26
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z11, Z27
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z12, Z28
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z13, Z29
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z14, Z30
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z15, Z31
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z31, Z31
+	VPBROADCASTD  constantff800000<>+0(SB), Z19
+	VPANDD        Z19, Z4, Z12
+	VPANDD        Z19, Z5, Z13
+	VPANDD        Z19, Z6, Z14
+	VPANDD        Z19, Z7, Z15
+	VPANDD        Z19, Z8, Z16
+	VPANDD        Z19, Z9, Z17
+	VPANDD        Z19, Z10, Z18
+	VPANDD        Z19, Z11, Z19
+	VPBROADCASTD  constant007fffff<>+0(SB), Z20
+	VPBROADCASTD  constant3f800000<>+0(SB), Z21
+	VPTERNLOGD    $0xea, Z21, Z20, Z4
+	VSUBPS        Z21, Z4, Z4
+	VPTERNLOGD    $0xea, Z21, Z20, Z5
+	VSUBPS        Z21, Z5, Z5
+	VPTERNLOGD    $0xea, Z21, Z20, Z6
+	VSUBPS        Z21, Z6, Z6
+	VPTERNLOGD    $0xea, Z21, Z20, Z7
+	VSUBPS        Z21, Z7, Z7
+	VPTERNLOGD    $0xea, Z21, Z20, Z8
+	VSUBPS        Z21, Z8, Z8
+	VPTERNLOGD    $0xea, Z21, Z20, Z9
+	VSUBPS        Z21, Z9, Z9
+	VPTERNLOGD    $0xea, Z21, Z20, Z10
+	VSUBPS        Z21, Z10, Z10
+	VPTERNLOGD    $0xea, Z21, Z20, Z11
+	VSUBPS        Z21, Z11, Z11
+	VPBROADCASTD  constant4e6222c0<>+0(SB), Z27
+	VMULPS        Z27, Z4, Z20
+	VMULPS        Z27, Z5, Z21
+	VMULPS        Z27, Z6, Z22
+	VMULPS        Z27, Z7, Z23
+	VMULPS        Z27, Z8, Z24
+	VMULPS        Z27, Z9, Z25
+	VMULPS        Z27, Z10, Z26
+	VMULPS        Z27, Z11, Z27
+	VPBROADCASTD  constant4fa39b9c<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant511e7ec1<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant5263457b<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant5263457b<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant5263457b<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant5263457b<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant5263457b<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant5263457b<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant5263457b<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant5263457b<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant5263457b<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant5375fe9d<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant54317216<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant54317216<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant54317216<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant54317216<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant54317216<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant54317216<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant54317216<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant54317216<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant54317216<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
 	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
 	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
 	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
 	VMULPS        Z11, Z27, Z27
-	VMULPS        Z12, Z28, Z28
-	VMULPS        Z13, Z29, Z29
-	VMULPS        Z14, Z30, Z30
-	VMULPS        Z15, Z31, Z31
-	VADDPS.BCST   constant54800000<>+0(SB), Z24, Z24
-	VADDPS.BCST   constant54800000<>+0(SB), Z25, Z25
-	VADDPS.BCST   constant54800000<>+0(SB), Z26, Z26
-	VADDPS.BCST   constant54800000<>+0(SB), Z27, Z27
-	VADDPS.BCST   constant54800000<>+0(SB), Z28, Z28
-	VADDPS.BCST   constant54800000<>+0(SB), Z29, Z29
-	VADDPS.BCST   constant54800000<>+0(SB), Z30, Z30
-	VADDPS.BCST   constant54800000<>+0(SB), Z31, Z31
+	VPBROADCASTD  constant54800000<>+0(SB), Z4
+	VADDPS        Z4, Z20, Z20
+	VADDPS        Z4, Z21, Z21
+	VADDPS        Z4, Z22, Z22
+	VADDPS        Z4, Z23, Z23
+	VADDPS        Z4, Z24, Z24
+	VADDPS        Z4, Z25, Z25
+	VADDPS        Z4, Z26, Z26
+	VADDPS        Z4, Z27, Z27
 	KMOVW         (DX), K1
-	VPADDD.Z      Z16, Z24, K1, Z24
+	VPADDD.Z      Z12, Z20, K1, Z20
 	KMOVW         2(DX), K1
-	VPADDD.Z      Z17, Z25, K1, Z25
+	VPADDD.Z      Z13, Z21, K1, Z21
 	KMOVW         4(DX), K1
-	VPADDD.Z      Z18, Z26, K1, Z26
+	VPADDD.Z      Z14, Z22, K1, Z22
 	KMOVW         6(DX), K1
-	VPADDD.Z      Z19, Z27, K1, Z27
+	VPADDD.Z      Z15, Z23, K1, Z23
 	KMOVW         8(DX), K1
-	VPADDD.Z      Z20, Z28, K1, Z28
+	VPADDD.Z      Z16, Z24, K1, Z24
 	KMOVW         10(DX), K1
-	VPADDD.Z      Z21, Z29, K1, Z29
+	VPADDD.Z      Z17, Z25, K1, Z25
 	KMOVW         12(DX), K1
-	VPADDD.Z      Z22, Z30, K1, Z30
+	VPADDD.Z      Z18, Z26, K1, Z26
 	KMOVW         14(DX), K1
-	VPADDD.Z      Z23, Z31, K1, Z31
-	VEXTRACTF64X4 $0x01, Z24, Y8
-	VCVTPS2QQ     Y24, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z25, Y8
-	VCVTPS2QQ     Y25, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z26, Y8
-	VCVTPS2QQ     Y26, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z27, Y8
-	VCVTPS2QQ     Y27, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z28, Y8
-	VCVTPS2QQ     Y28, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z29, Y8
-	VCVTPS2QQ     Y29, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z30, Y8
-	VCVTPS2QQ     Y30, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z31, Y8
-	VCVTPS2QQ     Y31, Z9
-	VCVTPS2QQ     Y8, Z8
-	VPADDQ        Z9, Z6, Z6
-	VPADDQ        Z8, Z7, Z7
+	VPADDD.Z      Z19, Z27, K1, Z27
+	VEXTRACTF64X4 $0x01, Z20, Y4
+	VCVTPS2QQ     Y20, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z21, Y4
+	VCVTPS2QQ     Y21, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z22, Y4
+	VCVTPS2QQ     Y22, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z23, Y4
+	VCVTPS2QQ     Y23, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z24, Y4
+	VCVTPS2QQ     Y24, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z25, Y4
+	VCVTPS2QQ     Y25, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z26, Y4
+	VCVTPS2QQ     Y26, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z27, Y4
+	VCVTPS2QQ     Y27, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
 	ADDQ          $0x10, DX
 	ADDQ          $0x00000100, BX
 	DECQ          SI
 	JNZ           word
-	VPADDQ        Z7, Z6, Z6
-	VSHUFI64X2    $0x4e, Z6, Z6, Z8
-	VPADDQ        Z6, Z8, Z8
-	VPERMQ        $0x4e, Z8, Z9
-	VPADDQ        Z8, Z9, Z9
-	VPSHUFD       $0x4e, Z9, Z8
-	VPADDQ        Z9, Z8, Z8
-	VMOVQ         X8, DI
+	VPADDQ        Z3, Z2, Z2
+	VSHUFI64X2    $0x4e, Z2, Z2, Z4
+	VPADDQ        Z2, Z4, Z4
+	VPERMQ        $0x4e, Z4, Z5
+	VPADDQ        Z4, Z5, Z5
+	VPSHUFD       $0x4e, Z5, Z4
+	VPADDQ        Z5, Z4, Z4
+	VMOVQ         X4, DI
 	JMP           store
 
 skip:
@@ -4680,48 +4701,131 @@ TEXT ·Masses(SB), NOSPLIT, $0-56
 	MOVL         scale+52(FP), BX
 	XORL         $0x80000000, BX
 	VPBROADCASTD BX, Z1
-	MOVL         $0xcd300000, BX
-	VPBROADCASTD BX, Z2
-	MOVL         $0x007fffff, BX
-	VPBROADCASTD BX, Z3
-	MOVL         $0xff800000, BX
-	VPBROADCASTD BX, Z4
-	MOVL         $0x3f800000, BX
-	VPBROADCASTD BX, Z5
 
 loop:
 	SUBQ          $0x10, DX
 	JL            done
-	VSUBPS        (CX), Z0, Z6
-	VMULPS        Z1, Z6, Z6
-	VMAXPS        Z2, Z6, Z6
-	VCVTPS2DQ     Z6, Z6
-	VPADDD        Z6, Z6, Z6
-	VPANDD        Z4, Z6, Z7
-	VPTERNLOGD    $0xea, Z5, Z3, Z6
-	VSUBPS        Z5, Z6, Z6
-	VMULPS.BCST   constant4e6222c0<>+0(SB), Z6, Z8
-	VADDPS.BCST   constant4fa39b9c<>+0(SB), Z8, Z8
-	VMULPS        Z6, Z8, Z8
-	VADDPS.BCST   constant511e7ec1<>+0(SB), Z8, Z8
-	VMULPS        Z6, Z8, Z8
-	VADDPS.BCST   constant5263457b<>+0(SB), Z8, Z8
-	VMULPS        Z6, Z8, Z8
-	VADDPS.BCST   constant5375fe9d<>+0(SB), Z8, Z8
-	VMULPS        Z6, Z8, Z8
-	VADDPS.BCST   constant54317216<>+0(SB), Z8, Z8
-	VMULPS        Z6, Z8, Z8
-	VADDPS.BCST   constant54800000<>+0(SB), Z8, Z8
-	VPADDD        Z7, Z8, Z8
-	VEXTRACTF64X4 $0x01, Z8, Y6
-	VCVTPS2QQ     Y8, Z7
-	VCVTPS2QQ     Y6, Z6
-	VMOVDQU64     Z7, (AX)
-	VMOVDQU64     Z6, 64(AX)
+	VSUBPS        (CX), Z0, Z2
+	VMULPS        Z1, Z2, Z2
+	VPBROADCASTD  constantcd300000<>+0(SB), Z3
+	VMAXPS        Z3, Z2, Z2
+	VCVTPS2DQ     Z2, Z2
+	VPADDD        Z2, Z2, Z2
+	VPBROADCASTD  constantff800000<>+0(SB), Z3
+	VPANDD        Z3, Z2, Z3
+	VPBROADCASTD  constant007fffff<>+0(SB), Z4
+	VPBROADCASTD  constant3f800000<>+0(SB), Z5
+	VPTERNLOGD    $0xea, Z5, Z4, Z2
+	VSUBPS        Z5, Z2, Z2
+	VPBROADCASTD  constant4e6222c0<>+0(SB), Z4
+	VMULPS        Z4, Z2, Z4
+	VPBROADCASTD  constant4fa39b9c<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant511e7ec1<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant5263457b<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant5375fe9d<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant54317216<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant54800000<>+0(SB), Z2
+	VADDPS        Z2, Z4, Z4
+	VPADDD        Z3, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y2
+	VCVTPS2QQ     Y4, Z3
+	VCVTPS2QQ     Y2, Z2
+	VMOVDQU64     Z3, (AX)
+	VMOVDQU64     Z2, 64(AX)
 	ADDQ          $0x40, CX
 	SUBQ          $-128, AX
 	JMP           loop
 
 done:
+	VZEROUPPER
+	RET
+
+// func Pick32(values []float32, bitmap []uint64, row []uint32) (n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI, POPCNT
+TEXT ·Pick32(SB), $4160-80
+	MOVQ         bitmap_base+24(FP), AX
+	MOVQ         bitmap_len+32(FP), CX
+	MOVQ         AX, DX
+	XORQ         BX, BX
+	VMOVDQU64    ramp64<>+0(SB), Z0
+	MOVL         $0x00000400, SI
+	VPBROADCASTD SI, Z1
+	SUBQ         $0x10, CX
+	JL           listRest
+
+list:
+	VMOVDQU64     (DX), Z2
+	VPTESTMQ      Z2, Z2, K1
+	VMOVDQU64     64(DX), Z2
+	VPTESTMQ      Z2, Z2, K2
+	KUNPCKBW      K1, K2, K1
+	VPCOMPRESSD.Z Z0, K1, Z2
+	VMOVDQU64     Z2, (SP)(BX*4)
+	KMOVW         K1, SI
+	POPCNTL       SI, SI
+	ADDQ          SI, BX
+	VPADDD        Z1, Z0, Z0
+	SUBQ          $-128, DX
+	SUBQ          $0x10, CX
+	JGE           list
+
+listRest:
+	ADDQ          $0x10, CX
+	JZ            listed
+	MOVQ          $-1, SI
+	SHLQ          CL, SI
+	NOTQ          SI
+	KMOVB         SI, K1
+	VMOVDQU64.Z   (DX), K1, Z1
+	VPTESTMQ      Z1, Z1, K2
+	SHRQ          $0x08, SI
+	KMOVB         SI, K1
+	VMOVDQU64.Z   64(DX), K1, Z1
+	VPTESTMQ      Z1, Z1, K1
+	SHRQ          $0x08, SI
+	KUNPCKBW      K2, K1, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVDQU64     Z0, (SP)(BX*4)
+	KMOVW         K1, CX
+	POPCNTL       CX, CX
+	ADDQ          CX, BX
+
+listed:
+	MOVQ values_base+0(FP), CX
+	MOVQ row_base+48(FP), DX
+	XORQ SI, SI
+	XORQ DI, DI
+
+words:
+	CMPQ DI, BX
+	JGE  done
+	MOVL (SP)(DI*4), R8
+	INCQ DI
+	MOVQ R8, R9
+	SHRQ $0x03, R9
+	MOVQ (AX)(R9*1), R9
+
+bits:
+	TZCNTQ R9, R10
+	ADDQ   R8, R10
+	MOVL   (DX)(R10*4), R10
+	MOVL   R10, (CX)(SI*4)
+	INCQ   SI
+	BLSRQ  R9, R9
+	JNZ    bits
+	JMP    words
+
+done:
+	MOVQ SI, n+72(FP)
 	VZEROUPPER
 	RET

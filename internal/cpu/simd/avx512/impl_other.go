@@ -130,3 +130,8 @@ func CompactAboveBFloat16(values []float32, bitmap []uint64, row []uint16, least
 func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least, invert uint32) (n int) {
 	return pure.CompactAbove(values, bitmap, row, math.Float32frombits(least), invert != 0, key.Float16)
 }
+
+// Pick32 is [pure.Compact] for float32.
+func Pick32(values []float32, bitmap []uint64, row []uint32) (n int) {
+	return pure.Compact(values, bitmap, row, key.Float32)
+}

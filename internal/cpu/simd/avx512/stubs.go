@@ -148,3 +148,8 @@ func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least 
 //
 //go:noescape
 func Masses(masses []uint64, logits []float32, max uint32, scale uint32)
+
+// Pick32 is pure.Compact for float32 and a bitmap of at most 1024 words of which few bits are set.
+//
+//go:noescape
+func Pick32(values []float32, bitmap []uint64, row []uint32) (n int)
