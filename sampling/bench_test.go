@@ -49,6 +49,13 @@ func BenchmarkSample(b *testing.B) {
 		}), sampling.Options{}},
 		{"min_p", sampling.Params{Temperature: 1, MinP: 0.05}, sampling.Options{}},
 		{"top_p", sampling.Params{Temperature: 1, TopP: 0.95}, sampling.Options{}},
+		{"typical_p", sampling.Params{Temperature: 1, TypicalP: 0.9}, sampling.Options{}},
+		{"top_n_sigma", sampling.Params{Temperature: 1, TopNSigma: 1}, sampling.Options{}},
+		{"eta_cutoff", sampling.Params{Temperature: 1, EtaCutoff: 1e-4}, sampling.Options{}},
+		{"top_h", sampling.Params{Temperature: 1, TopH: 0.4}, sampling.Options{}},
+		{"xtc", sampling.Params{Temperature: 1, XTCProbability: 1, XTCThreshold: 1e-4}, sampling.Options{}},
+		{"hf_top_k", sampling.Params{Temperature: 1, TopK: 50}, sampling.Options{Preset: sampling.HF}},
+		{"sglang_joint", sampling.Params{Temperature: 1, TopK: 50, TopP: 0.9}, sampling.Options{Preset: sampling.SGLang}},
 		{"no_filter", sampling.Params{Temperature: 1}, sampling.Options{}},
 	} {
 		b.Run(bench.name, func(b *testing.B) {

@@ -91,7 +91,7 @@ func (c *core) steps(first int) Status {
 			c.joint = 0
 			c.temperature(step)
 		default:
-			if !c.skips(i) {
+			if !p.skips(i) {
 				c.truncate(step)
 			}
 		}
@@ -114,21 +114,6 @@ func (c *core) traced(step Step, on bool) {
 	}
 }
 
-// skips reports whether the step at place i is a truncation before a greedy
-// temperature that comes before them all.
-func (c *core) skips(i int) bool {
-	p := c.plan
-	if !p.greedyFirst || !p.greedy || p.stepEdits(i) || p.chain[i] == Temperature || p.chain[i] == DynamicTemperature {
-		return false
-	}
-	for j := i + 1; j < len(p.chain); j++ {
-		if p.chain[j] == Temperature && p.stepIsOn(j) {
-			return true
-		}
-	}
-	return false
-}
-
 // check reports NaN, and a row of nothing but -Inf.
 func (r *row) check() Status {
 	status := StatusEmpty
@@ -146,12 +131,12 @@ func (r *row) check() Status {
 // edit runs a step that edits.
 func (c *core) edit(step Step) {
 	r := &c.row
-	c.joint = 0
 	c.edited = c.editor.edits(c.edited[:0], step)
 	most := c.editor.masksMost(step)
 	if len(c.edited) == 0 && !most {
 		return
 	}
+	c.joint = 0
 	c.editRow(r, step, most)
 	if c.wantWhole {
 		c.editRow(&c.whole, step, most)
@@ -327,40 +312,45 @@ func (r *row) find(masses []uint64, target uint64) int {
 			}
 		}
 	}
-	// Ids in any order: halve the places that the target can be in.
 	r.keys = r.keys[:0]
 	for i, id := range r.ids {
 		r.keys = append(r.keys, uint64(id)<<32|uint64(i))
 	}
-	places := r.keys
-	for len(places) > 1 {
-		pivot := median(places[0], places[len(places)/2], places[len(places)-1])
+	return int(uint32(reaching(r.keys, masses, math.MaxUint32, target)))
+}
+
+// reaching returns the word at which the sum of masses exceeds the target, in
+// ascending order of the words, which are distinct; masked by places, a word is the
+// place of its mass. The target is less than the sum. The words are reordered, in
+// a time that grows with their number.
+func reaching(words, masses []uint64, places, target uint64) uint64 {
+	for len(words) > 1 {
+		pivot := median(words[0], words[len(words)/2], words[len(words)-1])
 		low, sum := 0, uint64(0)
-		for i, packed := range places {
-			if packed < pivot {
-				sum += masses[uint32(packed)]
-				places[i], places[low] = places[low], packed
+		for i, word := range words {
+			if word < pivot {
+				sum += masses[word&places]
+				words[i], words[low] = words[low], word
 				low++
 			}
 		}
 		switch {
 		case target < sum:
-			places = places[:low]
-		case low == 0: // the pivot is the smallest
-			at := slices.Index(places, pivot)
-			if w := masses[uint32(pivot)]; target >= w {
-				target -= w
-				places[at] = places[len(places)-1]
-				places = places[:len(places)-1]
-			} else {
-				return int(uint32(pivot))
-			}
-		default:
+			words = words[:low]
+		case low > 0:
 			target -= sum
-			places = places[low:]
+			words = words[low:]
+		default: // the pivot is the smallest
+			if mass := masses[pivot&places]; target < mass {
+				return pivot
+			} else {
+				target -= mass
+			}
+			words[slices.Index(words, pivot)] = words[len(words)-1]
+			words = words[:len(words)-1]
 		}
 	}
-	return int(uint32(places[0]))
+	return words[0]
 }
 
 func median(a, b, c uint64) uint64 {

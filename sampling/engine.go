@@ -302,7 +302,7 @@ func (e *engine[T]) walk(c *core, logits []T, first int) Status {
 	p := c.plan
 	e.held, e.untouched = true, true
 	for i := first; i < len(p.chain); i++ {
-		if !p.stepIsOn(i) || c.skips(i) {
+		if !p.stepIsOn(i) || p.skips(i) {
 			continue
 		}
 		switch step := p.chain[i]; {

@@ -73,11 +73,13 @@ type Params struct {
 	GrammarBitmask []int32
 	Softcap        float32 // cap * tanh(logit / cap), before all edits
 
-	Logprobs int // how many of the most likely tokens are reported beside the chosen one
+	// Logprobs is how many of the most likely tokens the commands report beside the
+	// chosen one; in Go, AppendLogprobs is told.
+	Logprobs int
 
 	Seed     uint64
 	Position uint64 // of the first token; a [Sampler] adds how many it has accepted
-	Draws    int    // tokens for a row; off: 1
+	Draws    int    // tokens that Explain and the commands draw for a row; off: 1. Draw draws as many as there is room for
 	// Replacement lets draws of one row take the same token again.
 	Replacement bool
 

@@ -213,7 +213,7 @@ func (p *plan) findPrefix() int {
 	for i := p.leading; i < len(p.chain); i++ {
 		step := p.chain[i]
 		switch {
-		case !p.stepIsOn(i):
+		case !p.stepIsOn(i) || p.skips(i):
 		case step == Temperature && p.dynatempRange == 0 && !p.greedy:
 		case step == MinP && p.keep == 1: // only the largest logit decides what it keeps
 		case step == TopK && !p.topKTies && !(p.jointTopP && p.topP < 1):
@@ -465,3 +465,17 @@ func (p *plan) stepIsOn(i int) bool { return p.on>>i&1 == 1 }
 
 // stepEdits reports whether the step at a place of the chain is on and an edit.
 func (p *plan) stepEdits(i int) bool { return p.edits>>i&1 == 1 }
+
+// skips reports whether the step at place i is a truncation before a greedy
+// temperature that comes before them all.
+func (p *plan) skips(i int) bool {
+	if !p.greedyFirst || !p.greedy || p.stepEdits(i) || p.chain[i] == Temperature || p.chain[i] == DynamicTemperature {
+		return false
+	}
+	for j := i + 1; j < len(p.chain); j++ {
+		if p.chain[j] == Temperature && p.stepIsOn(j) {
+			return true
+		}
+	}
+	return false
+}

@@ -124,6 +124,12 @@ func (r *reference) step(step sampling.Step) {
 	if r.greedy {
 		return
 	}
+	t, kept, logits := r.t, len(r.kept), slices.Clone(r.logits)
+	defer func() {
+		if step != sampling.TopK && (r.t != t || len(r.kept) != kept || !slices.Equal(r.logits, logits)) {
+			r.whole = 0 // top-p cuts from what is there now
+		}
+	}()
 	switch step {
 	case sampling.AllowedIDs:
 		if p.AllowedIDs != nil {
@@ -270,7 +276,6 @@ func (r *reference) step(step sampling.Step) {
 			}
 		}
 		r.kept = r.kept[:min(k, len(r.kept))]
-		return
 	case sampling.TopP:
 		r.topP(preset, least)
 	case sampling.MinP:
@@ -350,7 +355,6 @@ func (r *reference) step(step sampling.Step) {
 			}
 		}
 	}
-	r.whole = 0
 }
 
 func (r *reference) setTemperature(preset sampling.Preset, t float64) {
@@ -478,20 +482,21 @@ func (r *reference) typical(preset sampling.Preset, least int) {
 	}
 	sort.SliceStable(list, func(a, b int) bool { return list[a].d < list[b].d })
 	sum, n := 0.0, 0
-	for n < len(list) && (n < least || !r.atLeast(sum, float64(r.params.TypicalP))) {
+	for n < len(list) && !r.atLeast(sum, float64(r.params.TypicalP)) {
 		sum += prob[list[n].place]
 		n++
 	}
+	for preset == sampling.HF && n < len(list) && list[n].d == list[n-1].d {
+		n++
+	}
+	n = min(max(n, least), len(list))
 	if n < len(list) && list[n].d-list[n-1].d < 1e-5 && r.logits[r.kept[list[n].place]] != r.logits[r.kept[list[n-1].place]] {
 		r.close = true // the order of the two may differ
 	}
 	for i := 1; i < n; i++ { // and what comes in between
-		if math.Abs(sum-float64(r.params.TypicalP)) < 2e-3 && list[i].d-list[i-1].d < 1e-5 {
+		if (math.Abs(sum-float64(r.params.TypicalP)) < 2e-3 || n == least) && list[i].d-list[i-1].d < 1e-5 {
 			r.close = true
 		}
-	}
-	for preset == sampling.HF && n < len(list) && list[n].d == list[n-1].d {
-		n++
 	}
 	places := map[int]bool{}
 	for _, s := range list[:n] {

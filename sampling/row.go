@@ -27,6 +27,7 @@ type row struct {
 	surprises []int32
 
 	keys   []uint64 // scratch of a sort
+	sorted int      // of the keys
 	ids2   []int32
 	values []float32
 }
@@ -58,16 +59,75 @@ func (r *row) rank() {
 	if r.ranked {
 		return
 	}
+	r.fillKeys()
+	slices.Sort(r.keys)
+	r.takeFirst(len(r.keys))
+}
+
+// fillKeys sets keys to words of which the smaller comes first in contract order;
+// none is in its place yet.
+func (r *row) fillKeys() {
+	r.sorted = 0
+	if r.ranked {
+		return
+	}
 	r.keys = r.keys[:0]
 	for i, l := range r.logits {
 		r.keys = append(r.keys, ^key.Pack(key.Float32.Key(math.Float32bits(l)), uint32(i)))
 	}
-	slices.Sort(r.keys)
-	for i, packed := range r.keys {
-		r.keys[i] = uint64(key.Index(^packed))
+}
+
+// nth returns the place of the i-th token in contract order; keys must have been
+// filled. It sorts no more than is asked for, or a few times that.
+func (r *row) nth(i int) int {
+	if r.ranked {
+		return i
 	}
-	r.permute()
+	if i >= r.sorted {
+		n := min(max(i+1, 4*r.sorted, 256), len(r.keys))
+		partition(r.keys[r.sorted:], n-r.sorted)
+		slices.Sort(r.keys[r.sorted:n])
+		r.sorted = n
+	}
+	return int(key.Index(^r.keys[i]))
+}
+
+// takeFirst makes the row one of its first n tokens, whose keys are sorted.
+func (r *row) takeFirst(n int) {
+	for i, word := range r.keys[:n] {
+		r.keys[i] = uint64(key.Index(^word))
+	}
+	r.permute(n)
 	r.ranked = true
+}
+
+// partition moves the n smallest words to the front.
+func partition(words []uint64, n int) {
+	for n > 0 && n < len(words) {
+		pivot := median(words[0], words[len(words)/2], words[len(words)-1])
+		low, high := 0, len(words)-1
+		for low <= high {
+			for words[low] < pivot {
+				low++
+			}
+			for words[high] > pivot {
+				high--
+			}
+			if low <= high {
+				words[low], words[high] = words[high], words[low]
+				low++
+				high--
+			}
+		}
+		switch { // [0, high] <= pivot <= [low, end)
+		case n <= high+1:
+			words = words[:high+1]
+		case n >= low:
+			words, n = words[low:], n-low
+		default:
+			return
+		}
+	}
 }
 
 // byID brings the tokens into the order of their ids.
@@ -76,7 +136,7 @@ func (r *row) byID() {
 		return
 	}
 	r.sortPlaces()
-	r.permute()
+	r.permute(len(r.keys))
 	r.ranked = false
 }
 
@@ -94,11 +154,11 @@ func (r *row) sortPlaces() {
 	}
 }
 
-// permute brings the tokens into the order of the places in keys.
-func (r *row) permute() {
-	n := len(r.ids)
+// permute makes the row one of the tokens at the first n of the places in keys.
+func (r *row) permute(n int) {
 	r.ids2 = append(r.ids2[:0], r.ids...)
 	r.values = append(r.values[:0], r.logits...)
+	r.ids, r.logits = r.ids[:n], r.logits[:n]
 	for i, place := range r.keys[:n] {
 		r.ids[i], r.logits[i] = r.ids2[place], r.values[place]
 	}
@@ -179,8 +239,14 @@ func (r *row) keepFirst(n int) {
 	if n >= len(r.ids) {
 		return
 	}
-	r.rank()
-	r.cut(n)
+	if r.ranked {
+		r.cut(n)
+		return
+	}
+	r.fillKeys()
+	partition(r.keys, n)
+	slices.Sort(r.keys[:n])
+	r.takeFirst(n)
 }
 
 // cut removes all but the first n places.
@@ -224,18 +290,17 @@ func (r *row) keepHeavy(least uint64, atLeast int, ties bool) {
 		r.cut(n)
 		return
 	}
-	r.rank()
 	if ties {
 		atLeast = r.withTies(atLeast)
 	}
 	r.keepFirst(atLeast)
 }
 
-// withTies returns n, and how many more places have the value of the n-th; the
-// row is ranked.
+// withTies returns n, and how many more tokens have the value of the n-th.
 func (r *row) withTies(n int) int {
 	n = min(n, len(r.logits))
-	for n < len(r.logits) && r.logits[n] == r.logits[n-1] {
+	r.fillKeys()
+	for n < len(r.logits) && r.logits[r.nth(n)] == r.logits[r.nth(n-1)] {
 		n++
 	}
 	return n

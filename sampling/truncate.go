@@ -12,9 +12,7 @@ import (
 // and holds no NaN; at least one token stays.
 func (c *core) truncate(step Step) {
 	p, r := c.plan, &c.row
-	if step != TopP {
-		c.joint = 0
-	}
+	before := len(r.ids)
 	switch step {
 	case TopK:
 		c.topK()
@@ -46,6 +44,9 @@ func (c *core) truncate(step Step) {
 	case AdaptiveP:
 		c.adaptiveP()
 	}
+	if len(r.ids) < before && step != TopK {
+		c.joint = 0
+	}
 }
 
 // topK keeps the first k; with topKTies also what ties with the k-th.
@@ -59,7 +60,6 @@ func (c *core) topK() {
 		r.weigh()
 		c.joint = r.total
 	}
-	r.rank()
 	if p.topKTies {
 		k = r.withTies(k)
 	}
@@ -69,17 +69,16 @@ func (c *core) topK() {
 // topP keeps the shortest prefix whose mass reaches a share of the whole.
 func (c *core) topP() {
 	p, r := c.plan, &c.row
-	r.rank()
 	r.weigh()
+	r.fillKeys()
 	whole := r.total
 	if c.joint > 0 {
 		whole = c.joint
 	}
-	c.joint = 0
 	enough := p.topPMass(whole)
 	n, sum := 0, uint64(0)
 	for n < len(r.masses) && (sum < enough || n < p.keep) {
-		sum += r.masses[n]
+		sum += r.masses[r.nth(n)]
 		n++
 	}
 	r.keepFirst(max(n, 1))
@@ -100,45 +99,76 @@ func (p *plan) topPMass(whole uint64) uint64 {
 // arXiv 2202.00666.
 func (c *core) typicalP() {
 	p, r := c.plan, &c.row
-	r.rank()
 	r.measure()
-	h := law.OnGrid(r.entropy())
-	typical := law.OnGrid(law.LogTotal(r.total)) - h
-	// A distance needs 33 bits at most, and a place 20: contract order decides ties.
-	distances := r.keys[:0]
+	typical := law.OnGrid(law.LogTotal(r.total)) - law.OnGrid(r.entropy())
+	// The distances, of 33 bits at most, and the places, of 20.
+	const places = 1<<20 - 1
+	words := r.keys[:0]
 	for i, q := range r.surprises {
 		d := int64(-q) + typical
 		if d < 0 {
 			d = -d
 		}
-		distances = append(distances, uint64(d)<<20|uint64(i))
+		words = append(words, uint64(d)<<20|uint64(i))
 	}
-	slices.Sort(distances)
-	r.keys = distances
+	r.keys = words
 	enough := law.FloorProduct(p.typicalP, r.total) + 1
 	if p.typicalReach {
 		enough = law.CeilProduct(p.typicalP, r.total)
 	}
-	const places = 1<<20 - 1
-	n, sum := 0, uint64(0)
-	for n < len(distances) && (sum < enough || n < p.keep) {
-		sum += r.masses[distances[n]&places]
+	last := reaching(words, r.masses, places, enough-1) >> 20
+	// What is nearer stays, and so much of what is equally far, in contract order.
+	nearer, end, sum := 0, 0, uint64(0)
+	for i, word := range words {
+		if word>>20 > last {
+			continue
+		}
+		words[i], words[end] = words[end], word
+		if word>>20 < last {
+			sum += r.masses[word&places]
+			words[end], words[nearer] = words[nearer], word
+			nearer++
+		}
+		end++
+	}
+	equal := words[nearer:end]
+	if end < p.keep { // more than the mass asks for
+		equal = words[nearer:]
+	}
+	slices.SortFunc(equal, func(a, b uint64) int {
+		i, j := a&places, b&places
+		if a>>20 < b>>20 || a>>20 == b>>20 && ahead(r.logits[i], r.ids[i], r.logits[j], r.ids[j]) {
+			return -1
+		}
+		return 1
+	})
+	n := nearer
+	for _, word := range equal {
+		if sum >= enough && n >= p.keep && !(p.typicalReach && word>>20 == last) {
+			break
+		}
+		sum += r.masses[word&places]
 		n++
 	}
-	n = max(n, 1)
-	for p.typicalReach && n < len(distances) && distances[n]>>20 == distances[n-1]>>20 {
-		n++
+	// The places of what stays, as bits: the row keeps its order.
+	stays := slices.Grow(c.left[:0], len(words)/64+1)[:len(words)/64+1]
+	clear(stays)
+	for _, word := range words[:n] {
+		stays[word&places/64] |= 1 << (word & 63)
 	}
-	kept := distances[:n]
-	for i := range kept {
-		kept[i] &= places
+	c.left = stays
+	largest, to := r.largest(), 0
+	for i := range stays {
+		for rest := stays[i]; rest != 0; rest &= rest - 1 {
+			r.move(to, 64*i+bits.TrailingZeros64(rest))
+			to++
+		}
 	}
-	slices.Sort(kept)
-	for to, from := range kept {
-		r.move(to, int(from))
+	r.weighed = r.weighed && stays[largest/64]>>(largest%64)&1 == 1
+	if r.weighed {
+		r.cut(n)
 	}
-	r.cut(n)
-	r.weighed = r.weighed && kept[0] == 0
+	r.ids, r.logits = r.ids[:n], r.logits[:n]
 }
 
 // topNSigma keeps what is within n standard deviations of the largest logit,
@@ -192,13 +222,14 @@ func (r *row) keepLogits(choose func(l float32) bool) {
 // of that of the whole: arXiv 2509.02510.
 func (c *core) topH() {
 	p, r := c.plan, &c.row
-	r.rank()
 	most := float64(p.topH) * r.entropy()
+	r.fillKeys()
 	var sum uint64
 	var weighted law.Uint128
-	for i, w := range r.masses {
-		sum += w
-		weighted = weighted.Add(law.Mul(w, uint64(-r.surprises[i])))
+	for i := range r.masses {
+		place := r.nth(i)
+		sum += r.masses[place]
+		weighted = weighted.Add(law.Mul(r.masses[place], uint64(-r.surprises[place])))
 		if i > 0 && law.Entropy(sum, weighted) > most {
 			r.keepFirst(i)
 			return
@@ -229,20 +260,27 @@ func (c *core) xtc() {
 	if !law.Coin(law.Uniform(p.seed, c.position, c.firstDraw, law.XTC), p.xtcProbability) {
 		return
 	}
-	r.rank()
 	r.weigh()
 	least := law.CeilProduct(p.xtcThreshold, r.total)
-	likely := 0
-	for likely < len(r.masses) && r.masses[likely] >= least {
-		likely++
+	likely, last := 0, 0 // how many, and the last of them in contract order
+	for i, w := range r.masses {
+		if w >= least {
+			if likely == 0 || ahead(r.logits[last], r.ids[last], r.logits[i], r.ids[i]) {
+				last = i
+			}
+			likely++
+		}
 	}
-	n := 0
-	exempt := func(id int32) bool {
-		_, found := slices.BinarySearch(p.xtcSpecial, id)
+	stays := func(i int) bool {
+		if r.masses[i] < least || i == last {
+			return true
+		}
+		_, found := slices.BinarySearch(p.xtcSpecial, r.ids[i])
 		return found
 	}
-	for i, id := range r.ids {
-		if i >= likely-1 || exempt(id) {
+	n := 0
+	for i := range r.ids {
+		if stays(i) {
 			n++
 		}
 	}
@@ -251,8 +289,8 @@ func (c *core) xtc() {
 	}
 	n = 0
 	for i, id := range r.ids {
-		if i >= likely-1 || exempt(id) {
-			r.move(n, i)
+		if stays(i) {
+			r.ids[n], r.logits[n] = id, r.logits[i]
 			n++
 		}
 	}
@@ -268,12 +306,12 @@ const mirostatTokens = 100
 // arXiv 2007.14966.
 func (c *core) mirostatV1() {
 	r := &c.row
-	r.rank()
 	r.measure()
+	r.fillKeys()
 	products, squares := 0.0, 0.0
 	for i := 0; i+1 < min(mirostatTokens, len(r.masses)); i++ {
 		t := law.Log2(float64(i+2) / float64(i+1))
-		b := float64(r.surprises[i]-r.surprises[i+1]) * (1.0 / (1 << law.SurpriseBits))
+		b := float64(r.surprises[r.nth(i)]-r.surprises[r.nth(i+1)]) * (1.0 / (1 << law.SurpriseBits))
 		products += float64(t * b)
 		squares += float64(t * t)
 	}
@@ -293,12 +331,13 @@ func (c *core) mirostatV1() {
 // mirostatV2 keeps what is of a surprise of at most mu.
 func (c *core) mirostatV2() {
 	r := &c.row
-	r.rank()
 	r.measure()
 	most := law.OnGrid(float64(c.state.mu(c.plan))) - law.OnGrid(law.LogTotal(r.total))
 	n := 0
-	for n < len(r.surprises) && int64(-r.surprises[n]) <= most {
-		n++
+	for _, q := range r.surprises {
+		if int64(-q) <= most {
+			n++
+		}
 	}
 	r.keepFirst(max(n, 1))
 }
