@@ -301,12 +301,18 @@ func compact(f gen.Format) {
 
 // compactAbove:
 //
-//	for each word: 4 vectors, compared with least; masks are stored, and the values
-//	they pick are moved together and stored
+//	compare the first words
+//	for each word: compare the one that is so far ahead; compact this one
+//
+// The comparisons go ahead because stores would be at addresses that follow from
+// what was loaded right before. A processor that once takes such a store for one
+// that a load depends on makes all loads wait for the addresses: three times
+// slower, for a while.
 func compactAbove(f gen.Format) {
 	TEXT("CompactAbove"+f.Name, NOSPLIT, "func(values []float32, bitmap []uint64, row []"+f.Element+", least uint32, invert uint32) (n int)")
 	Doc("CompactAbove" + f.Name + " is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.")
 	Pragma("noescape")
+	const most = 16 // words ahead
 	values := GP64()
 	Load(Param("values").Base(), values)
 	bitmap, words := gen.Slice("bitmap")
@@ -316,27 +322,51 @@ func compactAbove(f gen.Format) {
 	r, invert := GP32(), K()
 	Load(Param("invert"), r)
 	KMOVW(r, invert)
-	start := GP64()
+	start, ahead, nextRow, nextBitmap, left := GP64(), GP64(), GP64(), GP64(), GP64()
 	MOVQ(values, start)
-	TESTQ(words, words)
-	JZ(LabelRef("done"))
-	Label("word")
-	for i := range 4 {
-		x, picked, n := load16(f, Mem{Base: row, Disp: 16 * i * f.Bytes}), K(), GP32()
-		VCMPPS(Imm(0x1D), least, x, picked) // x at least least
-		KXORW(invert, picked, picked)
-		KMOVW(picked, Mem{Base: bitmap, Disp: 2 * i})
-		KMOVW(picked, n)
-		VPCOMPRESSD_Z(x, picked, x)
-		VMOVUPS(x, Mem{Base: values})
-		POPCNTL(n, n)
-		LEAQ(Mem{Base: values, Index: n.As64(), Scale: 4}, values)
+	MOVQ(row, nextRow)
+	MOVQ(bitmap, nextBitmap)
+	MOVQ(U32(most), ahead)
+	CMPQ(words, ahead)
+	CMOVQLT(words, ahead)
+	SUBQ(ahead, words)
+
+	compare := func() {
+		for i := range 4 {
+			x, picked := load16(f, Mem{Base: nextRow, Disp: 16 * i * f.Bytes}), K()
+			VCMPPS(Imm(0x1D), least, x, picked) // x at least least
+			KXORW(invert, picked, picked)
+			KMOVW(picked, Mem{Base: nextBitmap, Disp: 2 * i})
+		}
+		ADDQ(Imm(8), nextBitmap)
+		ADDQ(U32(uint32(64*f.Bytes)), nextRow)
 	}
-	ADDQ(Imm(8), bitmap)
-	ADDQ(U32(uint32(64*f.Bytes)), row)
-	DECQ(words)
-	JNZ(LabelRef("word"))
-	Label("done")
+	compactWord := func() {
+		for i := range 4 {
+			x, picked, n := load16(f, Mem{Base: row, Disp: 16 * i * f.Bytes}), K(), GP32()
+			MOVWLZX(Mem{Base: bitmap, Disp: 2 * i}, n)
+			KMOVW(n, picked)
+			VPCOMPRESSD_Z(x, picked, x)
+			VMOVUPS(x, Mem{Base: values})
+			POPCNTL(n, n)
+			LEAQ(Mem{Base: values, Index: n.As64(), Scale: 4}, values)
+		}
+		ADDQ(Imm(8), bitmap)
+		ADDQ(U32(uint32(64*f.Bytes)), row)
+	}
+	loop := func(name string, times reg.GPVirtual, body func()) {
+		TESTQ(times, times)
+		JZ(LabelRef(name + "Done"))
+		Label(name)
+		body()
+		DECQ(times)
+		JNZ(LabelRef(name))
+		Label(name + "Done")
+	}
+	MOVQ(ahead, left)
+	loop("first", left, compare)
+	loop("both", words, func() { compare(); compactWord() })
+	loop("last", ahead, compactWord)
 	SUBQ(start, values)
 	SHRQ(Imm(2), values)
 	Store(values, ReturnIndex(0))

@@ -46,6 +46,8 @@ type Kept[E simd.Bits] struct {
 	state    State
 	full     bool     // every element is kept, and the bitmap perhaps not yet filled
 	filled   bool     // the bitmap is
+	ones     []uint64 // all bits set, but in the word of the end
+	end      int
 	bitmap   []uint64 // the elements that are kept, edited ones never
 	extra    List     // the edited tokens that are kept, IDs ascending
 	maxima   []float32
@@ -129,6 +131,22 @@ func (k *Kept[E]) fill() {
 		k.bitmap = resized(k.bitmap, words(len(k.row)))
 		fill(k.bitmap, len(k.row))
 	}
+}
+
+// all returns a bitmap of n elements that are all set, which is valid until the
+// next call.
+func (k *Kept[E]) all(n int) []uint64 {
+	for len(k.ones) < words(n) {
+		k.ones = append(k.ones, math.MaxUint64)
+	}
+	if k.end < len(k.ones) {
+		k.ones[k.end] = math.MaxUint64
+	}
+	if past := n % 64; past > 0 {
+		k.end = n / 64
+		k.ones[k.end] = 1<<past - 1
+	}
+	return k.ones[:words(n)]
 }
 
 // words returns how many words a bitmap of n elements has.

@@ -49,8 +49,6 @@ func (k *Kept[E]) setSums() {
 	n := len(k.row)
 	if k.sparse {
 		n = len(k.compact)
-	} else {
-		k.fill()
 	}
 	k.sums = resized(k.sums, (n+simd.Block-1)/simd.Block)
 	k.front, k.back = 0, len(k.sums)
@@ -69,8 +67,11 @@ func (k *Kept[E]) sumCompact() {
 // sumBlocks computes the sums of masses of some blocks of the row.
 func (k *Kept[E]) sumBlocks(first, end int) {
 	last := min(end*simd.Block, len(k.row))
-	bitmap := k.bitmap[first*simd.Block/64 : words(last)]
-	simd.BlockMasses(k.tier, k.sums[first:end], bitmap, k.row[first*simd.Block:last], k.largest, k.scale, k.order)
+	bitmap := k.bitmap
+	if k.full {
+		bitmap = k.all(len(k.row))
+	}
+	simd.BlockMasses(k.tier, k.sums[first:end], bitmap[first*simd.Block/64:words(last)], k.row[first*simd.Block:last], k.largest, k.scale, k.order)
 }
 
 // weighExtra computes the masses of the edited tokens.
@@ -87,9 +88,7 @@ func (k *Kept[E]) gather(values []float32, bitmap []uint64, n int) []float32 {
 
 // sumList computes the sums of masses of each block of a list of values.
 func (k *Kept[E]) sumList(sums []uint64, values []float32) {
-	k.scratch = resized(k.scratch, words(len(values)))
-	fill(k.scratch, len(values))
-	simd.BlockMasses(k.tier, sums, k.scratch, bitsOfValues(values), k.largest, k.scale, key.Float32)
+	simd.BlockMasses(k.tier, sums, k.all(len(values)), bitsOfValues(values), k.largest, k.scale, key.Float32)
 }
 
 // fill sets the first n bits of a bitmap and clears those past them.
@@ -313,9 +312,11 @@ func (k *Kept[E]) drawBlock(b, first, end int, target uint64) int32 {
 		values[i] = k.order.Value(key.Widen(block[i]))
 	}
 	simd.Masses(k.tier, masses[:len(block)], values[:len(block)], k.largest, k.scale)
-	for i := range block {
-		if k.bitmap[(start+i)>>6]>>((start+i)&63)&1 == 0 {
-			masses[i] = 0
+	if !k.full {
+		for i := range block {
+			if k.bitmap[(start+i)>>6]>>((start+i)&63)&1 == 0 {
+				masses[i] = 0
+			}
 		}
 	}
 	for e := first; e < end; e++ {
@@ -442,6 +443,7 @@ func (k *Kept[E]) Remove(id int32) {
 		k.sums[place/simd.Block] -= mass
 		return
 	}
+	k.fill()
 	k.full = false
 	k.bitmap[id>>6] &^= 1 << (id & 63)
 	if b := int(id / simd.Block); b < k.front || b >= k.back {
@@ -452,8 +454,7 @@ func (k *Kept[E]) Remove(id int32) {
 // Expand makes dst a list of the kept tokens, in the order of IDs, without
 // masses.
 func (k *Kept[E]) Expand(dst *List) {
-	k.prepare()
-	dst.resize(k.Count())
+	dst.resize(k.Count()) // which fills the bitmap
 	n, extra := 0, 0
 	for w, word := range k.bitmap {
 		for {

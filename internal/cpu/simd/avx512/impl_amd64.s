@@ -3629,7 +3629,7 @@ done:
 	RET
 
 // func CompactAbove32(values []float32, bitmap []uint64, row []uint32, least uint32, invert uint32) (n int)
-// Requires: AVX, AVX512F, POPCNT
+// Requires: AVX, AVX512F, CMOV, POPCNT
 TEXT ·CompactAbove32(SB), NOSPLIT, $0-88
 	MOVQ         values_base+0(FP), AX
 	MOVQ         bitmap_base+24(FP), CX
@@ -3640,52 +3640,133 @@ TEXT ·CompactAbove32(SB), NOSPLIT, $0-88
 	MOVL         invert+76(FP), SI
 	KMOVW        SI, K1
 	MOVQ         AX, SI
-	TESTQ        DX, DX
-	JZ           done
+	MOVQ         BX, R8
+	MOVQ         CX, R9
+	MOVQ         $0x00000010, DI
+	CMPQ         DX, DI
+	CMOVQLT      DX, DI
+	SUBQ         DI, DX
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           firstDone
 
-word:
+first:
+	VMOVUPS (R8), Z1
+	VCMPPS  $0x1d, Z0, Z1, K2
+	KXORW   K1, K2, K2
+	KMOVW   K2, (R9)
+	VMOVUPS 64(R8), Z1
+	VCMPPS  $0x1d, Z0, Z1, K2
+	KXORW   K1, K2, K2
+	KMOVW   K2, 2(R9)
+	VMOVUPS 128(R8), Z1
+	VCMPPS  $0x1d, Z0, Z1, K2
+	KXORW   K1, K2, K2
+	KMOVW   K2, 4(R9)
+	VMOVUPS 192(R8), Z1
+	VCMPPS  $0x1d, Z0, Z1, K2
+	KXORW   K1, K2, K2
+	KMOVW   K2, 6(R9)
+	ADDQ    $0x08, R9
+	ADDQ    $0x00000100, R8
+	DECQ    R10
+	JNZ     first
+
+firstDone:
+	TESTQ DX, DX
+	JZ    bothDone
+
+both:
+	VMOVUPS       (R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (R9)
+	VMOVUPS       64(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(R9)
+	VMOVUPS       128(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(R9)
+	VMOVUPS       192(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(R9)
+	ADDQ          $0x08, R9
+	ADDQ          $0x00000100, R8
 	VMOVUPS       (BX), Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, (CX)
-	KMOVW         K2, DI
+	MOVWLZX       (CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VMOVUPS       64(BX), Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 2(CX)
-	KMOVW         K2, DI
+	MOVWLZX       2(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VMOVUPS       128(BX), Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 4(CX)
-	KMOVW         K2, DI
+	MOVWLZX       4(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VMOVUPS       192(BX), Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 6(CX)
-	KMOVW         K2, DI
+	MOVWLZX       6(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	ADDQ          $0x08, CX
 	ADDQ          $0x00000100, BX
 	DECQ          DX
-	JNZ           word
+	JNZ           both
 
-done:
+bothDone:
+	TESTQ DI, DI
+	JZ    lastDone
+
+last:
+	VMOVUPS       (BX), Z0
+	MOVWLZX       (CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VMOVUPS       64(BX), Z0
+	MOVWLZX       2(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VMOVUPS       128(BX), Z0
+	MOVWLZX       4(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VMOVUPS       192(BX), Z0
+	MOVWLZX       6(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000100, BX
+	DECQ          DI
+	JNZ           last
+
+lastDone:
 	SUBQ SI, AX
 	SHRQ $0x02, AX
 	MOVQ AX, n+80(FP)
@@ -4140,7 +4221,7 @@ done:
 	RET
 
 // func CompactAboveBFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
-// Requires: AVX, AVX512F, POPCNT
+// Requires: AVX, AVX512F, CMOV, POPCNT
 TEXT ·CompactAboveBFloat16(SB), NOSPLIT, $0-88
 	MOVQ         values_base+0(FP), AX
 	MOVQ         bitmap_base+24(FP), CX
@@ -4151,56 +4232,149 @@ TEXT ·CompactAboveBFloat16(SB), NOSPLIT, $0-88
 	MOVL         invert+76(FP), SI
 	KMOVW        SI, K1
 	MOVQ         AX, SI
-	TESTQ        DX, DX
-	JZ           done
+	MOVQ         BX, R8
+	MOVQ         CX, R9
+	MOVQ         $0x00000010, DI
+	CMPQ         DX, DI
+	CMOVQLT      DX, DI
+	SUBQ         DI, DX
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           firstDone
 
-word:
+first:
+	VPMOVZXWD (R8), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, (R9)
+	VPMOVZXWD 32(R8), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 2(R9)
+	VPMOVZXWD 64(R8), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 4(R9)
+	VPMOVZXWD 96(R8), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 6(R9)
+	ADDQ      $0x08, R9
+	ADDQ      $0x00000080, R8
+	DECQ      R10
+	JNZ       first
+
+firstDone:
+	TESTQ DX, DX
+	JZ    bothDone
+
+both:
+	VPMOVZXWD     (R8), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (R9)
+	VPMOVZXWD     32(R8), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(R9)
+	VPMOVZXWD     64(R8), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(R9)
+	VPMOVZXWD     96(R8), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(R9)
+	ADDQ          $0x08, R9
+	ADDQ          $0x00000080, R8
 	VPMOVZXWD     (BX), Z1
 	VPSLLD        $0x10, Z1, Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, (CX)
-	KMOVW         K2, DI
+	MOVWLZX       (CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VPMOVZXWD     32(BX), Z1
 	VPSLLD        $0x10, Z1, Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 2(CX)
-	KMOVW         K2, DI
+	MOVWLZX       2(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VPMOVZXWD     64(BX), Z1
 	VPSLLD        $0x10, Z1, Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 4(CX)
-	KMOVW         K2, DI
+	MOVWLZX       4(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VPMOVZXWD     96(BX), Z1
 	VPSLLD        $0x10, Z1, Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 6(CX)
-	KMOVW         K2, DI
+	MOVWLZX       6(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	ADDQ          $0x08, CX
 	ADDQ          $0x00000080, BX
 	DECQ          DX
-	JNZ           word
+	JNZ           both
 
-done:
+bothDone:
+	TESTQ DI, DI
+	JZ    lastDone
+
+last:
+	VPMOVZXWD     (BX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	MOVWLZX       (CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VPMOVZXWD     32(BX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	MOVWLZX       2(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VPMOVZXWD     64(BX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	MOVWLZX       4(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VPMOVZXWD     96(BX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	MOVWLZX       6(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DI
+	JNZ           last
+
+lastDone:
 	SUBQ SI, AX
 	SHRQ $0x02, AX
 	MOVQ AX, n+80(FP)
@@ -4627,7 +4801,7 @@ done:
 	RET
 
 // func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
-// Requires: AVX, AVX512F, POPCNT
+// Requires: AVX, AVX512F, CMOV, POPCNT
 TEXT ·CompactAboveFloat16(SB), NOSPLIT, $0-88
 	MOVQ         values_base+0(FP), AX
 	MOVQ         bitmap_base+24(FP), CX
@@ -4638,52 +4812,133 @@ TEXT ·CompactAboveFloat16(SB), NOSPLIT, $0-88
 	MOVL         invert+76(FP), SI
 	KMOVW        SI, K1
 	MOVQ         AX, SI
-	TESTQ        DX, DX
-	JZ           done
+	MOVQ         BX, R8
+	MOVQ         CX, R9
+	MOVQ         $0x00000010, DI
+	CMPQ         DX, DI
+	CMOVQLT      DX, DI
+	SUBQ         DI, DX
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           firstDone
 
-word:
+first:
+	VCVTPH2PS (R8), Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, (R9)
+	VCVTPH2PS 32(R8), Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 2(R9)
+	VCVTPH2PS 64(R8), Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 4(R9)
+	VCVTPH2PS 96(R8), Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 6(R9)
+	ADDQ      $0x08, R9
+	ADDQ      $0x00000080, R8
+	DECQ      R10
+	JNZ       first
+
+firstDone:
+	TESTQ DX, DX
+	JZ    bothDone
+
+both:
+	VCVTPH2PS     (R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (R9)
+	VCVTPH2PS     32(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(R9)
+	VCVTPH2PS     64(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(R9)
+	VCVTPH2PS     96(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(R9)
+	ADDQ          $0x08, R9
+	ADDQ          $0x00000080, R8
 	VCVTPH2PS     (BX), Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, (CX)
-	KMOVW         K2, DI
+	MOVWLZX       (CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VCVTPH2PS     32(BX), Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 2(CX)
-	KMOVW         K2, DI
+	MOVWLZX       2(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VCVTPH2PS     64(BX), Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 4(CX)
-	KMOVW         K2, DI
+	MOVWLZX       4(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	VCVTPH2PS     96(BX), Z1
-	VCMPPS        $0x1d, Z0, Z1, K2
-	KXORW         K1, K2, K2
-	KMOVW         K2, 6(CX)
-	KMOVW         K2, DI
+	MOVWLZX       6(CX), R10
+	KMOVW         R10, K2
 	VPCOMPRESSD.Z Z1, K2, Z1
 	VMOVUPS       Z1, (AX)
-	POPCNTL       DI, DI
-	LEAQ          (AX)(DI*4), AX
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
 	ADDQ          $0x08, CX
 	ADDQ          $0x00000080, BX
 	DECQ          DX
-	JNZ           word
+	JNZ           both
 
-done:
+bothDone:
+	TESTQ DI, DI
+	JZ    lastDone
+
+last:
+	VCVTPH2PS     (BX), Z0
+	MOVWLZX       (CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VCVTPH2PS     32(BX), Z0
+	MOVWLZX       2(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VCVTPH2PS     64(BX), Z0
+	MOVWLZX       4(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VCVTPH2PS     96(BX), Z0
+	MOVWLZX       6(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DI
+	JNZ           last
+
+lastDone:
 	SUBQ SI, AX
 	SHRQ $0x02, AX
 	MOVQ AX, n+80(FP)
