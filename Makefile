@@ -10,7 +10,7 @@ VERIFYTIME ?= 10s
 # is a program of the other architecture, which only -exec knows how to start, and
 # what the system's C compiler makes is of this one.
 CROSS_FLAGS ?= -short -timeout 20m -skip '^(TestPeer|TestLoad$$)'
-CROSS_PACKAGES ?= ./topk/... ./internal/...
+CROSS_PACKAGES ?= ./topk/... ./sampling/... ./internal/...
 
 PYTHON_ENV := .build/python
 PYTHON_READY := $(PYTHON_ENV)/ready

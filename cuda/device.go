@@ -217,7 +217,7 @@ const clusterSuffix = "_cluster"
 
 // kernelSymbols lists the kernels that any plan or probe launches.
 func kernelSymbols() []string {
-	symbols := []string{emptySymbol}
+	symbols := append([]string{emptySymbol}, lawSymbols...)
 	for t, names := range dtypes {
 		for _, name := range []string{"select_%s_block", "phases_%s_block"} {
 			symbols = append(symbols, fmt.Sprintf(name, names.symbol))

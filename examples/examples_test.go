@@ -8,7 +8,8 @@ import (
 
 func TestPrograms(t *testing.T) {
 	for name, want := range map[string]string{
-		"topk": "[3 2 2] [4 1 3]\n",
+		"topk":   "[3 2 2] [4 1 3]\n",
+		"sample": "1\n",
 		"stream": "token 13798  logit 154\n" +
 			"token  2862  logit 152\n" +
 			"token  8212  logit 151\n" +

@@ -31,6 +31,11 @@ func main() {
 	trim()
 	max32()
 	max16()
+	for _, f := range gen.Formats {
+		blockMaxima(f)
+		blockMasses(f)
+	}
+	masses()
 	Generate()
 }
 

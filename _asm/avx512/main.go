@@ -29,6 +29,14 @@ func main() {
 	trim()
 	max32()
 	max16()
+	for _, f := range gen.Formats {
+		blockMaxima(f)
+		blockMasses(f)
+		compact(f)
+		compactAbove(f)
+	}
+	masses()
+	pick()
 	Generate()
 }
 

@@ -3,6 +3,7 @@
 package gen
 
 import (
+	"fmt"
 	"math/bits"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -39,6 +40,11 @@ func Vector32(name string, lanes int, value func(i int) uint32) Mem {
 	}
 	constants[name] = m
 	return m
+}
+
+// Constant32 returns a constant of 32 bits in memory, made once for all functions.
+func Constant32(bits uint32) Mem {
+	return Vector32(fmt.Sprintf("constant%08x", bits), 1, func(int) uint32 { return bits })
 }
 
 var constants = map[string]Mem{}

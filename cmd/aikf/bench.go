@@ -69,7 +69,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
 	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function; a `list`")
 	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
-	flags.StringVar(&f.work, "work", bench.TopK, "topk, stream, merge; a `list`")
+	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")
 	flags.StringVar(&f.tier, "tier", "", "avx512, avx2, neon, pure; a `list` (default: the best here)")
 	flags.Var(&f.threads, "threads", "threads that share a batch; a `list` (default 1)")
 	flags.StringVar(&f.device, "device", "auto", deviceUsage)
@@ -78,7 +78,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.plan, "plan", "", "forces the launch plan of that `name`, see \"aikf plan --device cuda\"")
 	flags.StringVar(&f.format, "format", report.Table, "table, md, json or csv")
 	flags.StringVar(&f.out, "out", "", "write the JSON record to a `file`, too")
-	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar")
+	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar, or those of --work")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random rows")
 	words, err := parseFlags(flags, args, c)
 	if err != nil {
@@ -104,9 +104,17 @@ func runBench(ctx context.Context, args []string, c console) error {
 	if choice, err = f.narrow(choice); err != nil {
 		return err
 	}
+	if f.work != "" && len(list(f.work)) == 0 {
+		return usageErrorf("bench: work is empty")
+	}
 	if f.acceptance {
 		if flag := f.shaped(); flag != "" {
 			return usageErrorf("bench: --acceptance measures cases of its own; leave out --%s", flag)
+		}
+		for _, work := range list(f.work) {
+			if len(bench.BarsOf([]string{work})) == 0 {
+				return usageErrorf("bench: work %s has no bars", quote(work))
+			}
 		}
 	}
 	for _, name := range list(f.against) {
@@ -163,7 +171,7 @@ func (f benchFlags) narrow(choice deviceChoice) (deviceChoice, error) {
 		of    *string
 	}{
 		{"mode", f.mode != "", &ofDevice}, {"cache", f.cache != "", &ofDevice}, {"plan", f.plan != "", &ofDevice},
-		{"tier", f.tier != "", &ofCPU}, {"threads", f.threads != nil, &ofCPU}, {"work", f.work != bench.TopK, &ofCPU},
+		{"tier", f.tier != "", &ofCPU}, {"threads", f.threads != nil, &ofCPU}, {"work", f.work != "", &ofCPU},
 	} {
 		if flag.given && *flag.of == "" {
 			*flag.of = flag.name
@@ -224,7 +232,8 @@ func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record
 		return err
 	}
 	if f.acceptance {
-		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bench.Bars(), progressOn(c))
+		bars := bench.BarsOf(list(f.work))
+		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bars, progressOn(c))
 		return err
 	}
 	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
@@ -334,7 +343,7 @@ func (f benchFlags) shaped() string {
 		changed bool
 	}{
 		{"batch", f.batch != nil}, {"vocab", f.vocab != nil}, {"top-k", f.topK != nil}, {"dtype", f.dtype != nil},
-		{"logits", f.logits != ""}, {"rows", f.rows != ""}, {"work", f.work != bench.TopK}, {"tier", f.tier != ""},
+		{"logits", f.logits != ""}, {"rows", f.rows != ""}, {"tier", f.tier != ""},
 		{"threads", f.threads != nil}, {"mode", f.mode != ""}, {"cache", f.cache != ""}, {"plan", f.plan != ""},
 	} {
 		if flag.changed {
@@ -370,14 +379,12 @@ func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([
 	if len(tiers) == 0 {
 		tiers = []string{""} // the best, or that of the GPU
 	}
-	if len(list(f.work)) == 0 {
-		return nil, usageErrorf("bench: work is empty")
-	}
+	works := orDefault(list(f.work), bench.TopK)
 	if slices.Contains(f.threads, 0) {
 		return nil, usageErrorf("bench: --threads = 0, want 1 or more: a figure names its threads")
 	}
 	var cases []bench.Case
-	for _, work := range list(f.work) {
+	for _, work := range works {
 		for _, tier := range tiers {
 			for _, threads := range orDefault(f.threads, 0) {
 				for _, c := range shapes {
@@ -387,10 +394,12 @@ func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([
 						rows = []string{c.Source}
 					}
 					for _, c.Source = range rows {
-						if err := validate(c); err != nil {
-							return nil, usageErrorf("bench: %w", err)
+						for _, c.Sampling = range bench.SamplingsOf(work) {
+							if err := validate(c); err != nil {
+								return nil, usageErrorf("bench: %w", err)
+							}
+							cases = append(cases, c)
 						}
-						cases = append(cases, c)
 					}
 				}
 			}

@@ -16,9 +16,17 @@ import (
 // with all their digits.
 const maxLine = 64 << 20
 
-// serveRequests answers each line of c.in by a line of c.out. It returns when
-// the input ends or the context is cancelled.
-func serveRequests(ctx context.Context, c console, options topk.Options, on *gpu) error {
+// lineServer answers requests one after the other. What it returns is valid
+// until the next call.
+type lineServer interface {
+	answer(line inputLine) ([]byte, error)
+	// refuse answers the request that had the error.
+	refuse(err error) []byte
+}
+
+// serveRequests answers each line of c.in by a line of c.out, for a command. It
+// returns when the input ends or the context is cancelled.
+func serveRequests(ctx context.Context, c console, command string, server lineServer) error {
 	// A read cannot be cancelled, so it has a goroutine of its own; one that
 	// waits for input when the context is cancelled ends with the process.
 	stopped := make(chan struct{})
@@ -38,7 +46,6 @@ func serveRequests(ctx context.Context, c console, options topk.Options, on *gpu
 			}
 		}
 	}()
-	server := newRequestServer(options, on)
 	for number, answered, bad := 1, 0, 0; ; number++ {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -62,7 +69,7 @@ func serveRequests(ctx context.Context, c console, options topk.Options, on *gpu
 		}
 		switch {
 		case line.err == io.EOF && bad > 0:
-			return usageErrorf("topk: %d of %d requests were bad", bad, answered)
+			return usageErrorf("%s: %d of %d requests were bad", command, bad, answered)
 		case line.err == io.EOF:
 			return nil
 		case line.err != nil:
@@ -162,10 +169,15 @@ func (s *requestServer) answer(line inputLine) ([]byte, error) {
 // refuse returns the line that answers the request with an error, valid until
 // the next call.
 func (s *requestServer) refuse(err error) []byte {
-	message, _ := json.Marshal(err.Error()) // a string always has a JSON form
-	s.text = append(append(append(s.text[:0], `{"id":`...), s.request.id...), `,"error":`...)
-	s.text = append(append(s.text, message...), '}', '\n')
+	s.text = appendRefusal(s.text[:0], s.request.id, err)
 	return s.text
+}
+
+// appendRefusal appends the line that answers a request with an error.
+func appendRefusal(dst, id []byte, err error) []byte {
+	message, _ := json.Marshal(err.Error()) // a string always has a JSON form
+	dst = append(append(append(dst, `{"id":`...), id...), `,"error":`...)
+	return append(append(dst, message...), '}', '\n')
 }
 
 // selectRequest selects the top k of s.request, whose numbers narrow turns into

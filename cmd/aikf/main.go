@@ -1,5 +1,5 @@
-// Command aikf selects the top k of rows of logits, and measures how fast that
-// goes. Run "aikf help" for the list of commands.
+// Command aikf selects the top k of rows of logits, samples tokens from them, and
+// measures how fast that goes. Run "aikf help" for the list of commands.
 package main
 
 import (
@@ -61,6 +61,8 @@ type command struct {
 var commands = []command{
 	{"bench", "measure top-k against the read floor and other software (the main job)", runBench},
 	{"topk", "select the top k of rows in a file, or of requests on standard input", runTopK},
+	{"sample", "draw tokens from rows in a file", runSample},
+	{"explain", "say what each step of a sampling chain does to a row", runExplain},
 	{"profile", "say where the time of a call on a GPU goes", runProfile},
 	{"plan", "print the launch plan of a shape", runPlan},
 	{"info", "print the CPU's features and the tier that is chosen", runInfo},
@@ -68,7 +70,7 @@ var commands = []command{
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, `aikf: streaming top-k for LLM decoding.
+	fmt.Fprint(w, `aikf: streaming top-k and token sampling for LLM decoding.
 
 Usage: aikf COMMAND [flags]
 
@@ -139,12 +141,18 @@ func exitCode(err error, c console) int {
 // newFlags returns a flag set whose help shows usage, the examples and the
 // flags. parseFlags uses it.
 func newFlags(name, usage, examples string, c console) *flag.FlagSet {
+	return newFlagsShown(name, usage, examples, c, func(flags *flag.FlagSet) {
+		flags.VisitAll(func(f *flag.Flag) { printFlag(flags.Output(), f) })
+	})
+}
+
+// newFlagsShown is newFlags for a command that shows its flags in its own way.
+func newFlagsShown(name, usage, examples string, c console, show func(*flag.FlagSet)) *flag.FlagSet {
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(c.err)
 	flags.Usage = func() {
-		w := flags.Output()
-		fmt.Fprintf(w, "Usage: aikf %s %s\n\nExamples:\n%s\nFlags:\n", name, usage, examples)
-		flags.VisitAll(func(f *flag.Flag) { printFlag(w, f) })
+		fmt.Fprintf(flags.Output(), "Usage: aikf %s %s\n\nExamples:\n%s\nFlags:\n", name, usage, examples)
+		show(flags)
 	}
 	return flags
 }

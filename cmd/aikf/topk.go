@@ -97,7 +97,7 @@ func runTopK(ctx context.Context, args []string, c console) error {
 	}
 	defer on.close()
 	if *jsonl {
-		return serveRequests(ctx, c, options, on)
+		return serveRequests(ctx, c, "topk", newRequestServer(options, on))
 	}
 	options.Smallest = *smallest
 	selected, err := selectFile(ctx, files[0], *rows, *k, options, on)

@@ -16,6 +16,7 @@ type Figure string
 const (
 	OverFloor     Figure = "x floor"     // ours_us / floor_us, at most
 	OverReference Figure = "x reference" // ours_us / reference_us, at most
+	Beside        Figure = "us beside"   // ours_us - reference_us, at most
 	TimesFaster   Figure = "x faster"    // a peer's us / ours_us, at least
 	Allocations   Figure = "allocations" // of a call after the first, at most
 	Workspace     Figure = "KiB"         // of a Selector, without 16 bytes a candidate, at most
@@ -23,7 +24,7 @@ const (
 
 // figures lists them all.
 var figures = []Figure{
-	OverFloor, OverReference, TimesFaster, Allocations, Workspace,
+	OverFloor, OverReference, Beside, TimesFaster, Allocations, Workspace,
 	Micros, ColdPenalty, OverAligned, OverRandom, OverC,
 }
 
@@ -118,6 +119,7 @@ func Bars() []Bar {
 			}
 		}
 	}
+	bars = append(bars, sampleBars()...)
 	return append(bars,
 		Bar{"allocations of a call", Allocations, matrix(avx512), "", "", 0, 0},
 		Bar{"workspace of a selector", Workspace, matrix(avx512), "", "", 64, 64},
@@ -125,6 +127,45 @@ func Bars() []Bar {
 		Bar{"numpy 1 argpartition", TimesFaster, matrix(avx512), "numpy", "1", 100, 100},
 		Bar{"numpy 2 argpartition", TimesFaster, matrix(avx512), "numpy", "2", 10, 10},
 	)
+}
+
+// BarsOf returns the bars of some works, as they are listed, or all if none is
+// named.
+func BarsOf(works []string) []Bar {
+	return slices.DeleteFunc(Bars(), func(b Bar) bool {
+		return len(works) > 0 && !slices.Contains(works, b.Cases[0].Work)
+	})
+}
+
+// sampleBars lists the figures of sampling: one row of the matrix's vocab, float32.
+// Those in us stand as they are; what is beside top-k alone or another sampling was
+// measured in the same rounds.
+func sampleBars() []Bar {
+	sample := func(sampling, source, tier, reference string) Case {
+		return Case{Work: Sample, Sampling: sampling, Source: source, Batch: 1, Vocab: vocab, TopK: sampleK, DType: Float32, Tier: tier, Reference: reference}
+	}
+	const avx512, avx2 = "avx512", "avx2"
+	mixed := sample(Mixed, Random, avx512, RowByRow)
+	mixed.Batch = 32
+	var all []Case
+	bars := []Bar{
+		{"sample: top-k 50, top-p, min-p, to top-k alone", Beside, []Case{sample(ChainSampling, Random, avx512, Select)}, "", "", 0.8, 0.5},
+		{"sample: greedy", OverFloor, []Case{sample(Greedy, Random, avx512, Select)}, "", "", 1.3, 1.15},
+		{"sample: min-p alone, random row", Micros, []Case{sample(MinP, Random, avx512, Select)}, "", "", 6, 4},
+		{"sample: min-p alone, real row", Micros, []Case{sample(MinP, Real, avx512, Select)}, "", "", 3, 2},
+		{"sample: top-p alone, random row", Micros, []Case{sample(TopP, Random, avx512, Select)}, "", "", 45, 30},
+		{"sample: top-p alone, real row", Micros, []Case{sample(TopP, Real, avx512, Select)}, "", "", 15, 11},
+		{"sample: no filter", Micros, []Case{sample(NoFilter, Random, avx512, Select)}, "", "", 15, 11},
+		{"sample: penalties over 64 tokens and 20 biases, to none", Beside, []Case{sample(Penalties, Random, avx512, PlainChain)}, "", "", 1, 0.5},
+		{"sample: bitmask of half, to none", Beside, []Case{sample(HalfMask, Random, avx512, PlainChain)}, "", "", 1, 0.5},
+		{"sample: 20 ids allowed, to none", Beside, []Case{sample(AllowedIDs, Random, avx512, PlainChain)}, "", "", 1, 0.5},
+		{"sample: no filter, avx2 to avx512", OverReference, []Case{sample(NoFilter, Random, avx2, OnTier+avx512)}, "", "", 2.5, 2},
+		{"sample: 32 rows of different parameters, to 32 calls", OverReference, []Case{mixed}, "", "", 1.05, 1},
+	}
+	for _, b := range bars {
+		all = append(all, b.Cases...)
+	}
+	return append(bars, Bar{"sample: allocations of a call", Allocations, all, "", "", 0, 0})
 }
 
 // Verdicts.
@@ -218,6 +259,10 @@ func (b Bar) figure(r Result) float64 {
 	switch b.Figure {
 	case OverReference:
 		return significant(r.OursUS / r.ReferenceUS)
+	case Beside:
+		return significant(r.OursUS - r.ReferenceUS)
+	case Micros:
+		return r.OursUS
 	case TimesFaster:
 		return significant(r.Peers[b.Peer].US / r.OursUS)
 	case Allocations:
@@ -292,6 +337,9 @@ func (r *Runner) Acceptance(ctx context.Context, bars []Bar, progress func(done,
 
 // label tells cases of one bar apart.
 func (c Case) label() string {
+	if c.Work == Sample {
+		return fmt.Sprintf("%s, %s, %s", c.Sampling, c.Source, c.Tier)
+	}
 	if c.Source != Random {
 		return fmt.Sprintf("%s, %s", c.Source, c.DType)
 	}

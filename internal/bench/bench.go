@@ -27,10 +27,11 @@ const (
 	TopK   = "topk"   // one Select
 	Stream = "stream" // Push of tiles of 4,096 logits, and Finish
 	Merge  = "merge"  // Merge of the selected logits of 8 shards of the vocabulary
+	Sample = "sample" // a token for each row, as one of the Samplings
 )
 
 // Works lists the kinds of work.
-func Works() []string { return []string{TopK, Stream, Merge} }
+func Works() []string { return []string{TopK, Stream, Merge, Sample} }
 
 const (
 	tile   = 4096 // logits in a Push
@@ -54,12 +55,16 @@ type Case struct {
 	Tier               string // empty: the best of the machine
 	Threads            int    // 0: 1
 	BaseOffset         int    // elements from the start of a cache line to the first logit
-	Reference          string // empty: TypedHeap, or Select for a stream, or FullSort for a merge
+	Sampling           string // of work Sample; empty: ChainSampling
+	Reference          string // empty: TypedHeap, or Select for a stream or a sample, or FullSort for a merge
 }
 
 // String names the case in a line of progress.
 func (c Case) String() string {
 	s := fmt.Sprintf("%s %d x %d, k = %d, %s, %s", c.Work, c.Batch, c.Vocab, c.TopK, c.DType, c.Source)
+	if c.Sampling != "" {
+		s += ", " + c.Sampling
+	}
 	if c.Tier != "" {
 		s += ", " + c.Tier
 	}
@@ -86,6 +91,8 @@ func (c Case) Validate() error {
 		return fmt.Errorf("batch = %d times vocab = %d exceeds %d logits", c.Batch, c.Vocab, maxElements)
 	case c.Threads < 0:
 		return fmt.Errorf("threads = %d is negative", c.Threads)
+	case c.Sampling != "" && (c.Work != Sample || !slices.Contains(Samplings(), c.Sampling)):
+		return fmt.Errorf("sampling %q of work %q is not one of %s", c.Sampling, c.Work, strings.Join(Samplings(), ", "))
 	case c.Threads > 1 && c.Work != TopK:
 		return fmt.Errorf("threads = %d, but work %q runs on one", c.Threads, c.Work)
 	}
@@ -99,7 +106,13 @@ func (c Case) withDefaults() Case {
 	}
 	c.Threads = max(c.Threads, 1)
 	if c.Reference == "" {
-		c.Reference = map[string]string{TopK: TypedHeap, Stream: Select, Merge: FullSort}[c.Work]
+		c.Reference = map[string]string{TopK: TypedHeap, Stream: Select, Merge: FullSort, Sample: Select}[c.Work]
+	}
+	if c.Work == Sample && c.Sampling == "" {
+		c.Sampling = ChainSampling
+	}
+	if slices.Contains([]string{Greedy, MinP, TopP, NoFilter}, c.Sampling) {
+		c.TopK = c.Vocab // off
 	}
 	return c
 }
@@ -174,7 +187,19 @@ func (r *Runner) Measure(ctx context.Context, c Case) (Result, error) {
 	return measure[float32](ctx, r, c)
 }
 
+// result returns a result that says what was measured, and nothing else.
+func (c Case) result(inputs int) Result {
+	return Result{
+		Device: "cpu", Tier: c.Tier, Work: c.Work, Sampling: c.Sampling, Source: c.Source, Batch: c.Batch, Vocab: c.Vocab, TopK: c.TopK,
+		DType: c.DType, Threads: c.Threads, BaseOffset: c.BaseOffset, Reference: c.Reference,
+		Inputs: inputs, IndicesEqual: true,
+	}
+}
+
 func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, error) {
+	if c.Work == Sample {
+		return measureSample[T](ctx, r, c)
+	}
 	memory, err := newMemory(c.inputBytes(c.inputs()))
 	if err != nil {
 		return Result{}, err
@@ -186,11 +211,7 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 		return Result{}, err
 	}
 	gates := make([]gate[T], len(batches))
-	result := Result{
-		Device: "cpu", Tier: c.Tier, Work: c.Work, Source: c.Source, Batch: c.Batch, Vocab: c.Vocab, TopK: c.TopK,
-		DType: c.DType, Threads: c.Threads, BaseOffset: c.BaseOffset, Reference: c.Reference,
-		Inputs: len(batches), IndicesEqual: true,
-	}
+	result := c.result(len(batches))
 	for i, logits := range batches {
 		if err := ctx.Err(); err != nil {
 			return Result{}, err
@@ -305,25 +326,35 @@ func floor[E simd.Bits, T topk.Float](name string, c Case, batches [][]T) contes
 	}}
 }
 
+// measuredCalls are those whose allocations are counted.
+const measuredCalls = 100
+
 // allocations returns the heap allocations of a call after the first, and the
 // bytes that the first call of a Selector allocates: its workspace.
 func allocations[T topk.Float](c Case, options topk.Options, logits []T) (perCall float64, workspaceBytes int, err error) {
-	const calls = 100
 	dst := topk.NewResult[T](c.Batch, c.TopK)
 	shape := topk.Shape{Rows: c.Batch, Vocab: c.Vocab, K: c.TopK}
-	var before, first, after runtime.MemStats
+	var before, first runtime.MemStats
 	runtime.ReadMemStats(&before)
 	selector := topk.Selector[T]{Options: options}
 	if err := selector.Select(dst, logits, shape); err != nil {
 		return 0, 0, err
 	}
 	runtime.ReadMemStats(&first)
-	for range calls {
-		if err := selector.Select(dst, logits, shape); err != nil {
-			return 0, 0, err
+	perCall, err = allocationsOf(func() error { return selector.Select(dst, logits, shape) })
+	return perCall, int(first.TotalAlloc-before.TotalAlloc) + int(unsafe.Sizeof(selector)), err
+}
+
+// allocationsOf returns the heap allocations of a call that is not the first.
+func allocationsOf(call func() error) (float64, error) {
+	var first, after runtime.MemStats
+	runtime.ReadMemStats(&first)
+	for range measuredCalls {
+		if err := call(); err != nil {
+			return 0, err
 		}
 	}
 	runtime.ReadMemStats(&after)
 	// Whatever else runs in the process may allocate now and then: whole allocations only.
-	return float64((after.Mallocs - first.Mallocs) / calls), int(first.TotalAlloc-before.TotalAlloc) + int(unsafe.Sizeof(selector)), nil
+	return float64((after.Mallocs - first.Mallocs) / measuredCalls), nil
 }

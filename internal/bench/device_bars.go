@@ -12,7 +12,7 @@ import (
 
 // The figures of a GPU: graph replay, warm, unless they say otherwise.
 const (
-	Micros      Figure = "us"              // ours_us, at most; moves with the read floor of the run
+	Micros      Figure = "us"              // ours_us, at most; a GPU's moves with the read floor of the run
 	ColdPenalty Figure = "us beyond floor" // ours cold - warm, less the floor's cold - warm, at most
 	OverAligned Figure = "x aligned"       // ours_us over that of the aligned case, at most
 	OverRandom  Figure = "x random"        // ours_us over that of random rows, at most

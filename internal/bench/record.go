@@ -89,6 +89,7 @@ type Result struct {
 	Cache      string `json:"cache,omitempty"` // of a GPU: Warm or Cold
 	Plan       string `json:"plan,omitempty"`  // of a GPU: the name of the launch plan
 	Work       string `json:"work"`
+	Sampling   string `json:"sampling,omitempty"` // of work sample
 	Source     string `json:"source"`
 	Batch      int    `json:"batch"`
 	Vocab      int    `json:"vocab"`
@@ -132,7 +133,7 @@ type Result struct {
 	MaxAbsDiff   float64 `json:"max_abs_diff"`  // of ours to the first k of a stable sort
 	IndicesEqual bool    `json:"indices_equal"` // to those of a stable sort
 
-	AllocsPerCall  float64 `json:"allocs_per_call"`           // after the first call; work topk only
+	AllocsPerCall  float64 `json:"allocs_per_call"`           // after the first call; works topk and sample only
 	WorkspaceBytes int     `json:"workspace_bytes,omitempty"` // of a Selector; work topk only
 	Capacity       int     `json:"capacity,omitempty"`        // candidates for which it has room
 
@@ -285,7 +286,7 @@ func (r Result) invalid() (field string, got any) {
 	case !(r.MaxAbsDiff >= 0):
 		return "max_abs_diff", r.MaxAbsDiff
 	}
-	shape := Case{Work: r.Work, Source: r.Source, Batch: r.Batch, Vocab: r.Vocab, TopK: r.TopK, DType: r.DType}
+	shape := Case{Work: r.Work, Sampling: r.Sampling, Source: r.Source, Batch: r.Batch, Vocab: r.Vocab, TopK: r.TopK, DType: r.DType}
 	if err := shape.Validate(); err != nil {
 		return "shape", err
 	}

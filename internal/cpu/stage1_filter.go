@@ -30,6 +30,12 @@ type Row[E simd.Bits] struct {
 	// far too low for what is to come.
 	crowded bool
 
+	// Of a row of which not every element counts; see leaveOut. A guess then hopes for
+	// more than the k best.
+	mask   []int32
+	except []int32
+	hope   int
+
 	sample     SamplePlan
 	sampleTask sampleTask // what it was planned for
 	groups     []int32
@@ -58,6 +64,7 @@ const beyond = math.MaxUint32 + 1
 // while the row is in use.
 func (r *Row[E]) Reset(plan *Plan, order key.Order, k int) {
 	r.plan, r.order, r.k = plan, order, k
+	r.mask, r.except, r.hope = nil, nil, k
 	r.bound, r.crowded = 0, false
 	r.packed, r.kept = r.packed[:0], r.kept[:0]
 	if r.room() < plan.FirstRoom {
@@ -113,7 +120,7 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	if r.bound > 0 && !r.crowded {
 		return 0
 	}
-	if task := (sampleTask{len(elements), r.k, r.plan.targetCandidates}); task != r.sampleTask {
+	if task := (sampleTask{len(elements), r.hope, r.plan.targetCandidates}); task != r.sampleTask {
 		r.sample, r.sampleTask = r.plan.sampleFor(task.elements, task.k), task
 	}
 	sample := &r.sample
@@ -133,8 +140,8 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	case attempt == 1: // as much further as is missing, and half as much again
 		rank = max(2*rank+2, rank+3*rank*(r.k-reached)/(2*reached+2), sample.SortedRank)
 		rank = min(rank, sample.Groups*3/4)
-	case attempt == 2 && r.k <= sample.Groups:
-		rank = r.k // each of k groups has an element that reaches this one
+	case attempt == 2 && r.hope <= sample.Groups:
+		rank = r.hope // each of k groups has an element that reaches this one
 	default:
 		return 0
 	}
@@ -165,6 +172,7 @@ func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 		block := elements[read:min(read+chunk, len(elements))]
 		bitmap := r.bitmap[:(len(block)+63)/64]
 		simd.Filter(r.plan.Tier, bitmap, block, uint32(least), r.order)
+		leaveOut(bitmap, int(base)+read, r.mask, r.except)
 		n := len(r.packed)
 		written, words := simd.Expand(r.plan.Tier, r.packed[n:r.room()], bitmap, block, base+uint32(read), r.order)
 		r.packed = r.packed[:n+written]
@@ -182,4 +190,25 @@ func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 		}
 	}
 	return read
+}
+
+// leaveOut clears the bits of elements that do not count: those whose bit j%32 of
+// word j/32 of the mask is not set, and those with the indices of except. What is
+// past the mask counts. first is the index of the first bit, a multiple of 64.
+func leaveOut(bitmap []uint64, first int, mask, except []int32) {
+	if mask = mask[min(len(mask), first/32):]; len(mask) > 0 {
+		masked := bitmap[:min(len(bitmap), len(mask)/2)]
+		pairs := mask[:2*len(masked)]
+		for w := range masked {
+			masked[w] &= uint64(uint32(pairs[2*w])) | uint64(pairs[2*w+1])<<32
+		}
+		if len(masked) < len(bitmap) && len(mask)%2 == 1 {
+			bitmap[len(masked)] &= uint64(uint32(mask[len(mask)-1])) | math.MaxUint32<<32
+		}
+	}
+	for _, index := range except {
+		if i := int(index) - first; 0 <= i && i < len(bitmap)*64 {
+			bitmap[i>>6] &^= 1 << (i & 63)
+		}
+	}
 }

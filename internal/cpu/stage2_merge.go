@@ -59,6 +59,20 @@ func (r *Row[E]) Add(elements []E, indices []int32) {
 	}
 }
 
+// pushOnly makes candidates of all elements of a whole row that count, for which
+// there is room.
+func (r *Row[E]) pushOnly(elements []E) {
+	for first := 0; first < len(elements); first += chunk {
+		block := elements[first:min(first+chunk, len(elements))]
+		bitmap := r.bitmap[:words(len(block))]
+		fill(bitmap, len(block))
+		leaveOut(bitmap, first, r.mask, r.except)
+		n := len(r.packed)
+		written, _ := simd.Expand(r.plan.Tier, r.packed[n:r.room()], bitmap, block, uint32(first), r.order)
+		r.packed = r.packed[:n+written]
+	}
+}
+
 // needsBits reports whether the key does not tell the bits: NaN and zero.
 func (r *Row[E]) needsBits(packed uint64) bool {
 	of := key.Of(packed)

@@ -146,7 +146,7 @@ type column[E any] struct {
 }
 
 var resultColumns = []column[bench.Result]{
-	{"work", false, "work %s", func(r bench.Result) string { return r.Work }},
+	{"work", false, "work %s", func(r bench.Result) string { return strings.TrimSpace(r.Work + " " + r.Sampling) }},
 	{"rows", false, "%s rows", func(r bench.Result) string { return r.Source }},
 	{"tier", false, "tier %s", func(r bench.Result) string { return r.Tier }},
 	{"threads", true, "threads %s", func(r bench.Result) string { return fmt.Sprint(r.Threads) }},

@@ -19,6 +19,8 @@
 #define __clz(v) ((v) ? __builtin_clz(v) : 32)
 #define __uint_as_float(v) __builtin_bit_cast(float, v)
 #define __float_as_uint(v) __builtin_bit_cast(unsigned, v)
+#define __float2int_rn(v) __nvvm_f2i_rn(v)
+#define __umul64hi(a, b) __nvvm_mulhi_ull(a, b)
 #define __cvta_generic_to_shared(at) (unsigned long long)(__attribute__((address_space(3))) void*)(at)
 
 __device__ __forceinline__ unsigned __shfl_sync(unsigned mask, unsigned v, unsigned lane) { return __nvvm_shfl_sync_idx_i32(mask, v, lane, 31); }

@@ -131,6 +131,19 @@ DEVICE u32 min_f32(u32 a, u32 b) { return shim::minimum<0x80000000u, 0x7f800000u
 DEVICE u32 min_u16x2(u32 a, u32 b) { return smaller(a >> 16, b >> 16) << 16 | smaller(a & 0xffff, b & 0xffff); }
 DEVICE u32 max_f32(u32 a, u32 b) { return shim::maximum<0x80000000u, 0x7f800000u>(a, b); }
 
+DEVICE float as_float(u32 bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+DEVICE u32 as_bits(float x) {
+  u32 bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
+DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
+
 DEVICE float approximate_log2(float x) { return std::log2(x); }
 DEVICE float approximate_exp2(float x) { return std::exp2(x); }
 

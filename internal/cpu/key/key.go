@@ -135,3 +135,38 @@ func (o Order) Above16(least uint32) (xor, above uint16, invert uint64) {
 	}
 	return descend, (v | 0x8000) ^ descend - 1, 0 // x <= v|0x8000, as unsigned numbers
 }
+
+// Value returns the float32 that equals the float with those bits, whatever the
+// order prefers. A NaN stays one.
+func (o Order) Value(bits uint32) float32 {
+	if o.Infinity == Float32.Infinity {
+		return math.Float32frombits(bits)
+	}
+	magnitude := bits &^ SignBit
+	if magnitude >= o.Infinity {
+		return math.Float32frombits(bits&SignBit | magnitude>>3 | Float32.Infinity) // the fraction tells NaN
+	}
+	// A binary16's fraction and exponent, at their places in a float32, stand for a
+	// number that is too small by the difference of the biases: exact, also where
+	// it is subnormal.
+	value := math.Float32frombits(magnitude>>3) * 0x1p112
+	return math.Float32frombits(math.Float32bits(value) | bits&SignBit)
+}
+
+// Least returns the key that just the elements of at least that value reach, in
+// an order that prefers the largest. The value is not NaN.
+func (o Order) Least(value float32) uint32 {
+	if o.Infinity == Float32.Infinity {
+		return Float32.Key(math.Float32bits(value))
+	}
+	low, high := ^(o.Infinity|SignBit)>>16, (o.Infinity|SignBit)>>16 // of -Inf and +Inf
+	for low < high {
+		middle := (low + high) / 2
+		if o.Value(o.Bits(middle<<16)&^0xFFFF) >= value {
+			high = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	return low << 16
+}

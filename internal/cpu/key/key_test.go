@@ -239,3 +239,25 @@ func TestAbove16IsExactSaveForNegativeNaN(t *testing.T) {
 		}
 	}
 }
+
+func TestValue(t *testing.T) {
+	for x := range uint32(1 << 16) {
+		sign, exponent, fraction := 1-2*float64(x>>15), int(x>>10&31), float64(x&1023)
+		want := sign * math.Ldexp(1024+fraction, exponent-25)
+		switch {
+		case exponent == 0:
+			want = sign * math.Ldexp(fraction, -24)
+		case exponent == 31 && fraction > 0:
+			want = math.NaN()
+		case exponent == 31:
+			want = sign * math.Inf(1)
+		}
+		got := float64(Float16.Value(x << 16))
+		if got != want && (got == got || want == want) || math.Signbit(got) != (x>>15 == 1) {
+			t.Fatalf("float16 %#x: %g, want %g", x, got, want)
+		}
+		if got := BFloat16.Value(x << 16); math.Float32bits(got) != x<<16 {
+			t.Fatalf("bfloat16 %#x: %g", x, got)
+		}
+	}
+}

@@ -43,6 +43,7 @@ func Features() []Feature {
 		{AVX512, "BMI1", "TZCNT, BLSR", cpu.X86.HasBMI1},
 		{AVX512, "POPCNT", "POPCNT", cpu.X86.HasPOPCNT},
 		{AVX2, "AVX2", "VPERMD, VPACKSSWB on 256 bits", cpu.X86.HasAVX2},
+		{AVX2, "F16C", "VCVTPH2PS", cpu.X86.HasF16C},
 		{AVX2, "BMI1", "TZCNT, BLSR", cpu.X86.HasBMI1},
 		{AVX2, "POPCNT", "POPCNT", cpu.X86.HasPOPCNT},
 		{NEON, "ASIMD", "CMHI, ADDV", runtime.GOARCH == "arm64"},

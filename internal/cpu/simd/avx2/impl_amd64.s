@@ -3490,3 +3490,1817 @@ done:
 	MOVW         AX, ret+24(FP)
 	VZEROUPPER
 	RET
+
+// func BlockMaxima32(maxima []float32, row []uint32) (unordered uint32)
+// Requires: AVX, AVX2
+TEXT ·BlockMaxima32(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	VXORPS Y0, Y0, Y0
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VMOVUPS      (DX), Y1
+	VMOVUPS      32(DX), Y2
+	VCMPPS       $0x03, Y1, Y2, Y3
+	VORPS        Y3, Y0, Y0
+	VMOVUPS      64(DX), Y3
+	VMOVUPS      96(DX), Y4
+	VCMPPS       $0x03, Y3, Y4, Y5
+	VORPS        Y5, Y0, Y0
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMOVUPS      256(DX), Y5
+	VMOVUPS      288(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VMOVUPS      320(DX), Y5
+	VMOVUPS      352(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMOVUPS      384(DX), Y5
+	VMOVUPS      416(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VMOVUPS      448(DX), Y5
+	VMOVUPS      480(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMOVUPS      512(DX), Y5
+	VMOVUPS      544(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VMOVUPS      576(DX), Y5
+	VMOVUPS      608(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMOVUPS      640(DX), Y5
+	VMOVUPS      672(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VMOVUPS      704(DX), Y5
+	VMOVUPS      736(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMOVUPS      768(DX), Y5
+	VMOVUPS      800(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VMOVUPS      832(DX), Y5
+	VMOVUPS      864(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMOVUPS      896(DX), Y5
+	VMOVUPS      928(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VMOVUPS      960(DX), Y5
+	VMOVUPS      992(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMAXPS       Y2, Y1, Y1
+	VMAXPS       Y4, Y3, Y3
+	VMAXPS       Y3, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X2
+	VMAXPS       X2, X1, X2
+	VPSHUFD      $0x4e, X2, X1
+	VMAXPS       X1, X2, X2
+	VPSHUFD      $0xb1, X2, X1
+	VMAXPS       X1, X2, X2
+	VMOVD        X2, BX
+	MOVL         BX, (AX)
+	ADDQ         $0x04, AX
+	ADDQ         $0x00000400, DX
+	DECQ         CX
+	JNZ          block
+
+done:
+	VMOVMSKPS Y0, BX
+	MOVL      BX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMasses32(sums []uint64, bitmap []uint64, row []uint32, max uint32, scale uint32)
+// Requires: AVX, AVX2
+TEXT ·BlockMasses32(SB), NOSPLIT, $544-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	VMOVDQU      Y1, (SP)
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ    DI, DI
+	MOVQ    (DX), SI
+	ORQ     8(DX), SI
+	ORQ     16(DX), SI
+	ORQ     24(DX), SI
+	JZ      skip
+	VMOVDQU lanes48000000<>+0(SB), Y1
+	VMOVDQU lanes98000000<>+0(SB), Y2
+	MOVQ    $0x00000004, SI
+
+word:
+	VSUBPS       (BX), Y0, Y3
+	VSUBPS       32(BX), Y0, Y4
+	VSUBPS       64(BX), Y0, Y5
+	VSUBPS       96(BX), Y0, Y6
+	VSUBPS       128(BX), Y0, Y7
+	VSUBPS       160(BX), Y0, Y8
+	VSUBPS       192(BX), Y0, Y9
+	VSUBPS       224(BX), Y0, Y10
+	VMOVDQU      (SP), Y11
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y6, Y6
+	VMULPS       Y11, Y7, Y7
+	VMULPS       Y11, Y8, Y8
+	VMULPS       Y11, Y9, Y9
+	VMULPS       Y11, Y10, Y10
+	VMOVDQU      lanescd300000<>+0(SB), Y11
+	VMAXPS       Y11, Y3, Y3
+	VMAXPS       Y11, Y4, Y4
+	VMAXPS       Y11, Y5, Y5
+	VMAXPS       Y11, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y11, Y8, Y8
+	VMAXPS       Y11, Y9, Y9
+	VMAXPS       Y11, Y10, Y10
+	VCVTPS2DQ    Y3, Y3
+	VCVTPS2DQ    Y4, Y4
+	VCVTPS2DQ    Y5, Y5
+	VCVTPS2DQ    Y6, Y6
+	VCVTPS2DQ    Y7, Y7
+	VCVTPS2DQ    Y8, Y8
+	VCVTPS2DQ    Y9, Y9
+	VCVTPS2DQ    Y10, Y10
+	VPADDD       Y3, Y3, Y3
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y5, Y5
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y10, Y10, Y10
+	VMOVDQU      lanesff800000<>+0(SB), Y11
+	VPAND        Y11, Y3, Y12
+	VMOVDQU      Y12, 288(SP)
+	VPAND        Y11, Y4, Y12
+	VMOVDQU      Y12, 320(SP)
+	VPAND        Y11, Y5, Y12
+	VMOVDQU      Y12, 352(SP)
+	VPAND        Y11, Y6, Y12
+	VMOVDQU      Y12, 384(SP)
+	VPAND        Y11, Y7, Y12
+	VMOVDQU      Y12, 416(SP)
+	VPAND        Y11, Y8, Y12
+	VMOVDQU      Y12, 448(SP)
+	VPAND        Y11, Y9, Y12
+	VMOVDQU      Y12, 480(SP)
+	VPAND        Y11, Y10, Y11
+	VMOVDQU      Y11, 512(SP)
+	VMOVDQU      lanes007fffff<>+0(SB), Y11
+	VPAND        Y11, Y3, Y3
+	VPAND        Y11, Y4, Y4
+	VPAND        Y11, Y5, Y5
+	VPAND        Y11, Y6, Y6
+	VPAND        Y11, Y7, Y7
+	VPAND        Y11, Y8, Y8
+	VPAND        Y11, Y9, Y9
+	VPAND        Y11, Y10, Y10
+	VMOVDQU      lanes3f800000<>+0(SB), Y11
+	VPOR         Y11, Y3, Y3
+	VSUBPS       Y11, Y3, Y3
+	VPOR         Y11, Y4, Y4
+	VSUBPS       Y11, Y4, Y4
+	VPOR         Y11, Y5, Y5
+	VSUBPS       Y11, Y5, Y5
+	VPOR         Y11, Y6, Y6
+	VSUBPS       Y11, Y6, Y6
+	VPOR         Y11, Y7, Y7
+	VSUBPS       Y11, Y7, Y7
+	VPOR         Y11, Y8, Y8
+	VSUBPS       Y11, Y8, Y8
+	VPOR         Y11, Y9, Y9
+	VSUBPS       Y11, Y9, Y9
+	VPOR         Y11, Y10, Y10
+	VSUBPS       Y11, Y10, Y10
+	VMOVDQU      Y3, 32(SP)
+	VMOVDQU      Y4, 64(SP)
+	VMOVDQU      Y5, 96(SP)
+	VMOVDQU      Y6, 128(SP)
+	VMOVDQU      Y7, 160(SP)
+	VMOVDQU      Y8, 192(SP)
+	VMOVDQU      Y9, 224(SP)
+	VMOVDQU      Y10, 256(SP)
+	VMOVDQU      lanes4e6222c0<>+0(SB), Y11
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y6, Y6
+	VMULPS       Y11, Y7, Y7
+	VMULPS       Y11, Y8, Y8
+	VMULPS       Y11, Y9, Y9
+	VMULPS       Y11, Y10, Y10
+	VMOVDQU      lanes4fa39b9c<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes511e7ec1<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes5263457b<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes5375fe9d<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes54317216<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes54800000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VPADDD       288(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VPADDD       320(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VPADDD       352(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VPADDD       384(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VPADDD       416(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VPADDD       448(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VPADDD       480(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VPADDD       512(SP), Y10, Y10
+	CMPQ         (DX), $-1
+	JE           all
+	VMOVDQU      bits0<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y3, Y3
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y7, Y7
+	VMOVDQU      bits8<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y4, Y4
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y8, Y8
+	VMOVDQU      bits16<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y5, Y5
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y9, Y9
+	VMOVDQU      bits24<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y6, Y6
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y10, Y10
+
+all:
+	VMOVDQU      lanes55c00000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y3, Y3
+	VADDPS       Y11, Y4, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y4, Y4
+	VADDPS       Y11, Y5, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y5, Y5
+	VADDPS       Y11, Y6, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y6, Y6
+	VADDPS       Y11, Y7, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y7, Y7
+	VADDPS       Y11, Y8, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y9, Y9
+	VADDPS       Y11, Y10, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y10, Y10
+	VMOVDQU      lanes4b400000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VADDPS       Y11, Y4, Y4
+	VPADDD       Y4, Y2, Y2
+	VADDPS       Y11, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VADDPS       Y11, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VADDPS       Y11, Y7, Y7
+	VPADDD       Y7, Y2, Y2
+	VADDPS       Y11, Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VADDPS       Y11, Y9, Y9
+	VPADDD       Y9, Y2, Y2
+	VADDPS       Y11, Y10, Y10
+	VPADDD       Y10, Y2, Y2
+	ADDQ         $0x08, DX
+	ADDQ         $0x00000100, BX
+	DECQ         SI
+	JNZ          word
+	VEXTRACTI128 $0x01, Y1, X3
+	VPADDD       X3, X1, X3
+	VPSHUFD      $0x4e, X3, X1
+	VPADDD       X1, X3, X3
+	VPSHUFD      $0xb1, X3, X1
+	VPADDD       X1, X3, X3
+	VMOVD        X3, SI
+	MOVLQSX      SI, DI
+	SHLQ         $0x15, DI
+	VEXTRACTI128 $0x01, Y2, X1
+	VPADDD       X1, X2, X1
+	VPSHUFD      $0x4e, X1, X2
+	VPADDD       X2, X1, X1
+	VPSHUFD      $0xb1, X1, X2
+	VPADDD       X2, X1, X1
+	VMOVD        X1, SI
+	MOVLQSX      SI, SI
+	ADDQ         SI, DI
+	JMP          store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000400, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+DATA lanes48000000<>+0(SB)/4, $0x48000000
+DATA lanes48000000<>+4(SB)/4, $0x48000000
+DATA lanes48000000<>+8(SB)/4, $0x48000000
+DATA lanes48000000<>+12(SB)/4, $0x48000000
+DATA lanes48000000<>+16(SB)/4, $0x48000000
+DATA lanes48000000<>+20(SB)/4, $0x48000000
+DATA lanes48000000<>+24(SB)/4, $0x48000000
+DATA lanes48000000<>+28(SB)/4, $0x48000000
+GLOBL lanes48000000<>(SB), RODATA|NOPTR, $32
+
+DATA lanes98000000<>+0(SB)/4, $0x98000000
+DATA lanes98000000<>+4(SB)/4, $0x98000000
+DATA lanes98000000<>+8(SB)/4, $0x98000000
+DATA lanes98000000<>+12(SB)/4, $0x98000000
+DATA lanes98000000<>+16(SB)/4, $0x98000000
+DATA lanes98000000<>+20(SB)/4, $0x98000000
+DATA lanes98000000<>+24(SB)/4, $0x98000000
+DATA lanes98000000<>+28(SB)/4, $0x98000000
+GLOBL lanes98000000<>(SB), RODATA|NOPTR, $32
+
+DATA lanescd300000<>+0(SB)/4, $0xcd300000
+DATA lanescd300000<>+4(SB)/4, $0xcd300000
+DATA lanescd300000<>+8(SB)/4, $0xcd300000
+DATA lanescd300000<>+12(SB)/4, $0xcd300000
+DATA lanescd300000<>+16(SB)/4, $0xcd300000
+DATA lanescd300000<>+20(SB)/4, $0xcd300000
+DATA lanescd300000<>+24(SB)/4, $0xcd300000
+DATA lanescd300000<>+28(SB)/4, $0xcd300000
+GLOBL lanescd300000<>(SB), RODATA|NOPTR, $32
+
+DATA lanesff800000<>+0(SB)/4, $0xff800000
+DATA lanesff800000<>+4(SB)/4, $0xff800000
+DATA lanesff800000<>+8(SB)/4, $0xff800000
+DATA lanesff800000<>+12(SB)/4, $0xff800000
+DATA lanesff800000<>+16(SB)/4, $0xff800000
+DATA lanesff800000<>+20(SB)/4, $0xff800000
+DATA lanesff800000<>+24(SB)/4, $0xff800000
+DATA lanesff800000<>+28(SB)/4, $0xff800000
+GLOBL lanesff800000<>(SB), RODATA|NOPTR, $32
+
+DATA lanes007fffff<>+0(SB)/4, $0x007fffff
+DATA lanes007fffff<>+4(SB)/4, $0x007fffff
+DATA lanes007fffff<>+8(SB)/4, $0x007fffff
+DATA lanes007fffff<>+12(SB)/4, $0x007fffff
+DATA lanes007fffff<>+16(SB)/4, $0x007fffff
+DATA lanes007fffff<>+20(SB)/4, $0x007fffff
+DATA lanes007fffff<>+24(SB)/4, $0x007fffff
+DATA lanes007fffff<>+28(SB)/4, $0x007fffff
+GLOBL lanes007fffff<>(SB), RODATA|NOPTR, $32
+
+DATA lanes3f800000<>+0(SB)/4, $0x3f800000
+DATA lanes3f800000<>+4(SB)/4, $0x3f800000
+DATA lanes3f800000<>+8(SB)/4, $0x3f800000
+DATA lanes3f800000<>+12(SB)/4, $0x3f800000
+DATA lanes3f800000<>+16(SB)/4, $0x3f800000
+DATA lanes3f800000<>+20(SB)/4, $0x3f800000
+DATA lanes3f800000<>+24(SB)/4, $0x3f800000
+DATA lanes3f800000<>+28(SB)/4, $0x3f800000
+GLOBL lanes3f800000<>(SB), RODATA|NOPTR, $32
+
+DATA lanes4e6222c0<>+0(SB)/4, $0x4e6222c0
+DATA lanes4e6222c0<>+4(SB)/4, $0x4e6222c0
+DATA lanes4e6222c0<>+8(SB)/4, $0x4e6222c0
+DATA lanes4e6222c0<>+12(SB)/4, $0x4e6222c0
+DATA lanes4e6222c0<>+16(SB)/4, $0x4e6222c0
+DATA lanes4e6222c0<>+20(SB)/4, $0x4e6222c0
+DATA lanes4e6222c0<>+24(SB)/4, $0x4e6222c0
+DATA lanes4e6222c0<>+28(SB)/4, $0x4e6222c0
+GLOBL lanes4e6222c0<>(SB), RODATA|NOPTR, $32
+
+DATA lanes4fa39b9c<>+0(SB)/4, $0x4fa39b9c
+DATA lanes4fa39b9c<>+4(SB)/4, $0x4fa39b9c
+DATA lanes4fa39b9c<>+8(SB)/4, $0x4fa39b9c
+DATA lanes4fa39b9c<>+12(SB)/4, $0x4fa39b9c
+DATA lanes4fa39b9c<>+16(SB)/4, $0x4fa39b9c
+DATA lanes4fa39b9c<>+20(SB)/4, $0x4fa39b9c
+DATA lanes4fa39b9c<>+24(SB)/4, $0x4fa39b9c
+DATA lanes4fa39b9c<>+28(SB)/4, $0x4fa39b9c
+GLOBL lanes4fa39b9c<>(SB), RODATA|NOPTR, $32
+
+DATA lanes511e7ec1<>+0(SB)/4, $0x511e7ec1
+DATA lanes511e7ec1<>+4(SB)/4, $0x511e7ec1
+DATA lanes511e7ec1<>+8(SB)/4, $0x511e7ec1
+DATA lanes511e7ec1<>+12(SB)/4, $0x511e7ec1
+DATA lanes511e7ec1<>+16(SB)/4, $0x511e7ec1
+DATA lanes511e7ec1<>+20(SB)/4, $0x511e7ec1
+DATA lanes511e7ec1<>+24(SB)/4, $0x511e7ec1
+DATA lanes511e7ec1<>+28(SB)/4, $0x511e7ec1
+GLOBL lanes511e7ec1<>(SB), RODATA|NOPTR, $32
+
+DATA lanes5263457b<>+0(SB)/4, $0x5263457b
+DATA lanes5263457b<>+4(SB)/4, $0x5263457b
+DATA lanes5263457b<>+8(SB)/4, $0x5263457b
+DATA lanes5263457b<>+12(SB)/4, $0x5263457b
+DATA lanes5263457b<>+16(SB)/4, $0x5263457b
+DATA lanes5263457b<>+20(SB)/4, $0x5263457b
+DATA lanes5263457b<>+24(SB)/4, $0x5263457b
+DATA lanes5263457b<>+28(SB)/4, $0x5263457b
+GLOBL lanes5263457b<>(SB), RODATA|NOPTR, $32
+
+DATA lanes5375fe9d<>+0(SB)/4, $0x5375fe9d
+DATA lanes5375fe9d<>+4(SB)/4, $0x5375fe9d
+DATA lanes5375fe9d<>+8(SB)/4, $0x5375fe9d
+DATA lanes5375fe9d<>+12(SB)/4, $0x5375fe9d
+DATA lanes5375fe9d<>+16(SB)/4, $0x5375fe9d
+DATA lanes5375fe9d<>+20(SB)/4, $0x5375fe9d
+DATA lanes5375fe9d<>+24(SB)/4, $0x5375fe9d
+DATA lanes5375fe9d<>+28(SB)/4, $0x5375fe9d
+GLOBL lanes5375fe9d<>(SB), RODATA|NOPTR, $32
+
+DATA lanes54317216<>+0(SB)/4, $0x54317216
+DATA lanes54317216<>+4(SB)/4, $0x54317216
+DATA lanes54317216<>+8(SB)/4, $0x54317216
+DATA lanes54317216<>+12(SB)/4, $0x54317216
+DATA lanes54317216<>+16(SB)/4, $0x54317216
+DATA lanes54317216<>+20(SB)/4, $0x54317216
+DATA lanes54317216<>+24(SB)/4, $0x54317216
+DATA lanes54317216<>+28(SB)/4, $0x54317216
+GLOBL lanes54317216<>(SB), RODATA|NOPTR, $32
+
+DATA lanes54800000<>+0(SB)/4, $0x54800000
+DATA lanes54800000<>+4(SB)/4, $0x54800000
+DATA lanes54800000<>+8(SB)/4, $0x54800000
+DATA lanes54800000<>+12(SB)/4, $0x54800000
+DATA lanes54800000<>+16(SB)/4, $0x54800000
+DATA lanes54800000<>+20(SB)/4, $0x54800000
+DATA lanes54800000<>+24(SB)/4, $0x54800000
+DATA lanes54800000<>+28(SB)/4, $0x54800000
+GLOBL lanes54800000<>(SB), RODATA|NOPTR, $32
+
+DATA bits0<>+0(SB)/4, $0x00000001
+DATA bits0<>+4(SB)/4, $0x00000002
+DATA bits0<>+8(SB)/4, $0x00000004
+DATA bits0<>+12(SB)/4, $0x00000008
+DATA bits0<>+16(SB)/4, $0x00000010
+DATA bits0<>+20(SB)/4, $0x00000020
+DATA bits0<>+24(SB)/4, $0x00000040
+DATA bits0<>+28(SB)/4, $0x00000080
+GLOBL bits0<>(SB), RODATA|NOPTR, $32
+
+DATA bits8<>+0(SB)/4, $0x00000100
+DATA bits8<>+4(SB)/4, $0x00000200
+DATA bits8<>+8(SB)/4, $0x00000400
+DATA bits8<>+12(SB)/4, $0x00000800
+DATA bits8<>+16(SB)/4, $0x00001000
+DATA bits8<>+20(SB)/4, $0x00002000
+DATA bits8<>+24(SB)/4, $0x00004000
+DATA bits8<>+28(SB)/4, $0x00008000
+GLOBL bits8<>(SB), RODATA|NOPTR, $32
+
+DATA bits16<>+0(SB)/4, $0x00010000
+DATA bits16<>+4(SB)/4, $0x00020000
+DATA bits16<>+8(SB)/4, $0x00040000
+DATA bits16<>+12(SB)/4, $0x00080000
+DATA bits16<>+16(SB)/4, $0x00100000
+DATA bits16<>+20(SB)/4, $0x00200000
+DATA bits16<>+24(SB)/4, $0x00400000
+DATA bits16<>+28(SB)/4, $0x00800000
+GLOBL bits16<>(SB), RODATA|NOPTR, $32
+
+DATA bits24<>+0(SB)/4, $0x01000000
+DATA bits24<>+4(SB)/4, $0x02000000
+DATA bits24<>+8(SB)/4, $0x04000000
+DATA bits24<>+12(SB)/4, $0x08000000
+DATA bits24<>+16(SB)/4, $0x10000000
+DATA bits24<>+20(SB)/4, $0x20000000
+DATA bits24<>+24(SB)/4, $0x40000000
+DATA bits24<>+28(SB)/4, $0x80000000
+GLOBL bits24<>(SB), RODATA|NOPTR, $32
+
+DATA lanes55c00000<>+0(SB)/4, $0x55c00000
+DATA lanes55c00000<>+4(SB)/4, $0x55c00000
+DATA lanes55c00000<>+8(SB)/4, $0x55c00000
+DATA lanes55c00000<>+12(SB)/4, $0x55c00000
+DATA lanes55c00000<>+16(SB)/4, $0x55c00000
+DATA lanes55c00000<>+20(SB)/4, $0x55c00000
+DATA lanes55c00000<>+24(SB)/4, $0x55c00000
+DATA lanes55c00000<>+28(SB)/4, $0x55c00000
+GLOBL lanes55c00000<>(SB), RODATA|NOPTR, $32
+
+DATA lanes4b400000<>+0(SB)/4, $0x4b400000
+DATA lanes4b400000<>+4(SB)/4, $0x4b400000
+DATA lanes4b400000<>+8(SB)/4, $0x4b400000
+DATA lanes4b400000<>+12(SB)/4, $0x4b400000
+DATA lanes4b400000<>+16(SB)/4, $0x4b400000
+DATA lanes4b400000<>+20(SB)/4, $0x4b400000
+DATA lanes4b400000<>+24(SB)/4, $0x4b400000
+DATA lanes4b400000<>+28(SB)/4, $0x4b400000
+GLOBL lanes4b400000<>(SB), RODATA|NOPTR, $32
+
+// func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32)
+// Requires: AVX, AVX2
+TEXT ·BlockMaximaBFloat16(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	VXORPS Y0, Y0, Y0
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VPMOVZXWD    (DX), Y1
+	VPSLLD       $0x10, Y1, Y1
+	VPMOVZXWD    16(DX), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VCMPPS       $0x03, Y1, Y2, Y3
+	VORPS        Y3, Y0, Y0
+	VPMOVZXWD    32(DX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VPMOVZXWD    48(DX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VCMPPS       $0x03, Y3, Y4, Y5
+	VORPS        Y5, Y0, Y0
+	VPMOVZXWD    64(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    80(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VPMOVZXWD    96(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    112(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VPMOVZXWD    128(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    144(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VPMOVZXWD    160(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    176(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VPMOVZXWD    192(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    208(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VPMOVZXWD    224(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    240(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VPMOVZXWD    256(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    272(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VPMOVZXWD    288(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    304(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VPMOVZXWD    320(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    336(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VPMOVZXWD    352(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    368(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VPMOVZXWD    384(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    400(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VPMOVZXWD    416(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    432(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VPMOVZXWD    448(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    464(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VPMOVZXWD    480(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    496(DX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMAXPS       Y2, Y1, Y1
+	VMAXPS       Y4, Y3, Y3
+	VMAXPS       Y3, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X2
+	VMAXPS       X2, X1, X2
+	VPSHUFD      $0x4e, X2, X1
+	VMAXPS       X1, X2, X2
+	VPSHUFD      $0xb1, X2, X1
+	VMAXPS       X1, X2, X2
+	VMOVD        X2, BX
+	MOVL         BX, (AX)
+	ADDQ         $0x04, AX
+	ADDQ         $0x00000200, DX
+	DECQ         CX
+	JNZ          block
+
+done:
+	VMOVMSKPS Y0, BX
+	MOVL      BX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMassesBFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+// Requires: AVX, AVX2
+TEXT ·BlockMassesBFloat16(SB), NOSPLIT, $544-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	VMOVDQU      Y1, (SP)
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ    DI, DI
+	MOVQ    (DX), SI
+	ORQ     8(DX), SI
+	ORQ     16(DX), SI
+	ORQ     24(DX), SI
+	JZ      skip
+	VMOVDQU lanes48000000<>+0(SB), Y1
+	VMOVDQU lanes98000000<>+0(SB), Y2
+	MOVQ    $0x00000004, SI
+
+word:
+	VPMOVZXWD    (BX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VPMOVZXWD    16(BX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VPMOVZXWD    32(BX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXWD    48(BX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VPMOVZXWD    64(BX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VPMOVZXWD    80(BX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VPMOVZXWD    96(BX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VPMOVZXWD    112(BX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VSUBPS       Y3, Y0, Y3
+	VSUBPS       Y4, Y0, Y4
+	VSUBPS       Y5, Y0, Y5
+	VSUBPS       Y6, Y0, Y6
+	VSUBPS       Y7, Y0, Y7
+	VSUBPS       Y8, Y0, Y8
+	VSUBPS       Y9, Y0, Y9
+	VSUBPS       Y10, Y0, Y10
+	VMOVDQU      (SP), Y11
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y6, Y6
+	VMULPS       Y11, Y7, Y7
+	VMULPS       Y11, Y8, Y8
+	VMULPS       Y11, Y9, Y9
+	VMULPS       Y11, Y10, Y10
+	VMOVDQU      lanescd300000<>+0(SB), Y11
+	VMAXPS       Y11, Y3, Y3
+	VMAXPS       Y11, Y4, Y4
+	VMAXPS       Y11, Y5, Y5
+	VMAXPS       Y11, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y11, Y8, Y8
+	VMAXPS       Y11, Y9, Y9
+	VMAXPS       Y11, Y10, Y10
+	VCVTPS2DQ    Y3, Y3
+	VCVTPS2DQ    Y4, Y4
+	VCVTPS2DQ    Y5, Y5
+	VCVTPS2DQ    Y6, Y6
+	VCVTPS2DQ    Y7, Y7
+	VCVTPS2DQ    Y8, Y8
+	VCVTPS2DQ    Y9, Y9
+	VCVTPS2DQ    Y10, Y10
+	VPADDD       Y3, Y3, Y3
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y5, Y5
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y10, Y10, Y10
+	VMOVDQU      lanesff800000<>+0(SB), Y11
+	VPAND        Y11, Y3, Y12
+	VMOVDQU      Y12, 288(SP)
+	VPAND        Y11, Y4, Y12
+	VMOVDQU      Y12, 320(SP)
+	VPAND        Y11, Y5, Y12
+	VMOVDQU      Y12, 352(SP)
+	VPAND        Y11, Y6, Y12
+	VMOVDQU      Y12, 384(SP)
+	VPAND        Y11, Y7, Y12
+	VMOVDQU      Y12, 416(SP)
+	VPAND        Y11, Y8, Y12
+	VMOVDQU      Y12, 448(SP)
+	VPAND        Y11, Y9, Y12
+	VMOVDQU      Y12, 480(SP)
+	VPAND        Y11, Y10, Y11
+	VMOVDQU      Y11, 512(SP)
+	VMOVDQU      lanes007fffff<>+0(SB), Y11
+	VPAND        Y11, Y3, Y3
+	VPAND        Y11, Y4, Y4
+	VPAND        Y11, Y5, Y5
+	VPAND        Y11, Y6, Y6
+	VPAND        Y11, Y7, Y7
+	VPAND        Y11, Y8, Y8
+	VPAND        Y11, Y9, Y9
+	VPAND        Y11, Y10, Y10
+	VMOVDQU      lanes3f800000<>+0(SB), Y11
+	VPOR         Y11, Y3, Y3
+	VSUBPS       Y11, Y3, Y3
+	VPOR         Y11, Y4, Y4
+	VSUBPS       Y11, Y4, Y4
+	VPOR         Y11, Y5, Y5
+	VSUBPS       Y11, Y5, Y5
+	VPOR         Y11, Y6, Y6
+	VSUBPS       Y11, Y6, Y6
+	VPOR         Y11, Y7, Y7
+	VSUBPS       Y11, Y7, Y7
+	VPOR         Y11, Y8, Y8
+	VSUBPS       Y11, Y8, Y8
+	VPOR         Y11, Y9, Y9
+	VSUBPS       Y11, Y9, Y9
+	VPOR         Y11, Y10, Y10
+	VSUBPS       Y11, Y10, Y10
+	VMOVDQU      Y3, 32(SP)
+	VMOVDQU      Y4, 64(SP)
+	VMOVDQU      Y5, 96(SP)
+	VMOVDQU      Y6, 128(SP)
+	VMOVDQU      Y7, 160(SP)
+	VMOVDQU      Y8, 192(SP)
+	VMOVDQU      Y9, 224(SP)
+	VMOVDQU      Y10, 256(SP)
+	VMOVDQU      lanes4e6222c0<>+0(SB), Y11
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y6, Y6
+	VMULPS       Y11, Y7, Y7
+	VMULPS       Y11, Y8, Y8
+	VMULPS       Y11, Y9, Y9
+	VMULPS       Y11, Y10, Y10
+	VMOVDQU      lanes4fa39b9c<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes511e7ec1<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes5263457b<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes5375fe9d<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes54317216<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes54800000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VPADDD       288(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VPADDD       320(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VPADDD       352(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VPADDD       384(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VPADDD       416(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VPADDD       448(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VPADDD       480(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VPADDD       512(SP), Y10, Y10
+	CMPQ         (DX), $-1
+	JE           all
+	VMOVDQU      bits0<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y3, Y3
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y7, Y7
+	VMOVDQU      bits8<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y4, Y4
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y8, Y8
+	VMOVDQU      bits16<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y5, Y5
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y9, Y9
+	VMOVDQU      bits24<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y6, Y6
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y10, Y10
+
+all:
+	VMOVDQU      lanes55c00000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y3, Y3
+	VADDPS       Y11, Y4, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y4, Y4
+	VADDPS       Y11, Y5, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y5, Y5
+	VADDPS       Y11, Y6, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y6, Y6
+	VADDPS       Y11, Y7, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y7, Y7
+	VADDPS       Y11, Y8, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y9, Y9
+	VADDPS       Y11, Y10, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y10, Y10
+	VMOVDQU      lanes4b400000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VADDPS       Y11, Y4, Y4
+	VPADDD       Y4, Y2, Y2
+	VADDPS       Y11, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VADDPS       Y11, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VADDPS       Y11, Y7, Y7
+	VPADDD       Y7, Y2, Y2
+	VADDPS       Y11, Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VADDPS       Y11, Y9, Y9
+	VPADDD       Y9, Y2, Y2
+	VADDPS       Y11, Y10, Y10
+	VPADDD       Y10, Y2, Y2
+	ADDQ         $0x08, DX
+	ADDQ         $0x00000080, BX
+	DECQ         SI
+	JNZ          word
+	VEXTRACTI128 $0x01, Y1, X3
+	VPADDD       X3, X1, X3
+	VPSHUFD      $0x4e, X3, X1
+	VPADDD       X1, X3, X3
+	VPSHUFD      $0xb1, X3, X1
+	VPADDD       X1, X3, X3
+	VMOVD        X3, SI
+	MOVLQSX      SI, DI
+	SHLQ         $0x15, DI
+	VEXTRACTI128 $0x01, Y2, X1
+	VPADDD       X1, X2, X1
+	VPSHUFD      $0x4e, X1, X2
+	VPADDD       X2, X1, X1
+	VPSHUFD      $0xb1, X1, X2
+	VPADDD       X2, X1, X1
+	VMOVD        X1, SI
+	MOVLQSX      SI, SI
+	ADDQ         SI, DI
+	JMP          store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000200, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32)
+// Requires: AVX, AVX2, F16C
+TEXT ·BlockMaximaFloat16(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	VXORPS Y0, Y0, Y0
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VCVTPH2PS    (DX), Y1
+	VCVTPH2PS    16(DX), Y2
+	VCMPPS       $0x03, Y1, Y2, Y3
+	VORPS        Y3, Y0, Y0
+	VCVTPH2PS    32(DX), Y3
+	VCVTPH2PS    48(DX), Y4
+	VCMPPS       $0x03, Y3, Y4, Y5
+	VORPS        Y5, Y0, Y0
+	VCVTPH2PS    64(DX), Y5
+	VCVTPH2PS    80(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VCVTPH2PS    96(DX), Y5
+	VCVTPH2PS    112(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VCVTPH2PS    128(DX), Y5
+	VCVTPH2PS    144(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VCVTPH2PS    160(DX), Y5
+	VCVTPH2PS    176(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VCVTPH2PS    192(DX), Y5
+	VCVTPH2PS    208(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VCVTPH2PS    224(DX), Y5
+	VCVTPH2PS    240(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VCVTPH2PS    256(DX), Y5
+	VCVTPH2PS    272(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VCVTPH2PS    288(DX), Y5
+	VCVTPH2PS    304(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VCVTPH2PS    320(DX), Y5
+	VCVTPH2PS    336(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VCVTPH2PS    352(DX), Y5
+	VCVTPH2PS    368(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VCVTPH2PS    384(DX), Y5
+	VCVTPH2PS    400(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VCVTPH2PS    416(DX), Y5
+	VCVTPH2PS    432(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VCVTPH2PS    448(DX), Y5
+	VCVTPH2PS    464(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VCVTPH2PS    480(DX), Y5
+	VCVTPH2PS    496(DX), Y6
+	VCMPPS       $0x03, Y5, Y6, Y7
+	VORPS        Y7, Y0, Y0
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y6, Y4, Y4
+	VMAXPS       Y2, Y1, Y1
+	VMAXPS       Y4, Y3, Y3
+	VMAXPS       Y3, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X2
+	VMAXPS       X2, X1, X2
+	VPSHUFD      $0x4e, X2, X1
+	VMAXPS       X1, X2, X2
+	VPSHUFD      $0xb1, X2, X1
+	VMAXPS       X1, X2, X2
+	VMOVD        X2, BX
+	MOVL         BX, (AX)
+	ADDQ         $0x04, AX
+	ADDQ         $0x00000200, DX
+	DECQ         CX
+	JNZ          block
+
+done:
+	VMOVMSKPS Y0, BX
+	MOVL      BX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMassesFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+// Requires: AVX, AVX2, F16C
+TEXT ·BlockMassesFloat16(SB), NOSPLIT, $544-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	VMOVDQU      Y1, (SP)
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ    DI, DI
+	MOVQ    (DX), SI
+	ORQ     8(DX), SI
+	ORQ     16(DX), SI
+	ORQ     24(DX), SI
+	JZ      skip
+	VMOVDQU lanes48000000<>+0(SB), Y1
+	VMOVDQU lanes98000000<>+0(SB), Y2
+	MOVQ    $0x00000004, SI
+
+word:
+	VCVTPH2PS    (BX), Y3
+	VCVTPH2PS    16(BX), Y4
+	VCVTPH2PS    32(BX), Y5
+	VCVTPH2PS    48(BX), Y6
+	VCVTPH2PS    64(BX), Y7
+	VCVTPH2PS    80(BX), Y8
+	VCVTPH2PS    96(BX), Y9
+	VCVTPH2PS    112(BX), Y10
+	VSUBPS       Y3, Y0, Y3
+	VSUBPS       Y4, Y0, Y4
+	VSUBPS       Y5, Y0, Y5
+	VSUBPS       Y6, Y0, Y6
+	VSUBPS       Y7, Y0, Y7
+	VSUBPS       Y8, Y0, Y8
+	VSUBPS       Y9, Y0, Y9
+	VSUBPS       Y10, Y0, Y10
+	VMOVDQU      (SP), Y11
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y6, Y6
+	VMULPS       Y11, Y7, Y7
+	VMULPS       Y11, Y8, Y8
+	VMULPS       Y11, Y9, Y9
+	VMULPS       Y11, Y10, Y10
+	VMOVDQU      lanescd300000<>+0(SB), Y11
+	VMAXPS       Y11, Y3, Y3
+	VMAXPS       Y11, Y4, Y4
+	VMAXPS       Y11, Y5, Y5
+	VMAXPS       Y11, Y6, Y6
+	VMAXPS       Y11, Y7, Y7
+	VMAXPS       Y11, Y8, Y8
+	VMAXPS       Y11, Y9, Y9
+	VMAXPS       Y11, Y10, Y10
+	VCVTPS2DQ    Y3, Y3
+	VCVTPS2DQ    Y4, Y4
+	VCVTPS2DQ    Y5, Y5
+	VCVTPS2DQ    Y6, Y6
+	VCVTPS2DQ    Y7, Y7
+	VCVTPS2DQ    Y8, Y8
+	VCVTPS2DQ    Y9, Y9
+	VCVTPS2DQ    Y10, Y10
+	VPADDD       Y3, Y3, Y3
+	VPADDD       Y4, Y4, Y4
+	VPADDD       Y5, Y5, Y5
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y10, Y10, Y10
+	VMOVDQU      lanesff800000<>+0(SB), Y11
+	VPAND        Y11, Y3, Y12
+	VMOVDQU      Y12, 288(SP)
+	VPAND        Y11, Y4, Y12
+	VMOVDQU      Y12, 320(SP)
+	VPAND        Y11, Y5, Y12
+	VMOVDQU      Y12, 352(SP)
+	VPAND        Y11, Y6, Y12
+	VMOVDQU      Y12, 384(SP)
+	VPAND        Y11, Y7, Y12
+	VMOVDQU      Y12, 416(SP)
+	VPAND        Y11, Y8, Y12
+	VMOVDQU      Y12, 448(SP)
+	VPAND        Y11, Y9, Y12
+	VMOVDQU      Y12, 480(SP)
+	VPAND        Y11, Y10, Y11
+	VMOVDQU      Y11, 512(SP)
+	VMOVDQU      lanes007fffff<>+0(SB), Y11
+	VPAND        Y11, Y3, Y3
+	VPAND        Y11, Y4, Y4
+	VPAND        Y11, Y5, Y5
+	VPAND        Y11, Y6, Y6
+	VPAND        Y11, Y7, Y7
+	VPAND        Y11, Y8, Y8
+	VPAND        Y11, Y9, Y9
+	VPAND        Y11, Y10, Y10
+	VMOVDQU      lanes3f800000<>+0(SB), Y11
+	VPOR         Y11, Y3, Y3
+	VSUBPS       Y11, Y3, Y3
+	VPOR         Y11, Y4, Y4
+	VSUBPS       Y11, Y4, Y4
+	VPOR         Y11, Y5, Y5
+	VSUBPS       Y11, Y5, Y5
+	VPOR         Y11, Y6, Y6
+	VSUBPS       Y11, Y6, Y6
+	VPOR         Y11, Y7, Y7
+	VSUBPS       Y11, Y7, Y7
+	VPOR         Y11, Y8, Y8
+	VSUBPS       Y11, Y8, Y8
+	VPOR         Y11, Y9, Y9
+	VSUBPS       Y11, Y9, Y9
+	VPOR         Y11, Y10, Y10
+	VSUBPS       Y11, Y10, Y10
+	VMOVDQU      Y3, 32(SP)
+	VMOVDQU      Y4, 64(SP)
+	VMOVDQU      Y5, 96(SP)
+	VMOVDQU      Y6, 128(SP)
+	VMOVDQU      Y7, 160(SP)
+	VMOVDQU      Y8, 192(SP)
+	VMOVDQU      Y9, 224(SP)
+	VMOVDQU      Y10, 256(SP)
+	VMOVDQU      lanes4e6222c0<>+0(SB), Y11
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y6, Y6
+	VMULPS       Y11, Y7, Y7
+	VMULPS       Y11, Y8, Y8
+	VMULPS       Y11, Y9, Y9
+	VMULPS       Y11, Y10, Y10
+	VMOVDQU      lanes4fa39b9c<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes511e7ec1<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes5263457b<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes5375fe9d<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes54317216<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VMULPS       32(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VMULPS       64(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VMULPS       96(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VMULPS       128(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VMULPS       160(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VMULPS       192(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VMULPS       224(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VMULPS       256(SP), Y10, Y10
+	VMOVDQU      lanes54800000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VPADDD       288(SP), Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VPADDD       320(SP), Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VPADDD       352(SP), Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VPADDD       384(SP), Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VPADDD       416(SP), Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VPADDD       448(SP), Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	VPADDD       480(SP), Y9, Y9
+	VADDPS       Y11, Y10, Y10
+	VPADDD       512(SP), Y10, Y10
+	CMPQ         (DX), $-1
+	JE           all
+	VMOVDQU      bits0<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y3, Y3
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y7, Y7
+	VMOVDQU      bits8<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y4, Y4
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y8, Y8
+	VMOVDQU      bits16<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y5, Y5
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y9, Y9
+	VMOVDQU      bits24<>+0(SB), Y11
+	VPBROADCASTD (DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y6, Y6
+	VPBROADCASTD 4(DX), Y12
+	VPAND        Y11, Y12, Y12
+	VPCMPEQD     Y11, Y12, Y12
+	VPAND        Y12, Y10, Y10
+
+all:
+	VMOVDQU      lanes55c00000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y3, Y3
+	VADDPS       Y11, Y4, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y4, Y4
+	VADDPS       Y11, Y5, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y5, Y5
+	VADDPS       Y11, Y6, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y6, Y6
+	VADDPS       Y11, Y7, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y7, Y7
+	VADDPS       Y11, Y8, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y8, Y8
+	VADDPS       Y11, Y9, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y9, Y9
+	VADDPS       Y11, Y10, Y12
+	VPADDD       Y12, Y1, Y1
+	VSUBPS       Y11, Y12, Y12
+	VSUBPS       Y12, Y10, Y10
+	VMOVDQU      lanes4b400000<>+0(SB), Y11
+	VADDPS       Y11, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VADDPS       Y11, Y4, Y4
+	VPADDD       Y4, Y2, Y2
+	VADDPS       Y11, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VADDPS       Y11, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VADDPS       Y11, Y7, Y7
+	VPADDD       Y7, Y2, Y2
+	VADDPS       Y11, Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VADDPS       Y11, Y9, Y9
+	VPADDD       Y9, Y2, Y2
+	VADDPS       Y11, Y10, Y10
+	VPADDD       Y10, Y2, Y2
+	ADDQ         $0x08, DX
+	ADDQ         $0x00000080, BX
+	DECQ         SI
+	JNZ          word
+	VEXTRACTI128 $0x01, Y1, X3
+	VPADDD       X3, X1, X3
+	VPSHUFD      $0x4e, X3, X1
+	VPADDD       X1, X3, X3
+	VPSHUFD      $0xb1, X3, X1
+	VPADDD       X1, X3, X3
+	VMOVD        X3, SI
+	MOVLQSX      SI, DI
+	SHLQ         $0x15, DI
+	VEXTRACTI128 $0x01, Y2, X1
+	VPADDD       X1, X2, X1
+	VPSHUFD      $0x4e, X1, X2
+	VPADDD       X2, X1, X1
+	VPSHUFD      $0xb1, X1, X2
+	VPADDD       X2, X1, X1
+	VMOVD        X1, SI
+	MOVLQSX      SI, SI
+	ADDQ         SI, DI
+	JMP          store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000200, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func Masses(masses []uint64, logits []float32, max uint32, scale uint32)
+// Requires: AVX, AVX2
+TEXT ·Masses(SB), NOSPLIT, $544-56
+	MOVQ         masses_base+0(FP), AX
+	MOVQ         logits_base+24(FP), CX
+	MOVQ         logits_len+32(FP), DX
+	MOVL         max+48(FP), BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         scale+52(FP), BX
+	XORL         $0x80000000, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	VMOVDQU      Y1, (SP)
+	MOVQ         $0x4330000000000000, BX
+	VMOVQ        BX, X1
+	VPBROADCASTQ X1, Y1
+
+loop:
+	SUBQ         $0x10, DX
+	JL           done
+	VSUBPS       (CX), Y0, Y2
+	VSUBPS       32(CX), Y0, Y3
+	VMOVDQU      (SP), Y4
+	VMULPS       Y4, Y2, Y2
+	VMULPS       Y4, Y3, Y3
+	VMOVDQU      lanescd300000<>+0(SB), Y4
+	VMAXPS       Y4, Y2, Y2
+	VMAXPS       Y4, Y3, Y3
+	VCVTPS2DQ    Y2, Y2
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       Y2, Y2, Y2
+	VPADDD       Y3, Y3, Y3
+	VMOVDQU      lanesff800000<>+0(SB), Y4
+	VPAND        Y4, Y2, Y5
+	VMOVDQU      Y5, 288(SP)
+	VPAND        Y4, Y3, Y4
+	VMOVDQU      Y4, 320(SP)
+	VMOVDQU      lanes007fffff<>+0(SB), Y4
+	VPAND        Y4, Y2, Y2
+	VPAND        Y4, Y3, Y3
+	VMOVDQU      lanes3f800000<>+0(SB), Y4
+	VPOR         Y4, Y2, Y2
+	VSUBPS       Y4, Y2, Y2
+	VPOR         Y4, Y3, Y3
+	VSUBPS       Y4, Y3, Y3
+	VMOVDQU      Y2, 32(SP)
+	VMOVDQU      Y3, 64(SP)
+	VMOVDQU      lanes4e6222c0<>+0(SB), Y4
+	VMULPS       Y4, Y2, Y2
+	VMULPS       Y4, Y3, Y3
+	VMOVDQU      lanes4fa39b9c<>+0(SB), Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       32(SP), Y2, Y2
+	VADDPS       Y4, Y3, Y3
+	VMULPS       64(SP), Y3, Y3
+	VMOVDQU      lanes511e7ec1<>+0(SB), Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       32(SP), Y2, Y2
+	VADDPS       Y4, Y3, Y3
+	VMULPS       64(SP), Y3, Y3
+	VMOVDQU      lanes5263457b<>+0(SB), Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       32(SP), Y2, Y2
+	VADDPS       Y4, Y3, Y3
+	VMULPS       64(SP), Y3, Y3
+	VMOVDQU      lanes5375fe9d<>+0(SB), Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       32(SP), Y2, Y2
+	VADDPS       Y4, Y3, Y3
+	VMULPS       64(SP), Y3, Y3
+	VMOVDQU      lanes54317216<>+0(SB), Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       32(SP), Y2, Y2
+	VADDPS       Y4, Y3, Y3
+	VMULPS       64(SP), Y3, Y3
+	VMOVDQU      lanes54800000<>+0(SB), Y4
+	VADDPS       Y4, Y2, Y2
+	VPADDD       288(SP), Y2, Y2
+	VADDPS       Y4, Y3, Y3
+	VPADDD       320(SP), Y3, Y3
+	VEXTRACTI128 $0x01, Y2, X4
+	VCVTPS2PD    X2, Y2
+	VADDPD       Y1, Y2, Y2
+	VPXOR        Y1, Y2, Y2
+	VMOVDQU      Y2, (AX)
+	VCVTPS2PD    X4, Y2
+	VADDPD       Y1, Y2, Y2
+	VPXOR        Y1, Y2, Y2
+	VMOVDQU      Y2, 32(AX)
+	VEXTRACTI128 $0x01, Y3, X2
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y1, Y3, Y3
+	VPXOR        Y1, Y3, Y3
+	VMOVDQU      Y3, 64(AX)
+	VCVTPS2PD    X2, Y2
+	VADDPD       Y1, Y2, Y2
+	VPXOR        Y1, Y2, Y2
+	VMOVDQU      Y2, 96(AX)
+	ADDQ         $0x40, CX
+	SUBQ         $-128, AX
+	JMP          loop
+
+done:
+	VZEROUPPER
+	RET

@@ -58,3 +58,45 @@ func Max32(row []uint32) uint32 { return math.Float32bits(pure.Max32(row)) }
 
 // Max16 is [pure.Max16], as bits.
 func Max16(row []uint16) uint16 { return uint16(pure.Max16(row)) }
+
+// BlockMaxima32 is [pure.BlockMaxima] for float32.
+func BlockMaxima32(maxima []float32, row []uint32) (unordered uint32) {
+	return blockMaxima(maxima, row, key.Float32)
+}
+
+// BlockMaximaBFloat16 is [pure.BlockMaxima] for bfloat16.
+func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32) {
+	return blockMaxima(maxima, row, key.BFloat16)
+}
+
+// BlockMaximaFloat16 is [pure.BlockMaxima] for float16.
+func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32) {
+	return blockMaxima(maxima, row, key.Float16)
+}
+
+func blockMaxima[E pure.Bits](maxima []float32, row []E, order key.Order) (unordered uint32) {
+	if pure.BlockMaxima(maxima, row, order) {
+		return 1
+	}
+	return 0
+}
+
+// BlockMasses32 is [pure.BlockMasses] for float32.
+func BlockMasses32(sums, bitmap []uint64, row []uint32, max, scale uint32) {
+	pure.BlockMasses(sums, bitmap, row, math.Float32frombits(max), math.Float32frombits(scale), key.Float32)
+}
+
+// BlockMassesBFloat16 is [pure.BlockMasses] for bfloat16.
+func BlockMassesBFloat16(sums, bitmap []uint64, row []uint16, max, scale uint32) {
+	pure.BlockMasses(sums, bitmap, row, math.Float32frombits(max), math.Float32frombits(scale), key.BFloat16)
+}
+
+// BlockMassesFloat16 is [pure.BlockMasses] for float16.
+func BlockMassesFloat16(sums, bitmap []uint64, row []uint16, max, scale uint32) {
+	pure.BlockMasses(sums, bitmap, row, math.Float32frombits(max), math.Float32frombits(scale), key.Float16)
+}
+
+// Masses is [pure.Masses].
+func Masses(masses []uint64, logits []float32, max, scale uint32) {
+	pure.Masses(masses, logits, math.Float32frombits(max), math.Float32frombits(scale))
+}

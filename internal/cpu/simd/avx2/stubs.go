@@ -83,3 +83,38 @@ func Max32(row []uint32) uint32
 //
 //go:noescape
 func Max16(row []uint16) uint16
+
+// BlockMaxima32 is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.
+//
+//go:noescape
+func BlockMaxima32(maxima []float32, row []uint32) (unordered uint32)
+
+// BlockMasses32 is pure.BlockMasses on whole blocks, as many as there are sums, and for a finite max.
+//
+//go:noescape
+func BlockMasses32(sums []uint64, bitmap []uint64, row []uint32, max uint32, scale uint32)
+
+// BlockMaximaBFloat16 is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.
+//
+//go:noescape
+func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32)
+
+// BlockMassesBFloat16 is pure.BlockMasses on whole blocks, as many as there are sums, and for a finite max.
+//
+//go:noescape
+func BlockMassesBFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+
+// BlockMaximaFloat16 is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.
+//
+//go:noescape
+func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32)
+
+// BlockMassesFloat16 is pure.BlockMasses on whole blocks, as many as there are sums, and for a finite max.
+//
+//go:noescape
+func BlockMassesFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+
+// Masses is pure.Masses for a multiple of 16 logits and a finite max.
+//
+//go:noescape
+func Masses(masses []uint64, logits []float32, max uint32, scale uint32)

@@ -3183,3 +3183,1904 @@ done:
 	MOVW          DX, ret+24(FP)
 	VZEROUPPER
 	RET
+
+// func BlockMaxima32(maxima []float32, row []uint32) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaxima32(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VMOVUPS       (DX), Z0
+	VMOVUPS       64(DX), Z1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
+	VMOVUPS       128(DX), Z2
+	VMOVUPS       192(DX), Z3
+	VCMPPS        $0x07, Z2, Z3, K2, K2
+	VMOVUPS       256(DX), Z4
+	VMOVUPS       320(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       384(DX), Z4
+	VMOVUPS       448(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       512(DX), Z4
+	VMOVUPS       576(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       640(DX), Z4
+	VMOVUPS       704(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K2, K2
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMOVUPS       768(DX), Z4
+	VMOVUPS       832(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMOVUPS       896(DX), Z4
+	VMOVUPS       960(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000400, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMasses32(sums []uint64, bitmap []uint64, row []uint32, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMasses32(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   $0x00000002, SI
+
+word:
+	VSUBPS        (BX), Z0, Z4
+	VSUBPS        64(BX), Z0, Z5
+	VSUBPS        128(BX), Z0, Z6
+	VSUBPS        192(BX), Z0, Z7
+	VSUBPS        256(BX), Z0, Z8
+	VSUBPS        320(BX), Z0, Z9
+	VSUBPS        384(BX), Z0, Z10
+	VSUBPS        448(BX), Z0, Z11
+	VMULPS        Z1, Z4, Z4
+	VMULPS        Z1, Z5, Z5
+	VMULPS        Z1, Z6, Z6
+	VMULPS        Z1, Z7, Z7
+	VMULPS        Z1, Z8, Z8
+	VMULPS        Z1, Z9, Z9
+	VMULPS        Z1, Z10, Z10
+	VMULPS        Z1, Z11, Z11
+	VPBROADCASTD  constantcd300000<>+0(SB), Z12
+	VMAXPS        Z12, Z4, Z4
+	VMAXPS        Z12, Z5, Z5
+	VMAXPS        Z12, Z6, Z6
+	VMAXPS        Z12, Z7, Z7
+	VMAXPS        Z12, Z8, Z8
+	VMAXPS        Z12, Z9, Z9
+	VMAXPS        Z12, Z10, Z10
+	VMAXPS        Z12, Z11, Z11
+	VCVTPS2DQ     Z4, Z4
+	VCVTPS2DQ     Z5, Z5
+	VCVTPS2DQ     Z6, Z6
+	VCVTPS2DQ     Z7, Z7
+	VCVTPS2DQ     Z8, Z8
+	VCVTPS2DQ     Z9, Z9
+	VCVTPS2DQ     Z10, Z10
+	VCVTPS2DQ     Z11, Z11
+	VPADDD        Z4, Z4, Z4
+	VPADDD        Z5, Z5, Z5
+	VPADDD        Z6, Z6, Z6
+	VPADDD        Z7, Z7, Z7
+	VPADDD        Z8, Z8, Z8
+	VPADDD        Z9, Z9, Z9
+	VPADDD        Z10, Z10, Z10
+	VPADDD        Z11, Z11, Z11
+	VPBROADCASTD  constantff800000<>+0(SB), Z19
+	VPANDD        Z19, Z4, Z12
+	VPANDD        Z19, Z5, Z13
+	VPANDD        Z19, Z6, Z14
+	VPANDD        Z19, Z7, Z15
+	VPANDD        Z19, Z8, Z16
+	VPANDD        Z19, Z9, Z17
+	VPANDD        Z19, Z10, Z18
+	VPANDD        Z19, Z11, Z19
+	VPBROADCASTD  constant007fffff<>+0(SB), Z20
+	VPBROADCASTD  constant3f800000<>+0(SB), Z21
+	VPTERNLOGD    $0xea, Z21, Z20, Z4
+	VSUBPS        Z21, Z4, Z4
+	VPTERNLOGD    $0xea, Z21, Z20, Z5
+	VSUBPS        Z21, Z5, Z5
+	VPTERNLOGD    $0xea, Z21, Z20, Z6
+	VSUBPS        Z21, Z6, Z6
+	VPTERNLOGD    $0xea, Z21, Z20, Z7
+	VSUBPS        Z21, Z7, Z7
+	VPTERNLOGD    $0xea, Z21, Z20, Z8
+	VSUBPS        Z21, Z8, Z8
+	VPTERNLOGD    $0xea, Z21, Z20, Z9
+	VSUBPS        Z21, Z9, Z9
+	VPTERNLOGD    $0xea, Z21, Z20, Z10
+	VSUBPS        Z21, Z10, Z10
+	VPTERNLOGD    $0xea, Z21, Z20, Z11
+	VSUBPS        Z21, Z11, Z11
+	VPBROADCASTD  constant4e6222c0<>+0(SB), Z27
+	VMULPS        Z27, Z4, Z20
+	VMULPS        Z27, Z5, Z21
+	VMULPS        Z27, Z6, Z22
+	VMULPS        Z27, Z7, Z23
+	VMULPS        Z27, Z8, Z24
+	VMULPS        Z27, Z9, Z25
+	VMULPS        Z27, Z10, Z26
+	VMULPS        Z27, Z11, Z27
+	VPBROADCASTD  constant4fa39b9c<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant511e7ec1<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant5263457b<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant5375fe9d<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant54317216<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant54800000<>+0(SB), Z4
+	VADDPS        Z4, Z20, Z20
+	VADDPS        Z4, Z21, Z21
+	VADDPS        Z4, Z22, Z22
+	VADDPS        Z4, Z23, Z23
+	VADDPS        Z4, Z24, Z24
+	VADDPS        Z4, Z25, Z25
+	VADDPS        Z4, Z26, Z26
+	VADDPS        Z4, Z27, Z27
+	KMOVW         (DX), K1
+	VPADDD.Z      Z12, Z20, K1, Z20
+	KMOVW         2(DX), K1
+	VPADDD.Z      Z13, Z21, K1, Z21
+	KMOVW         4(DX), K1
+	VPADDD.Z      Z14, Z22, K1, Z22
+	KMOVW         6(DX), K1
+	VPADDD.Z      Z15, Z23, K1, Z23
+	KMOVW         8(DX), K1
+	VPADDD.Z      Z16, Z24, K1, Z24
+	KMOVW         10(DX), K1
+	VPADDD.Z      Z17, Z25, K1, Z25
+	KMOVW         12(DX), K1
+	VPADDD.Z      Z18, Z26, K1, Z26
+	KMOVW         14(DX), K1
+	VPADDD.Z      Z19, Z27, K1, Z27
+	VEXTRACTF64X4 $0x01, Z20, Y4
+	VCVTPS2QQ     Y20, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z21, Y4
+	VCVTPS2QQ     Y21, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z22, Y4
+	VCVTPS2QQ     Y22, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z23, Y4
+	VCVTPS2QQ     Y23, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z24, Y4
+	VCVTPS2QQ     Y24, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z25, Y4
+	VCVTPS2QQ     Y25, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z26, Y4
+	VCVTPS2QQ     Y26, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z27, Y4
+	VCVTPS2QQ     Y27, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	ADDQ          $0x10, DX
+	ADDQ          $0x00000200, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z3, Z2, Z2
+	VSHUFI64X2    $0x4e, Z2, Z2, Z4
+	VPADDQ        Z2, Z4, Z4
+	VPERMQ        $0x4e, Z4, Z5
+	VPADDQ        Z4, Z5, Z5
+	VPSHUFD       $0x4e, Z5, Z4
+	VPADDQ        Z5, Z4, Z4
+	VMOVQ         X4, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000400, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+DATA constantcd300000<>+0(SB)/4, $0xcd300000
+GLOBL constantcd300000<>(SB), RODATA|NOPTR, $4
+
+DATA constantff800000<>+0(SB)/4, $0xff800000
+GLOBL constantff800000<>(SB), RODATA|NOPTR, $4
+
+DATA constant007fffff<>+0(SB)/4, $0x007fffff
+GLOBL constant007fffff<>(SB), RODATA|NOPTR, $4
+
+DATA constant3f800000<>+0(SB)/4, $0x3f800000
+GLOBL constant3f800000<>(SB), RODATA|NOPTR, $4
+
+DATA constant4e6222c0<>+0(SB)/4, $0x4e6222c0
+GLOBL constant4e6222c0<>(SB), RODATA|NOPTR, $4
+
+DATA constant4fa39b9c<>+0(SB)/4, $0x4fa39b9c
+GLOBL constant4fa39b9c<>(SB), RODATA|NOPTR, $4
+
+DATA constant511e7ec1<>+0(SB)/4, $0x511e7ec1
+GLOBL constant511e7ec1<>(SB), RODATA|NOPTR, $4
+
+DATA constant5263457b<>+0(SB)/4, $0x5263457b
+GLOBL constant5263457b<>(SB), RODATA|NOPTR, $4
+
+DATA constant5375fe9d<>+0(SB)/4, $0x5375fe9d
+GLOBL constant5375fe9d<>(SB), RODATA|NOPTR, $4
+
+DATA constant54317216<>+0(SB)/4, $0x54317216
+GLOBL constant54317216<>(SB), RODATA|NOPTR, $4
+
+DATA constant54800000<>+0(SB)/4, $0x54800000
+GLOBL constant54800000<>(SB), RODATA|NOPTR, $4
+
+// func Compact32(values []float32, bitmap []uint64, row []uint32) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·Compact32(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VMOVUPS.Z     (BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VMOVUPS.Z     64(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VMOVUPS.Z     128(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VMOVUPS.Z     192(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000100, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func CompactAbove32(values []float32, bitmap []uint64, row []uint32, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, CMOV, POPCNT
+TEXT ·CompactAbove32(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	MOVQ         BX, R8
+	MOVQ         CX, R9
+	MOVQ         $0x00000010, DI
+	CMPQ         DX, DI
+	CMOVQLT      DX, DI
+	SUBQ         DI, DX
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           firstDone
+
+first:
+	VMOVUPS (R8), Z1
+	VCMPPS  $0x1d, Z0, Z1, K2
+	KXORW   K1, K2, K2
+	KMOVW   K2, (R9)
+	VMOVUPS 64(R8), Z1
+	VCMPPS  $0x1d, Z0, Z1, K2
+	KXORW   K1, K2, K2
+	KMOVW   K2, 2(R9)
+	VMOVUPS 128(R8), Z1
+	VCMPPS  $0x1d, Z0, Z1, K2
+	KXORW   K1, K2, K2
+	KMOVW   K2, 4(R9)
+	VMOVUPS 192(R8), Z1
+	VCMPPS  $0x1d, Z0, Z1, K2
+	KXORW   K1, K2, K2
+	KMOVW   K2, 6(R9)
+	ADDQ    $0x08, R9
+	ADDQ    $0x00000100, R8
+	DECQ    R10
+	JNZ     first
+
+firstDone:
+	TESTQ DX, DX
+	JZ    bothDone
+
+both:
+	VMOVUPS       (R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (R9)
+	VMOVUPS       64(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(R9)
+	VMOVUPS       128(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(R9)
+	VMOVUPS       192(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(R9)
+	ADDQ          $0x08, R9
+	ADDQ          $0x00000100, R8
+	VMOVUPS       (BX), Z1
+	MOVWLZX       (CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VMOVUPS       64(BX), Z1
+	MOVWLZX       2(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VMOVUPS       128(BX), Z1
+	MOVWLZX       4(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VMOVUPS       192(BX), Z1
+	MOVWLZX       6(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000100, BX
+	DECQ          DX
+	JNZ           both
+
+bothDone:
+	TESTQ DI, DI
+	JZ    lastDone
+
+last:
+	VMOVUPS       (BX), Z0
+	MOVWLZX       (CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VMOVUPS       64(BX), Z0
+	MOVWLZX       2(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VMOVUPS       128(BX), Z0
+	MOVWLZX       4(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VMOVUPS       192(BX), Z0
+	MOVWLZX       6(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000100, BX
+	DECQ          DI
+	JNZ           last
+
+lastDone:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaximaBFloat16(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VPMOVZXWD     (DX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPMOVZXWD     32(DX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
+	VPMOVZXWD     64(DX), Z2
+	VPSLLD        $0x10, Z2, Z2
+	VPMOVZXWD     96(DX), Z3
+	VPSLLD        $0x10, Z3, Z3
+	VCMPPS        $0x07, Z2, Z3, K2, K2
+	VPMOVZXWD     128(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     160(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     192(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     224(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VPMOVZXWD     256(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     288(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     320(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     352(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K2, K2
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VPMOVZXWD     384(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     416(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VPMOVZXWD     448(DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     480(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000200, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMassesBFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMassesBFloat16(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   $0x00000002, SI
+
+word:
+	VPMOVZXWD     (BX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     32(BX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPMOVZXWD     64(BX), Z6
+	VPSLLD        $0x10, Z6, Z6
+	VPMOVZXWD     96(BX), Z7
+	VPSLLD        $0x10, Z7, Z7
+	VPMOVZXWD     128(BX), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VPMOVZXWD     160(BX), Z9
+	VPSLLD        $0x10, Z9, Z9
+	VPMOVZXWD     192(BX), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VPMOVZXWD     224(BX), Z11
+	VPSLLD        $0x10, Z11, Z11
+	VSUBPS        Z4, Z0, Z4
+	VSUBPS        Z5, Z0, Z5
+	VSUBPS        Z6, Z0, Z6
+	VSUBPS        Z7, Z0, Z7
+	VSUBPS        Z8, Z0, Z8
+	VSUBPS        Z9, Z0, Z9
+	VSUBPS        Z10, Z0, Z10
+	VSUBPS        Z11, Z0, Z11
+	VMULPS        Z1, Z4, Z4
+	VMULPS        Z1, Z5, Z5
+	VMULPS        Z1, Z6, Z6
+	VMULPS        Z1, Z7, Z7
+	VMULPS        Z1, Z8, Z8
+	VMULPS        Z1, Z9, Z9
+	VMULPS        Z1, Z10, Z10
+	VMULPS        Z1, Z11, Z11
+	VPBROADCASTD  constantcd300000<>+0(SB), Z12
+	VMAXPS        Z12, Z4, Z4
+	VMAXPS        Z12, Z5, Z5
+	VMAXPS        Z12, Z6, Z6
+	VMAXPS        Z12, Z7, Z7
+	VMAXPS        Z12, Z8, Z8
+	VMAXPS        Z12, Z9, Z9
+	VMAXPS        Z12, Z10, Z10
+	VMAXPS        Z12, Z11, Z11
+	VCVTPS2DQ     Z4, Z4
+	VCVTPS2DQ     Z5, Z5
+	VCVTPS2DQ     Z6, Z6
+	VCVTPS2DQ     Z7, Z7
+	VCVTPS2DQ     Z8, Z8
+	VCVTPS2DQ     Z9, Z9
+	VCVTPS2DQ     Z10, Z10
+	VCVTPS2DQ     Z11, Z11
+	VPADDD        Z4, Z4, Z4
+	VPADDD        Z5, Z5, Z5
+	VPADDD        Z6, Z6, Z6
+	VPADDD        Z7, Z7, Z7
+	VPADDD        Z8, Z8, Z8
+	VPADDD        Z9, Z9, Z9
+	VPADDD        Z10, Z10, Z10
+	VPADDD        Z11, Z11, Z11
+	VPBROADCASTD  constantff800000<>+0(SB), Z19
+	VPANDD        Z19, Z4, Z12
+	VPANDD        Z19, Z5, Z13
+	VPANDD        Z19, Z6, Z14
+	VPANDD        Z19, Z7, Z15
+	VPANDD        Z19, Z8, Z16
+	VPANDD        Z19, Z9, Z17
+	VPANDD        Z19, Z10, Z18
+	VPANDD        Z19, Z11, Z19
+	VPBROADCASTD  constant007fffff<>+0(SB), Z20
+	VPBROADCASTD  constant3f800000<>+0(SB), Z21
+	VPTERNLOGD    $0xea, Z21, Z20, Z4
+	VSUBPS        Z21, Z4, Z4
+	VPTERNLOGD    $0xea, Z21, Z20, Z5
+	VSUBPS        Z21, Z5, Z5
+	VPTERNLOGD    $0xea, Z21, Z20, Z6
+	VSUBPS        Z21, Z6, Z6
+	VPTERNLOGD    $0xea, Z21, Z20, Z7
+	VSUBPS        Z21, Z7, Z7
+	VPTERNLOGD    $0xea, Z21, Z20, Z8
+	VSUBPS        Z21, Z8, Z8
+	VPTERNLOGD    $0xea, Z21, Z20, Z9
+	VSUBPS        Z21, Z9, Z9
+	VPTERNLOGD    $0xea, Z21, Z20, Z10
+	VSUBPS        Z21, Z10, Z10
+	VPTERNLOGD    $0xea, Z21, Z20, Z11
+	VSUBPS        Z21, Z11, Z11
+	VPBROADCASTD  constant4e6222c0<>+0(SB), Z27
+	VMULPS        Z27, Z4, Z20
+	VMULPS        Z27, Z5, Z21
+	VMULPS        Z27, Z6, Z22
+	VMULPS        Z27, Z7, Z23
+	VMULPS        Z27, Z8, Z24
+	VMULPS        Z27, Z9, Z25
+	VMULPS        Z27, Z10, Z26
+	VMULPS        Z27, Z11, Z27
+	VPBROADCASTD  constant4fa39b9c<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant511e7ec1<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant5263457b<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant5375fe9d<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant54317216<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant54800000<>+0(SB), Z4
+	VADDPS        Z4, Z20, Z20
+	VADDPS        Z4, Z21, Z21
+	VADDPS        Z4, Z22, Z22
+	VADDPS        Z4, Z23, Z23
+	VADDPS        Z4, Z24, Z24
+	VADDPS        Z4, Z25, Z25
+	VADDPS        Z4, Z26, Z26
+	VADDPS        Z4, Z27, Z27
+	KMOVW         (DX), K1
+	VPADDD.Z      Z12, Z20, K1, Z20
+	KMOVW         2(DX), K1
+	VPADDD.Z      Z13, Z21, K1, Z21
+	KMOVW         4(DX), K1
+	VPADDD.Z      Z14, Z22, K1, Z22
+	KMOVW         6(DX), K1
+	VPADDD.Z      Z15, Z23, K1, Z23
+	KMOVW         8(DX), K1
+	VPADDD.Z      Z16, Z24, K1, Z24
+	KMOVW         10(DX), K1
+	VPADDD.Z      Z17, Z25, K1, Z25
+	KMOVW         12(DX), K1
+	VPADDD.Z      Z18, Z26, K1, Z26
+	KMOVW         14(DX), K1
+	VPADDD.Z      Z19, Z27, K1, Z27
+	VEXTRACTF64X4 $0x01, Z20, Y4
+	VCVTPS2QQ     Y20, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z21, Y4
+	VCVTPS2QQ     Y21, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z22, Y4
+	VCVTPS2QQ     Y22, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z23, Y4
+	VCVTPS2QQ     Y23, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z24, Y4
+	VCVTPS2QQ     Y24, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z25, Y4
+	VCVTPS2QQ     Y25, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z26, Y4
+	VCVTPS2QQ     Y26, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z27, Y4
+	VCVTPS2QQ     Y27, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	ADDQ          $0x10, DX
+	ADDQ          $0x00000100, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z3, Z2, Z2
+	VSHUFI64X2    $0x4e, Z2, Z2, Z4
+	VPADDQ        Z2, Z4, Z4
+	VPERMQ        $0x4e, Z4, Z5
+	VPADDQ        Z4, Z5, Z5
+	VPSHUFD       $0x4e, Z5, Z4
+	VPADDQ        Z5, Z4, Z4
+	VMOVQ         X4, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000200, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func CompactBFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactBFloat16(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VPMOVZXWD.Z   (BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VPMOVZXWD.Z   32(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VPMOVZXWD.Z   64(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VPMOVZXWD.Z   96(BX), K1, Z0
+	VPSLLD        $0x10, Z0, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func CompactAboveBFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, CMOV, POPCNT
+TEXT ·CompactAboveBFloat16(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	MOVQ         BX, R8
+	MOVQ         CX, R9
+	MOVQ         $0x00000010, DI
+	CMPQ         DX, DI
+	CMOVQLT      DX, DI
+	SUBQ         DI, DX
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           firstDone
+
+first:
+	VPMOVZXWD (R8), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, (R9)
+	VPMOVZXWD 32(R8), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 2(R9)
+	VPMOVZXWD 64(R8), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 4(R9)
+	VPMOVZXWD 96(R8), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 6(R9)
+	ADDQ      $0x08, R9
+	ADDQ      $0x00000080, R8
+	DECQ      R10
+	JNZ       first
+
+firstDone:
+	TESTQ DX, DX
+	JZ    bothDone
+
+both:
+	VPMOVZXWD     (R8), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (R9)
+	VPMOVZXWD     32(R8), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(R9)
+	VPMOVZXWD     64(R8), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(R9)
+	VPMOVZXWD     96(R8), Z1
+	VPSLLD        $0x10, Z1, Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(R9)
+	ADDQ          $0x08, R9
+	ADDQ          $0x00000080, R8
+	VPMOVZXWD     (BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	MOVWLZX       (CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VPMOVZXWD     32(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	MOVWLZX       2(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VPMOVZXWD     64(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	MOVWLZX       4(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VPMOVZXWD     96(BX), Z1
+	VPSLLD        $0x10, Z1, Z1
+	MOVWLZX       6(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           both
+
+bothDone:
+	TESTQ DI, DI
+	JZ    lastDone
+
+last:
+	VPMOVZXWD     (BX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	MOVWLZX       (CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VPMOVZXWD     32(BX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	MOVWLZX       2(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VPMOVZXWD     64(BX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	MOVWLZX       4(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VPMOVZXWD     96(BX), Z0
+	VPSLLD        $0x10, Z0, Z0
+	MOVWLZX       6(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DI
+	JNZ           last
+
+lastDone:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32)
+// Requires: AVX, AVX512F
+TEXT ·BlockMaximaFloat16(SB), NOSPLIT, $0-52
+	MOVQ   maxima_base+0(FP), AX
+	MOVQ   maxima_len+8(FP), CX
+	MOVQ   row_base+24(FP), DX
+	KXNORW K1, K1, K1
+	KXNORW K2, K2, K2
+	KXNORW K3, K3, K3
+	KXNORW K4, K4, K4
+	TESTQ  CX, CX
+	JZ     done
+
+block:
+	VCVTPH2PS     (DX), Z0
+	VCVTPH2PS     32(DX), Z1
+	VCMPPS        $0x07, Z0, Z1, K1, K1
+	VCVTPH2PS     64(DX), Z2
+	VCVTPH2PS     96(DX), Z3
+	VCMPPS        $0x07, Z2, Z3, K2, K2
+	VCVTPH2PS     128(DX), Z4
+	VCVTPH2PS     160(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     192(DX), Z4
+	VCVTPH2PS     224(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VCVTPH2PS     256(DX), Z4
+	VCVTPH2PS     288(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K1, K1
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     320(DX), Z4
+	VCVTPH2PS     352(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K2, K2
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VCVTPH2PS     384(DX), Z4
+	VCVTPH2PS     416(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K3, K3
+	VMAXPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VCVTPH2PS     448(DX), Z4
+	VCVTPH2PS     480(DX), Z5
+	VCMPPS        $0x07, Z4, Z5, K4, K4
+	VMAXPS        Z4, Z2, Z2
+	VMAXPS        Z5, Z3, Z3
+	VMAXPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $0x00000200, DX
+	DECQ          CX
+	JNZ           block
+
+done:
+	KANDW K2, K1, K1
+	KANDW K3, K1, K1
+	KANDW K4, K1, K1
+	KNOTW K1, K1
+	KMOVW K1, AX
+	MOVL  AX, unordered+48(FP)
+	VZEROUPPER
+	RET
+
+// func BlockMassesFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·BlockMassesFloat16(SB), NOSPLIT, $0-80
+	MOVQ         sums_base+0(FP), AX
+	MOVQ         sums_len+8(FP), CX
+	MOVQ         bitmap_base+24(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         max+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         scale+76(FP), SI
+	XORL         $0x80000000, SI
+	VPBROADCASTD SI, Z1
+	TESTQ        CX, CX
+	JZ           done
+
+block:
+	XORQ   DI, DI
+	MOVQ   (DX), SI
+	ORQ    8(DX), SI
+	ORQ    16(DX), SI
+	ORQ    24(DX), SI
+	JZ     skip
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   $0x00000002, SI
+
+word:
+	VCVTPH2PS     (BX), Z4
+	VCVTPH2PS     32(BX), Z5
+	VCVTPH2PS     64(BX), Z6
+	VCVTPH2PS     96(BX), Z7
+	VCVTPH2PS     128(BX), Z8
+	VCVTPH2PS     160(BX), Z9
+	VCVTPH2PS     192(BX), Z10
+	VCVTPH2PS     224(BX), Z11
+	VSUBPS        Z4, Z0, Z4
+	VSUBPS        Z5, Z0, Z5
+	VSUBPS        Z6, Z0, Z6
+	VSUBPS        Z7, Z0, Z7
+	VSUBPS        Z8, Z0, Z8
+	VSUBPS        Z9, Z0, Z9
+	VSUBPS        Z10, Z0, Z10
+	VSUBPS        Z11, Z0, Z11
+	VMULPS        Z1, Z4, Z4
+	VMULPS        Z1, Z5, Z5
+	VMULPS        Z1, Z6, Z6
+	VMULPS        Z1, Z7, Z7
+	VMULPS        Z1, Z8, Z8
+	VMULPS        Z1, Z9, Z9
+	VMULPS        Z1, Z10, Z10
+	VMULPS        Z1, Z11, Z11
+	VPBROADCASTD  constantcd300000<>+0(SB), Z12
+	VMAXPS        Z12, Z4, Z4
+	VMAXPS        Z12, Z5, Z5
+	VMAXPS        Z12, Z6, Z6
+	VMAXPS        Z12, Z7, Z7
+	VMAXPS        Z12, Z8, Z8
+	VMAXPS        Z12, Z9, Z9
+	VMAXPS        Z12, Z10, Z10
+	VMAXPS        Z12, Z11, Z11
+	VCVTPS2DQ     Z4, Z4
+	VCVTPS2DQ     Z5, Z5
+	VCVTPS2DQ     Z6, Z6
+	VCVTPS2DQ     Z7, Z7
+	VCVTPS2DQ     Z8, Z8
+	VCVTPS2DQ     Z9, Z9
+	VCVTPS2DQ     Z10, Z10
+	VCVTPS2DQ     Z11, Z11
+	VPADDD        Z4, Z4, Z4
+	VPADDD        Z5, Z5, Z5
+	VPADDD        Z6, Z6, Z6
+	VPADDD        Z7, Z7, Z7
+	VPADDD        Z8, Z8, Z8
+	VPADDD        Z9, Z9, Z9
+	VPADDD        Z10, Z10, Z10
+	VPADDD        Z11, Z11, Z11
+	VPBROADCASTD  constantff800000<>+0(SB), Z19
+	VPANDD        Z19, Z4, Z12
+	VPANDD        Z19, Z5, Z13
+	VPANDD        Z19, Z6, Z14
+	VPANDD        Z19, Z7, Z15
+	VPANDD        Z19, Z8, Z16
+	VPANDD        Z19, Z9, Z17
+	VPANDD        Z19, Z10, Z18
+	VPANDD        Z19, Z11, Z19
+	VPBROADCASTD  constant007fffff<>+0(SB), Z20
+	VPBROADCASTD  constant3f800000<>+0(SB), Z21
+	VPTERNLOGD    $0xea, Z21, Z20, Z4
+	VSUBPS        Z21, Z4, Z4
+	VPTERNLOGD    $0xea, Z21, Z20, Z5
+	VSUBPS        Z21, Z5, Z5
+	VPTERNLOGD    $0xea, Z21, Z20, Z6
+	VSUBPS        Z21, Z6, Z6
+	VPTERNLOGD    $0xea, Z21, Z20, Z7
+	VSUBPS        Z21, Z7, Z7
+	VPTERNLOGD    $0xea, Z21, Z20, Z8
+	VSUBPS        Z21, Z8, Z8
+	VPTERNLOGD    $0xea, Z21, Z20, Z9
+	VSUBPS        Z21, Z9, Z9
+	VPTERNLOGD    $0xea, Z21, Z20, Z10
+	VSUBPS        Z21, Z10, Z10
+	VPTERNLOGD    $0xea, Z21, Z20, Z11
+	VSUBPS        Z21, Z11, Z11
+	VPBROADCASTD  constant4e6222c0<>+0(SB), Z27
+	VMULPS        Z27, Z4, Z20
+	VMULPS        Z27, Z5, Z21
+	VMULPS        Z27, Z6, Z22
+	VMULPS        Z27, Z7, Z23
+	VMULPS        Z27, Z8, Z24
+	VMULPS        Z27, Z9, Z25
+	VMULPS        Z27, Z10, Z26
+	VMULPS        Z27, Z11, Z27
+	VPBROADCASTD  constant4fa39b9c<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant511e7ec1<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant5263457b<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant5375fe9d<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant54317216<>+0(SB), Z28
+	VADDPS        Z28, Z20, Z20
+	VMULPS        Z4, Z20, Z20
+	VADDPS        Z28, Z21, Z21
+	VMULPS        Z5, Z21, Z21
+	VADDPS        Z28, Z22, Z22
+	VMULPS        Z6, Z22, Z22
+	VADDPS        Z28, Z23, Z23
+	VMULPS        Z7, Z23, Z23
+	VADDPS        Z28, Z24, Z24
+	VMULPS        Z8, Z24, Z24
+	VADDPS        Z28, Z25, Z25
+	VMULPS        Z9, Z25, Z25
+	VADDPS        Z28, Z26, Z26
+	VMULPS        Z10, Z26, Z26
+	VADDPS        Z28, Z27, Z27
+	VMULPS        Z11, Z27, Z27
+	VPBROADCASTD  constant54800000<>+0(SB), Z4
+	VADDPS        Z4, Z20, Z20
+	VADDPS        Z4, Z21, Z21
+	VADDPS        Z4, Z22, Z22
+	VADDPS        Z4, Z23, Z23
+	VADDPS        Z4, Z24, Z24
+	VADDPS        Z4, Z25, Z25
+	VADDPS        Z4, Z26, Z26
+	VADDPS        Z4, Z27, Z27
+	KMOVW         (DX), K1
+	VPADDD.Z      Z12, Z20, K1, Z20
+	KMOVW         2(DX), K1
+	VPADDD.Z      Z13, Z21, K1, Z21
+	KMOVW         4(DX), K1
+	VPADDD.Z      Z14, Z22, K1, Z22
+	KMOVW         6(DX), K1
+	VPADDD.Z      Z15, Z23, K1, Z23
+	KMOVW         8(DX), K1
+	VPADDD.Z      Z16, Z24, K1, Z24
+	KMOVW         10(DX), K1
+	VPADDD.Z      Z17, Z25, K1, Z25
+	KMOVW         12(DX), K1
+	VPADDD.Z      Z18, Z26, K1, Z26
+	KMOVW         14(DX), K1
+	VPADDD.Z      Z19, Z27, K1, Z27
+	VEXTRACTF64X4 $0x01, Z20, Y4
+	VCVTPS2QQ     Y20, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z21, Y4
+	VCVTPS2QQ     Y21, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z22, Y4
+	VCVTPS2QQ     Y22, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z23, Y4
+	VCVTPS2QQ     Y23, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z24, Y4
+	VCVTPS2QQ     Y24, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z25, Y4
+	VCVTPS2QQ     Y25, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z26, Y4
+	VCVTPS2QQ     Y26, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z27, Y4
+	VCVTPS2QQ     Y27, Z5
+	VCVTPS2QQ     Y4, Z4
+	VPADDQ        Z5, Z2, Z2
+	VPADDQ        Z4, Z3, Z3
+	ADDQ          $0x10, DX
+	ADDQ          $0x00000100, BX
+	DECQ          SI
+	JNZ           word
+	VPADDQ        Z3, Z2, Z2
+	VSHUFI64X2    $0x4e, Z2, Z2, Z4
+	VPADDQ        Z2, Z4, Z4
+	VPERMQ        $0x4e, Z4, Z5
+	VPADDQ        Z4, Z5, Z5
+	VPSHUFD       $0x4e, Z5, Z4
+	VPADDQ        Z5, Z4, Z4
+	VMOVQ         X4, DI
+	JMP           store
+
+skip:
+	ADDQ $0x20, DX
+	ADDQ $0x00000200, BX
+
+store:
+	MOVQ DI, (AX)
+	ADDQ $0x08, AX
+	DECQ CX
+	JNZ  block
+
+done:
+	VZEROUPPER
+	RET
+
+// func CompactFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·CompactFloat16(SB), NOSPLIT, $0-80
+	MOVQ  values_base+0(FP), AX
+	MOVQ  bitmap_base+24(FP), CX
+	MOVQ  bitmap_len+32(FP), DX
+	MOVQ  row_base+48(FP), BX
+	MOVQ  AX, SI
+	TESTQ DX, DX
+	JZ    done
+
+word:
+	KMOVW         (CX), K1
+	MOVWLZX       (CX), DI
+	VCVTPH2PS.Z   (BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         2(CX), K1
+	MOVWLZX       2(CX), DI
+	VCVTPH2PS.Z   32(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         4(CX), K1
+	MOVWLZX       4(CX), DI
+	VCVTPH2PS.Z   64(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	KMOVW         6(CX), K1
+	MOVWLZX       6(CX), DI
+	VCVTPH2PS.Z   96(BX), K1, Z0
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DI, DI
+	LEAQ          (AX)(DI*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           word
+
+done:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+72(FP)
+	VZEROUPPER
+	RET
+
+// func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+// Requires: AVX, AVX512F, CMOV, POPCNT
+TEXT ·CompactAboveFloat16(SB), NOSPLIT, $0-88
+	MOVQ         values_base+0(FP), AX
+	MOVQ         bitmap_base+24(FP), CX
+	MOVQ         bitmap_len+32(FP), DX
+	MOVQ         row_base+48(FP), BX
+	MOVL         least+72(FP), SI
+	VPBROADCASTD SI, Z0
+	MOVL         invert+76(FP), SI
+	KMOVW        SI, K1
+	MOVQ         AX, SI
+	MOVQ         BX, R8
+	MOVQ         CX, R9
+	MOVQ         $0x00000010, DI
+	CMPQ         DX, DI
+	CMOVQLT      DX, DI
+	SUBQ         DI, DX
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           firstDone
+
+first:
+	VCVTPH2PS (R8), Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, (R9)
+	VCVTPH2PS 32(R8), Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 2(R9)
+	VCVTPH2PS 64(R8), Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 4(R9)
+	VCVTPH2PS 96(R8), Z1
+	VCMPPS    $0x1d, Z0, Z1, K2
+	KXORW     K1, K2, K2
+	KMOVW     K2, 6(R9)
+	ADDQ      $0x08, R9
+	ADDQ      $0x00000080, R8
+	DECQ      R10
+	JNZ       first
+
+firstDone:
+	TESTQ DX, DX
+	JZ    bothDone
+
+both:
+	VCVTPH2PS     (R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, (R9)
+	VCVTPH2PS     32(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 2(R9)
+	VCVTPH2PS     64(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 4(R9)
+	VCVTPH2PS     96(R8), Z1
+	VCMPPS        $0x1d, Z0, Z1, K2
+	KXORW         K1, K2, K2
+	KMOVW         K2, 6(R9)
+	ADDQ          $0x08, R9
+	ADDQ          $0x00000080, R8
+	VCVTPH2PS     (BX), Z1
+	MOVWLZX       (CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VCVTPH2PS     32(BX), Z1
+	MOVWLZX       2(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VCVTPH2PS     64(BX), Z1
+	MOVWLZX       4(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	VCVTPH2PS     96(BX), Z1
+	MOVWLZX       6(CX), R10
+	KMOVW         R10, K2
+	VPCOMPRESSD.Z Z1, K2, Z1
+	VMOVUPS       Z1, (AX)
+	POPCNTL       R10, R10
+	LEAQ          (AX)(R10*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
+	JNZ           both
+
+bothDone:
+	TESTQ DI, DI
+	JZ    lastDone
+
+last:
+	VCVTPH2PS     (BX), Z0
+	MOVWLZX       (CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VCVTPH2PS     32(BX), Z0
+	MOVWLZX       2(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VCVTPH2PS     64(BX), Z0
+	MOVWLZX       4(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	VCVTPH2PS     96(BX), Z0
+	MOVWLZX       6(CX), DX
+	KMOVW         DX, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVUPS       Z0, (AX)
+	POPCNTL       DX, DX
+	LEAQ          (AX)(DX*4), AX
+	ADDQ          $0x08, CX
+	ADDQ          $0x00000080, BX
+	DECQ          DI
+	JNZ           last
+
+lastDone:
+	SUBQ SI, AX
+	SHRQ $0x02, AX
+	MOVQ AX, n+80(FP)
+	VZEROUPPER
+	RET
+
+// func Masses(masses []uint64, logits []float32, max uint32, scale uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·Masses(SB), NOSPLIT, $0-56
+	MOVQ         masses_base+0(FP), AX
+	MOVQ         logits_base+24(FP), CX
+	MOVQ         logits_len+32(FP), DX
+	MOVL         max+48(FP), BX
+	VPBROADCASTD BX, Z0
+	MOVL         scale+52(FP), BX
+	XORL         $0x80000000, BX
+	VPBROADCASTD BX, Z1
+
+loop:
+	SUBQ          $0x10, DX
+	JL            done
+	VSUBPS        (CX), Z0, Z2
+	VMULPS        Z1, Z2, Z2
+	VPBROADCASTD  constantcd300000<>+0(SB), Z3
+	VMAXPS        Z3, Z2, Z2
+	VCVTPS2DQ     Z2, Z2
+	VPADDD        Z2, Z2, Z2
+	VPBROADCASTD  constantff800000<>+0(SB), Z3
+	VPANDD        Z3, Z2, Z3
+	VPBROADCASTD  constant007fffff<>+0(SB), Z4
+	VPBROADCASTD  constant3f800000<>+0(SB), Z5
+	VPTERNLOGD    $0xea, Z5, Z4, Z2
+	VSUBPS        Z5, Z2, Z2
+	VPBROADCASTD  constant4e6222c0<>+0(SB), Z4
+	VMULPS        Z4, Z2, Z4
+	VPBROADCASTD  constant4fa39b9c<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant511e7ec1<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant5263457b<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant5375fe9d<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant54317216<>+0(SB), Z5
+	VADDPS        Z5, Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VPBROADCASTD  constant54800000<>+0(SB), Z2
+	VADDPS        Z2, Z4, Z4
+	VPADDD        Z3, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y2
+	VCVTPS2QQ     Y4, Z3
+	VCVTPS2QQ     Y2, Z2
+	VMOVDQU64     Z3, (AX)
+	VMOVDQU64     Z2, 64(AX)
+	ADDQ          $0x40, CX
+	SUBQ          $-128, AX
+	JMP           loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func Pick32(values []float32, bitmap []uint64, row []uint32) (n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI, POPCNT
+TEXT ·Pick32(SB), $4160-80
+	MOVQ         bitmap_base+24(FP), AX
+	MOVQ         bitmap_len+32(FP), CX
+	MOVQ         AX, DX
+	XORQ         BX, BX
+	VMOVDQU64    ramp64<>+0(SB), Z0
+	MOVL         $0x00000400, SI
+	VPBROADCASTD SI, Z1
+	SUBQ         $0x10, CX
+	JL           listRest
+
+list:
+	VMOVDQU64     (DX), Z2
+	VPTESTMQ      Z2, Z2, K1
+	VMOVDQU64     64(DX), Z2
+	VPTESTMQ      Z2, Z2, K2
+	KUNPCKBW      K1, K2, K1
+	VPCOMPRESSD.Z Z0, K1, Z2
+	VMOVDQU64     Z2, (SP)(BX*4)
+	KMOVW         K1, SI
+	POPCNTL       SI, SI
+	ADDQ          SI, BX
+	VPADDD        Z1, Z0, Z0
+	SUBQ          $-128, DX
+	SUBQ          $0x10, CX
+	JGE           list
+
+listRest:
+	ADDQ          $0x10, CX
+	JZ            listed
+	MOVQ          $-1, SI
+	SHLQ          CL, SI
+	NOTQ          SI
+	KMOVB         SI, K1
+	VMOVDQU64.Z   (DX), K1, Z1
+	VPTESTMQ      Z1, Z1, K2
+	SHRQ          $0x08, SI
+	KMOVB         SI, K1
+	VMOVDQU64.Z   64(DX), K1, Z1
+	VPTESTMQ      Z1, Z1, K1
+	SHRQ          $0x08, SI
+	KUNPCKBW      K2, K1, K1
+	VPCOMPRESSD.Z Z0, K1, Z0
+	VMOVDQU64     Z0, (SP)(BX*4)
+	KMOVW         K1, CX
+	POPCNTL       CX, CX
+	ADDQ          CX, BX
+
+listed:
+	MOVQ values_base+0(FP), CX
+	MOVQ row_base+48(FP), DX
+	XORQ SI, SI
+	XORQ DI, DI
+
+words:
+	CMPQ DI, BX
+	JGE  done
+	MOVL (SP)(DI*4), R8
+	INCQ DI
+	MOVQ R8, R9
+	SHRQ $0x03, R9
+	MOVQ (AX)(R9*1), R9
+
+bits:
+	TZCNTQ R9, R10
+	ADDQ   R8, R10
+	MOVL   (DX)(R10*4), R10
+	MOVL   R10, (CX)(SI*4)
+	INCQ   SI
+	BLSRQ  R9, R9
+	JNZ    bits
+	JMP    words
+
+done:
+	MOVQ SI, n+72(FP)
+	VZEROUPPER
+	RET

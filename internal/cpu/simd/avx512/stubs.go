@@ -83,3 +83,73 @@ func Max32(row []uint32) uint32
 //
 //go:noescape
 func Max16(row []uint16) uint16
+
+// BlockMaxima32 is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.
+//
+//go:noescape
+func BlockMaxima32(maxima []float32, row []uint32) (unordered uint32)
+
+// BlockMasses32 is pure.BlockMasses on whole blocks, as many as there are sums, and for a finite max.
+//
+//go:noescape
+func BlockMasses32(sums []uint64, bitmap []uint64, row []uint32, max uint32, scale uint32)
+
+// Compact32 is pure.Compact.
+//
+//go:noescape
+func Compact32(values []float32, bitmap []uint64, row []uint32) (n int)
+
+// CompactAbove32 is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.
+//
+//go:noescape
+func CompactAbove32(values []float32, bitmap []uint64, row []uint32, least uint32, invert uint32) (n int)
+
+// BlockMaximaBFloat16 is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.
+//
+//go:noescape
+func BlockMaximaBFloat16(maxima []float32, row []uint16) (unordered uint32)
+
+// BlockMassesBFloat16 is pure.BlockMasses on whole blocks, as many as there are sums, and for a finite max.
+//
+//go:noescape
+func BlockMassesBFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+
+// CompactBFloat16 is pure.Compact.
+//
+//go:noescape
+func CompactBFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+
+// CompactAboveBFloat16 is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.
+//
+//go:noescape
+func CompactAboveBFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+
+// BlockMaximaFloat16 is pure.BlockMaxima on whole blocks, as many as there are maxima. The result is not 0 if there is a NaN.
+//
+//go:noescape
+func BlockMaximaFloat16(maxima []float32, row []uint16) (unordered uint32)
+
+// BlockMassesFloat16 is pure.BlockMasses on whole blocks, as many as there are sums, and for a finite max.
+//
+//go:noescape
+func BlockMassesFloat16(sums []uint64, bitmap []uint64, row []uint16, max uint32, scale uint32)
+
+// CompactFloat16 is pure.Compact.
+//
+//go:noescape
+func CompactFloat16(values []float32, bitmap []uint64, row []uint16) (n int)
+
+// CompactAboveFloat16 is pure.CompactAbove for whole words, as many as the bitmap has; invert has 16 bits, set for the values that are less.
+//
+//go:noescape
+func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least uint32, invert uint32) (n int)
+
+// Masses is pure.Masses for a multiple of 16 logits and a finite max.
+//
+//go:noescape
+func Masses(masses []uint64, logits []float32, max uint32, scale uint32)
+
+// Pick32 is pure.Compact for float32 and a bitmap of at most 1024 words of which few bits are set.
+//
+//go:noescape
+func Pick32(values []float32, bitmap []uint64, row []uint32) (n int)

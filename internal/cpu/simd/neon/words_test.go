@@ -29,9 +29,17 @@ func TestWords(t *testing.T) {
 		}
 		t.Skip("no assembler for arm64:", err)
 	}
-	source, err := os.ReadFile("impl_arm64.s")
-	if err != nil {
-		t.Fatal(err)
+	files, err := filepath.Glob("*_arm64.s")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no assembly here:", err)
+	}
+	var source []byte
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, text...)
 	}
 	definitions := definition.FindAllSubmatch(source, -1)
 	if n := bytes.Count(source, []byte("WORD $")); n != len(definitions) || n == 0 {

@@ -1,0 +1,400 @@
+package cpu
+
+import (
+	"math"
+	"math/bits"
+	"slices"
+	"unsafe"
+
+	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
+	"github.com/ai-kernel-factory/aikf/internal/law"
+)
+
+// Top makes dst a list of the n best tokens that Reset, Edit and Allow have left,
+// or of all if they are fewer: largest logit first, of equal ones the smaller ID
+// first, NaN before all. Tokens of logit -Inf are among them, but none that is
+// banned. It says whether a token can be drawn from the list, which has no masses
+// yet.
+func (k *Kept[E]) Top(dst *List, n int) State {
+	extra := 0 // edited tokens are not in the row's own selection
+	for _, id := range k.ids {
+		if k.allowed(id) {
+			extra++
+		}
+	}
+	k.replan(n, extra)
+	row, few := &k.selected, k.plan.Capacity-simd.ExpandRoom-extra
+	row.Reset(&k.plan, k.order, n)
+	row.mask, row.except = k.mask, k.ids
+	allowed := k.countAllowed(few)
+	if allowed <= few {
+		row.pushOnly(k.row)
+	} else {
+		// Some of the edited tokens would have been among the best.
+		row.hope = min(int(int64(n)*int64(len(k.row))/int64(allowed))+len(k.ids)/4, len(k.row))
+		row.Push(k.row, 0)
+	}
+	if k.order.Infinity != key.Float32.Infinity {
+		for i, word := range row.packed {
+			l := k.value(int(key.Index(word)))
+			row.packed[i] = key.Pack(key.Float32.Key(math.Float32bits(l)), key.Index(word))
+		}
+	}
+	if len(row.packed) > k.plan.Capacity-extra { // the capacity is for them too
+		row.cut()
+	}
+	// Where n of the row reach its bound, an edited token must reach it too, or equal
+	// what is right below it.
+	least := uint64(0)
+	if len(row.packed) >= n && k.order.Infinity == key.Float32.Infinity && row.bound > 0 {
+		least = row.bound - 1
+	}
+	for i, id := range k.ids {
+		if of := key.Float32.Key(math.Float32bits(k.logits[i])); uint64(of) >= least && k.allowed(id) {
+			row.packed = append(row.packed, key.Pack(of, uint32(id)))
+		}
+	}
+	best := row.packed[:min(n, len(row.packed))]
+	simd.Sort(k.tier, row.packed, len(best))
+	dst.setPacked(best)
+	switch {
+	case len(best) == 0:
+		return Empty
+	case dst.Logits[0] != dst.Logits[0]:
+		return NaN
+	case dst.Logits[0] == float32(math.Inf(-1)):
+		return Empty
+	}
+	return OK
+}
+
+// countAllowed returns how many elements the mask allows at most, or about how many
+// if they are more than enough.
+func (k *Kept[E]) countAllowed(enough int) int {
+	masked := k.mask[:min(len(k.mask), words32(len(k.row)))]
+	free := max(0, len(k.row)-32*len(masked)) // the last word may reach past the row
+	const step, few = 16, 64
+	sampled := 0
+	for i := 0; i < len(masked); i += step {
+		sampled += bits.OnesCount32(uint32(masked[i]))
+	}
+	if about := free + sampled*step; sampled >= few && about > 4*enough {
+		return about
+	}
+	for _, word := range masked {
+		free += bits.OnesCount32(uint32(word))
+	}
+	return free
+}
+
+// replan makes a plan for the n best of a row, with room for edited tokens.
+func (k *Kept[E]) replan(n, extra int) {
+	const step = 64 // so that a history that grows does not make a plan for each token
+	task := planTask{k.tier, len(k.row), n, (extra + step - 1) / step * step}
+	if task == k.planned {
+		return
+	}
+	var element E
+	k.planned = task
+	k.plan = NewPlan(Shape{Rows: 1, Vocab: len(k.row), K: n, ElementBytes: int(unsafe.Sizeof(element)), Threads: 1}, k.tier, 1)
+	k.plan.Capacity += task.extra
+	k.plan.FirstRoom = k.plan.Capacity
+}
+
+// KeepMass keeps the shortest prefix of the kept tokens, in the order of Top, whose
+// mass reaches target, which is at most Total; at least one.
+func (k *Kept[E]) KeepMass(target uint64) {
+	k.settle()
+	k.weigh()
+	if target = max(target, 1); target >= k.total {
+		k.AtLeast(1)
+		return
+	}
+	c := k.crossing(target)
+	mass := law.LogitMass(c.value, k.largest, k.temperature)
+	ties := int((target - c.before + mass - 1) / mass)
+	total := c.before + uint64(ties)*mass
+	if c.gathered {
+		k.keepGathered(c.value, ties, c.tied)
+	} else {
+		share := len(k.row)
+		if c.dense {
+			share = 1
+		}
+		k.atLeast(c.value, share)
+		if ties < c.tied {
+			k.dropTies(c.value, ties)
+		}
+	}
+	// That is enough to draw; the sums are computed as a draw needs them.
+	k.total, k.weighed = total, true
+	k.weighExtra()
+	k.setSums()
+	if k.sparse {
+		k.sumCompact()
+	}
+}
+
+// keepGathered keeps, of the gathered values, those that are larger than value and
+// the first n of the tied ones that equal it.
+func (k *Kept[E]) keepGathered(value float32, n, tied int) {
+	k.alive = resized(k.alive, words(len(k.compact)))
+	simd.Filter(k.tier, k.alive, bitsOfValues(k.compact), key.Float32.Least(value), key.Float32)
+	if n < tied {
+		for i, v := range k.compact {
+			if v == value {
+				if n--; n < 0 {
+					k.alive[i>>6] &^= 1 << (i & 63)
+				}
+			}
+		}
+	}
+	k.sparse, k.ghosts = true, true
+	k.full, k.filled = false, true
+}
+
+// dropTies drops the kept tokens with the least logit but the first n.
+func (k *Kept[E]) dropTies(value float32, n int) {
+	past := uint32(math.MaxUint32)
+	if value <= math.MaxFloat32 {
+		past = k.order.Least(math.Nextafter32(value, float32(math.Inf(1))))
+	}
+	k.sparse = false
+	k.scratch = resized(k.scratch, len(k.bitmap))
+	simd.Filter(k.tier, k.scratch, k.row, past, k.order)
+	tied := k.tied[:0]
+	for w, word := range k.bitmap {
+		for word &^= k.scratch[w]; word != 0; word &= word - 1 {
+			tied = append(tied, int32(w<<6+bits.TrailingZeros64(word)))
+		}
+	}
+	for i, id := range k.extra.IDs {
+		if k.extra.Logits[i] == value {
+			tied = append(tied, id)
+		}
+	}
+	k.tied = tied
+	slices.Sort(tied)
+	for _, id := range tied[n:] {
+		k.bitmap[id>>6] &^= 1 << (id & 63) // that of an edited token is 0
+	}
+	last := tied[n-1]
+	k.keepExtra(func(i int) bool { return k.extra.Logits[i] != value || k.extra.IDs[i] <= last })
+}
+
+// crossing is where a prefix in the order of Top reaches a mass.
+type crossing struct {
+	value    float32 // of the token that reaches it
+	before   uint64  // the mass of all tokens with a larger logit
+	tied     int     // tokens of that logit
+	gathered bool    // compact and the bitmap have all tokens from that logit on
+	dense    bool    // a large part of the tokens is before it
+}
+
+// crossingSearch is the memory of a search.
+type crossingSearch struct {
+	lists  [2][]float32
+	bitmap []uint64
+	sums   []uint64
+	sample List
+	packed []uint64
+}
+
+// crossing finds where the kept tokens reach a mass, which is less than the
+// total. Guesses from samples narrow the values down to few, which are sorted. A
+// guess costs time, never the answer.
+func (k *Kept[E]) crossing(target uint64) crossing {
+	values, whole := k.keptValues()
+	next := 0 // of the lists
+	c := crossing{}
+	total := k.total
+	for halve := false; len(values) > mostSorted; {
+		var least float32
+		below, few := true, false
+		if !halve {
+			least, below, few = k.guess(values, total, target-c.before)
+		} else if low, middle := halves(values); low == middle {
+			c.value, c.tied = low, len(values) // all are equal
+			return c
+		} else {
+			least = middle
+		}
+		size := len(values)
+		part := k.cut(values, next, whole, least, below, few)
+		mass := k.massOf(part)
+		inPart := c.before+mass >= target
+		if below {
+			inPart = c.before+total-mass < target
+		}
+		switch {
+		case inPart && below:
+			c.before += total - mass
+			c.dense = c.dense || whole
+		case inPart:
+			c.gathered = c.gathered || whole
+		default: // the guess was on the wrong side
+			if !below {
+				c.before += mass
+				c.dense = c.dense || whole
+			}
+			mass = total - mass
+			part = k.cut(values, next, false, least, !below, false)
+		}
+		values, total = part, mass
+		whole = false
+		next = 1 - next
+		halve = len(values) > size*3/4
+	}
+	c.value, c.before, c.tied = k.walk(values, c.before, target)
+	return c
+}
+
+// Figures that were tried out on random and real rows of 50,304 float32.
+const (
+	mostSorted = 256  // values are sorted rather than narrowed down
+	sampleSize = 64   // of them are looked at for a guess,
+	fewShare   = 10   // one in so many of the values, or fewer, are picked one by one
+	manyValues = 8192 // and four times as many if there are more than these
+)
+
+// keptValues returns the logits of the kept tokens, in any order, and whether
+// that is the row itself.
+func (k *Kept[E]) keptValues() (values []float32, whole bool) {
+	var element E
+	if k.full && k.extra.Len() == 0 && unsafe.Sizeof(element) == 4 {
+		return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(k.row))), len(k.row)), true
+	}
+	s := &k.search
+	k.fill()
+	n := count(k.bitmap)
+	s.lists[1] = resized(s.lists[1], n+k.extra.Len()+simd.CompactRoom)
+	simd.Compact(k.tier, s.lists[1], k.bitmap, k.row, k.order)
+	return append(s.lists[1][:n], k.extra.Logits...), false
+}
+
+// cut returns the values that are at least least or, if below, those that are
+// less. It copies them to one of the lists or, if those from least on of a whole
+// row are wanted, gathers them. Few says that they are likely to be few.
+func (k *Kept[E]) cut(values []float32, list int, whole bool, least float32, below, few bool) []float32 {
+	s := &k.search
+	to, bitmap := &s.lists[list], &s.bitmap
+	if whole && !below {
+		to, bitmap, k.filled = &k.compact, &k.bitmap, false
+	}
+	*to = resized(*to, len(values)+simd.CompactRoom)
+	*bitmap = resized(*bitmap, words(len(values)))
+	n := 0
+	if few && !below {
+		n = simd.Pick(k.tier, *to, *bitmap, values, least)
+	} else {
+		n = simd.CompactAbove(k.tier, *to, *bitmap, bitsOfValues(values), least, below, key.Float32)
+	}
+	*to = (*to)[:n]
+	return *to
+}
+
+// massOf returns the mass of values.
+func (k *Kept[E]) massOf(values []float32) uint64 {
+	s := &k.search
+	s.sums = resized(s.sums, (len(values)+simd.Block-1)/simd.Block)
+	k.sumList(s.sums, values)
+	return sum(s.sums)
+}
+
+// halves returns the least value and one in the middle between it and the largest,
+// by their keys, which is larger unless all are equal.
+func halves(values []float32) (low, middle float32) {
+	least, most := uint32(math.MaxUint32), uint32(0)
+	for _, v := range values {
+		of := ordered(v)
+		least, most = min(least, of), max(most, of)
+	}
+	value := func(of uint32) float32 { return math.Float32frombits(key.Float32.Bits(of)) }
+	return value(least), value(least + (most-least+1)/2)
+}
+
+// ordered is [key.Order.Key] of a float32 that is not NaN, but for -0, which comes
+// right before +0.
+func ordered(v float32) uint32 {
+	bits := math.Float32bits(v)
+	return bits ^ (uint32(int32(bits)>>31) | key.SignBit)
+}
+
+// guess returns a value such that the part of values from it on or, if below,
+// the part of those that are less is small and is hoped to hold the one that
+// reaches a mass, given the mass of all. Few says that it is likely to be very
+// small.
+func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, below, few bool) {
+	s := &k.search
+	n := sampleSize
+	if len(values) > manyValues {
+		n = 4 * sampleSize
+	}
+	s.sample.resize(n)
+	s.packed = resized(s.packed, n+simd.SortSlack)[:n]
+	step := len(values) / n
+	for i := range n {
+		l := values[i*step+i%step]
+		s.sample.Logits[i] = l
+		s.packed[i] = key.Pack(ordered(l), uint32(i))
+	}
+	simd.Masses(k.tier, s.sample.Masses, s.sample.Logits, k.largest, k.scale)
+	simd.Sort(k.tier, s.packed, n)
+	// From the least value up, until surely not yet, or no longer, so much mass is
+	// less.
+	rest := float64(total-mass) * (float64(n) / float64(len(values)))
+	less, square := 0.0, 0.0
+	lower, upper := -1, -1 // places in the sample
+	for i := n - 1; i >= 0; i-- {
+		w := float64(s.sample.Masses[key.Index(s.packed[i])])
+		less += w
+		square += float64(w * w)
+		// Two standard deviations, and one token more.
+		if d := rest - less - w; d > 0 && d*d > 4*square {
+			lower = i
+		} else if d := less - w - rest; d > 0 && d*d > 4*square {
+			upper = i
+			break
+		}
+	}
+	at := func(i int) float32 { return s.sample.Logits[key.Index(s.packed[i])] }
+	switch {
+	case lower >= 0 && (upper < 0 || n-upper > lower):
+		return at(lower), false, lower < n/fewShare
+	case upper >= 0:
+		return at(upper), true, false
+	}
+	return at(n / 2), true, false
+}
+
+// walk sorts the values and finds the one that reaches the target, given the mass
+// of those that are larger; before is that of all that are larger than it, and tied
+// are how many equal it.
+func (k *Kept[E]) walk(values []float32, larger, target uint64) (value float32, before uint64, tied int) {
+	s := &k.search
+	n := len(values)
+	s.packed = resized(s.packed, n+simd.SortSlack)[:n]
+	for i, l := range values {
+		s.packed[i] = key.Pack(ordered(l), uint32(i))
+	}
+	simd.Sort(k.tier, s.packed, n)
+	s.sample.resize(n)
+	for i, word := range s.packed {
+		s.sample.Logits[i] = values[key.Index(word)]
+	}
+	simd.Masses(k.tier, s.sample.Masses, s.sample.Logits, k.largest, k.scale)
+	before = larger
+	for i := 0; i < n; i += tied {
+		value, tied = s.sample.Logits[i], 1
+		for i+tied < n && s.sample.Logits[i+tied] == value {
+			tied++
+		}
+		mass := uint64(tied) * s.sample.Masses[i]
+		if before+mass >= target {
+			break
+		}
+		before += mass
+	}
+	return value, before, tied
+}
