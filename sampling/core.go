@@ -117,6 +117,16 @@ func (c *core) traced(step Step, on bool) {
 // check reports NaN, and a row of nothing but -Inf.
 func (r *row) check() Status {
 	status := StatusEmpty
+	if r.ranked { // NaN first, -Inf last
+		r := r.logits[0]
+		switch {
+		case r != r:
+			return StatusNaN
+		case r >= -math.MaxFloat32:
+			return StatusOK
+		}
+		return StatusEmpty
+	}
 	for _, l := range r.logits {
 		if l != l {
 			return StatusNaN
@@ -261,6 +271,10 @@ func (c *core) dynamicTemperature() {
 // is filled up with -1 where nothing is left.
 func (c *core) draw(dst []Token) Status {
 	p, r := c.plan, &c.row
+	if len(dst) == 1 && len(r.ids) == 1 {
+		dst[0] = r.ids[0] // whatever the number
+		return StatusOK
+	}
 	r.weigh()
 	if len(dst) == 1 {
 		dst[0] = r.ids[r.find(r.masses, law.Target(c.uniform(0), r.total))]

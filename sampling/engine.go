@@ -252,6 +252,9 @@ func (e *engine[T]) take(c *core) {
 // if these have not k finite logits: of all that have the logit -Inf the smallest
 // ids come first.
 func (r *row) fillMasked(k, vocab int) {
+	if len(r.ids) >= k && r.logits[k-1] != negativeInfinity {
+		return
+	}
 	infinite := 0
 	for _, l := range r.logits {
 		if l == negativeInfinity {

@@ -206,7 +206,7 @@ func (r *row) weigh() {
 	n := len(r.logits)
 	r.masses = slices.Grow(r.masses[:0], n)[:n]
 	simd.Masses(r.tier, r.masses, r.logits, r.logits[r.largest()], law.Scale(r.t))
-	r.sum()
+	r.total = sumOf(r.masses)
 	r.weighed, r.measured = true, false
 }
 
@@ -249,24 +249,38 @@ func (r *row) keepFirst(n int) {
 	r.takeFirst(n)
 }
 
-// cut removes all but the first n places.
+// cut removes all but the first n places, whose masses the total then counts.
 func (r *row) cut(n int) {
+	if r.weighed {
+		if gone := r.masses[n:]; len(gone) < n {
+			for _, w := range gone {
+				r.total -= w
+			}
+		} else {
+			r.total = sumOf(r.masses[:n])
+		}
+	}
+	r.shrink(n)
+}
+
+// shrink is cut after what stays was moved to the first n places: the total is
+// that of these already, or there is none.
+func (r *row) shrink(n int) {
 	r.ids, r.logits = r.ids[:n], r.logits[:n]
 	if r.weighed {
 		r.masses = r.masses[:n]
-		r.sum()
 		if r.measured {
 			r.surprises = r.surprises[:n]
 		}
 	}
 }
 
-// sum adds the masses up again after some were removed.
-func (r *row) sum() {
-	r.total = 0
-	for _, w := range r.masses {
-		r.total += w
+// sumOf adds masses up.
+func sumOf(masses []uint64) (total uint64) {
+	for _, w := range masses {
+		total += w
 	}
+	return total
 }
 
 // keepHeavy removes the tokens of less than a mass, but leaves at least so many
@@ -274,12 +288,23 @@ func (r *row) sum() {
 func (r *row) keepHeavy(least uint64, atLeast int, ties bool) {
 	r.weigh()
 	heavy := 0
-	for _, w := range r.masses {
-		if w >= least {
+	if r.ranked { // the heavy ones come first
+		for heavy < len(r.masses) && r.masses[heavy] >= least {
 			heavy++
 		}
+	} else {
+		for _, w := range r.masses {
+			if w >= least {
+				heavy++
+			}
+		}
 	}
-	if heavy >= min(atLeast, len(r.ids)) {
+	switch {
+	case heavy < min(atLeast, len(r.ids)):
+	case r.ranked:
+		r.cut(heavy)
+		return
+	default:
 		n := 0
 		for i, w := range r.masses {
 			if w >= least {
@@ -287,7 +312,8 @@ func (r *row) keepHeavy(least uint64, atLeast int, ties bool) {
 				n++
 			}
 		}
-		r.cut(n)
+		r.total = sumOf(r.masses[:n])
+		r.shrink(n)
 		return
 	}
 	if ties {

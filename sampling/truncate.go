@@ -165,10 +165,8 @@ func (c *core) typicalP() {
 		}
 	}
 	r.weighed = r.weighed && stays[largest/64]>>(largest%64)&1 == 1
-	if r.weighed {
-		r.cut(n)
-	}
-	r.ids, r.logits = r.ids[:n], r.logits[:n]
+	r.total = sumOf(r.masses[:n])
+	r.shrink(n)
 }
 
 // topNSigma keeps what is within n standard deviations of the largest logit,
