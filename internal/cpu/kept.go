@@ -52,6 +52,7 @@ type Kept[E simd.Bits] struct {
 	extra    List     // the edited tokens that are kept, IDs ascending
 	maxima   []float32
 	largest  float32 // of all kept tokens
+	best     int     // the first block with the row's largest
 	exact    [law.MaxVocab / simd.Block / 64]uint64
 
 	temperature, scale float32
@@ -256,6 +257,7 @@ func (k *Kept[E]) rowMaximum() float32 {
 	}
 	for {
 		b := k.largestBlock()
+		k.best = b
 		if k.full || k.exact[b/64]>>(b%64)&1 != 0 {
 			return k.maxima[b]
 		}
@@ -268,8 +270,16 @@ func (k *Kept[E]) rowMaximum() float32 {
 
 // largestBlock returns the first block that has the largest maximum.
 func (k *Kept[E]) largestBlock() int {
-	largest := math.Float32frombits(simd.Max(k.tier, bitsOfValues(k.maxima)))
-	return slices.Index(k.maxima, largest)
+	maxima := bitsOfValues(k.maxima)
+	largest := math.Float32frombits(simd.Max(k.tier, maxima))
+	k.scratch = resized(k.scratch, words(len(maxima)))
+	simd.Filter(k.tier, k.scratch, maxima, key.Float32.Least(largest), key.Float32)
+	for w, word := range k.scratch {
+		if word != 0 {
+			return w<<6 + bits.TrailingZeros64(word)
+		}
+	}
+	return 0 // not reached: none of the maxima is NaN
 }
 
 // State says whether a token can be drawn.
@@ -292,8 +302,8 @@ func (k *Kept[E]) Greedy() int32 {
 		first = k.extra.IDs[i]
 	}
 	least := k.order.Least(k.largest)
-	for b, maximum := range k.maxima {
-		if maximum != k.largest || b*simd.Block > int(first) {
+	for b := k.best; b < len(k.maxima); b++ {
+		if k.maxima[b] != k.largest || b*simd.Block > int(first) {
 			continue
 		}
 		var reach [simd.Block / 64]uint64
