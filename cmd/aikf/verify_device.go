@@ -116,8 +116,12 @@ func (v *deviceVerification) print(w io.Writer, format string) error {
 		outcome = "all equal, to the bit"
 	}
 	if v.Law != nil {
-		_, err := fmt.Fprintf(w, "compared with the CPU in %.1f s: masses of %d surprises, hash %s; %d draws, hash %s\n%.2f cycles of a multiprocessor for 32 masses\n%s\n",
-			v.ElapsedS, v.Law.Surprises, v.Law.MassesHash, v.Law.Draws, v.Law.DrawsHash, v.Law.CyclesPer32Masses, outcome)
+		cost := ""
+		if v.Law.CyclesPer32Masses > 0 {
+			cost = fmt.Sprintf("%.2f cycles of a multiprocessor for 32 masses\n", v.Law.CyclesPer32Masses)
+		}
+		_, err := fmt.Fprintf(w, "compared with the CPU in %.1f s: masses of %d surprises, hash %s; %d draws, hash %s\n%s%s\n",
+			v.ElapsedS, v.Law.Surprises, v.Law.MassesHash, v.Law.Draws, v.Law.DrawsHash, cost, outcome)
 		return err
 	}
 	_, err := fmt.Fprintf(w, "compared with the CPU in %.1f s: batches %d, rows %d, logits %d; %d rows with a stable sort, too\n%s\n",
