@@ -188,10 +188,6 @@ func (p *Params) Set(name string, value []byte) error {
 // parameter means everywhere but in Go. The parameters that it names replace
 // those of p.
 func (p *Params) UnmarshalJSON(object []byte) error {
-	decoder := json.NewDecoder(bytes.NewReader(object))
-	if opening, err := decoder.Token(); err != nil || opening != json.Delim('{') {
-		return fmt.Errorf("sampling: params: want a JSON object: %w", ErrParams)
-	}
 	if !p.has("temperature") {
 		p.Temperature = 1
 	}
@@ -199,28 +195,17 @@ func (p *Params) UnmarshalJSON(object []byte) error {
 		p.Replacement = true
 	}
 	seen := make(map[string]bool)
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return fmt.Errorf("sampling: params: %w: %w", err, ErrParams)
+	err := eachMember(object, func(name string, value []byte) error {
+		if seen[name] {
+			return fmt.Errorf("parameter %.64q comes twice", name)
 		}
-		key, ok := name.(string)
-		if !ok {
-			return fmt.Errorf("sampling: params: want a name: %w", ErrParams)
-		}
-		if seen[key] {
-			return fmt.Errorf("sampling: parameter %.64q comes twice: %w", key, ErrParams)
-		}
-		seen[key] = true
-		var value json.RawMessage
-		if err := decoder.Decode(&value); err != nil {
-			return fmt.Errorf("sampling: %.64s: %w: %w", key, err, ErrParams)
-		}
-		if err := p.Set(key, value); err != nil {
-			return err
-		}
+		seen[name] = true
+		return p.Set(name, value)
+	})
+	if err != nil && !errors.Is(err, ErrParams) {
+		err = fmt.Errorf("sampling: params: %w: %w", err, ErrParams)
 	}
-	return nil
+	return err
 }
 
 // setValue parses a value for what at points to.
@@ -319,21 +304,51 @@ func parseIDs(value []byte) ([]int32, error) {
 }
 
 func parseBiases(value []byte) (map[int32]float32, error) {
-	var members map[string]json.RawMessage
-	if len(value) == 0 || value[0] != '{' || json.Unmarshal(value, &members) != nil {
+	if len(value) == 0 || value[0] != '{' || !json.Valid(value) {
 		return nil, fmt.Errorf("%.64s is not an object", value)
 	}
-	biases := make(map[int32]float32, len(members))
-	for name, value := range members {
+	biases := make(map[int32]float32)
+	err := eachMember(value, func(name string, value []byte) error {
 		id, err := parseInteger([]byte(name), math.MinInt32, math.MaxInt32)
 		if err != nil {
-			return nil, fmt.Errorf("id %w", err)
+			return fmt.Errorf("id %w", err)
+		}
+		if _, twice := biases[int32(id)]; twice {
+			return fmt.Errorf("id %d comes twice", id)
 		}
 		if biases[int32(id)], err = parseReal(value); err != nil {
-			return nil, fmt.Errorf("%d: %w", id, err)
+			return fmt.Errorf("%d: %w", id, err)
+		}
+		return nil
+	})
+	return biases, err
+}
+
+// eachMember calls visit for each member of a JSON object, in their order, up to
+// an error.
+func eachMember(object []byte, visit func(name string, value []byte) error) error {
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	if opening, err := decoder.Token(); err != nil || opening != json.Delim('{') {
+		return errors.New("want a JSON object")
+	}
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return err
+		}
+		key, ok := name.(string)
+		if !ok {
+			return errors.New("want a name")
+		}
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return fmt.Errorf("%.64s: %w", key, err)
+		}
+		if err := visit(key, value); err != nil {
+			return err
 		}
 	}
-	return biases, nil
+	return nil
 }
 
 var errPair = errors.New("not a pair of ids and a value")

@@ -181,9 +181,9 @@ func (r *row) place(id int32) int {
 }
 
 // materialise divides the logits by the temperature, so that edits apply to
-// what the temperature has made of them.
+// what the temperature has made of them. One of 0 has divided nothing.
 func (r *row) materialise() {
-	if r.t == 1 {
+	if r.t == 1 || r.t == 0 {
 		return
 	}
 	for i, l := range r.logits {
