@@ -3,10 +3,13 @@ package sampling_test
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/ai-kernel-factory/aikf/sampling"
+	"github.com/ai-kernel-factory/aikf/topk"
+	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
 
 var (
@@ -73,4 +76,108 @@ func TestBiasesOfOneIDTwice(t *testing.T) {
 			t.Errorf("%s: %v", biases, err)
 		}
 	}
+}
+
+// The zero value is refused, and does not panic.
+func TestZeroSampler(t *testing.T) {
+	var s sampling.Sampler[float32]
+	logits, dst, status := []float32{1, 2}, make([]sampling.Token, 2), make([]sampling.Status, 1)
+	_, sampled := s.Sample(logits)
+	_, explained := s.Explain(logits, 1)
+	_, verified := s.Verify(dst, logits, 1, sampling.Draft[float32]{Tokens: []sampling.Token{0}, Probabilities: []float32{1}})
+	_, stepped := sampling.BeamStep(logits, 2, []float32{0}, []*sampling.Sampler[float32]{&s})
+	for name, err := range map[string]error{"Sample": sampled, "Draw": s.Draw(dst, logits), "Explain": explained, "Verify": verified, "BeamStep": stepped} {
+		if !errors.Is(err, sampling.ErrParams) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := sampling.SampleRows(dst, status, []*sampling.Sampler[float32]{&s}, logits, topk.Row(2, 0)); err != nil || status[0] != sampling.StatusBadParams {
+		t.Errorf("SampleRows: %v, status %v", err, status[0])
+	}
+	s.SetBitmask([]int32{1})
+	s.SetState(sampling.State{Begun: true})
+	if err := errors.Join(s.Clone().Accept(1), s.Accept(1, 2), s.Rewind(1)); err != nil || s.Position() != 1 || len(s.History()) != 1 {
+		t.Errorf("%v, position %d, history %v", err, s.Position(), s.History())
+	}
+	s.Reset()
+	if kept, logprobs := s.AppendKept(nil), s.AppendProcessedLogprobs(nil, 0, 1); len(kept)+len(logprobs) > 0 {
+		t.Errorf("kept %v, logprobs %v", kept, logprobs)
+	}
+	if logprobs, err := s.AppendLogprobs(nil, logits, 1, 1); err != nil || logprobs[0].Rank != 1 {
+		t.Errorf("raw logprobs %v, %v", logprobs, err)
+	}
+}
+
+// Verified tokens teach what the same tokens do one by one, of the target and of
+// the draft, once they are accepted.
+func TestVerifiedTokensTeach(t *testing.T) {
+	const vocab, n = 50, 4
+	rng := rand.New(rand.NewPCG(4, 9))
+	logits := topktest.Random(rng, vocab*(n+1))
+	for _, options := range []sampling.Options{{Chain: chain{sampling.MirostatV2}}, {Chain: chain{sampling.AdaptiveP}}, {Chain: chain{sampling.MirostatV1}}} {
+		p := params{MirostatTau: 3, MirostatEta: 0.3, AdaptiveTarget: 0.3}
+		rejected := false
+		for p.Seed = range 40 {
+			target := newSampler(t, p, options)
+			drafting := newSampler(t, params{MirostatTau: 3, MirostatEta: 0.3, AdaptiveTarget: 0.3, Seed: p.Seed + 1000}, options)
+			draft := sampling.Draft[float32]{Sampler: drafting.Clone(), Logits: logits}
+			for i := range n {
+				token, err := drafting.Sample(logits[i*vocab : (i+1)*vocab])
+				if err != nil || drafting.Accept(token) != nil {
+					t.Fatal(err)
+				}
+				draft.Tokens = append(draft.Tokens, token)
+			}
+			if p.Seed%2 == 1 { // a law that rejects some
+				draft.Sampler, draft.Probabilities = nil, slices.Repeat([]float32{1. / vocab}, n*vocab)
+				for i := range draft.Tokens {
+					draft.Tokens[i] = sampling.Token(rng.IntN(vocab))
+				}
+			}
+			dst := make([]sampling.Token, n+1)
+			accepted, err := target.Verify(dst, logits, vocab, draft)
+			if err != nil || p.Seed%2 == 0 && accepted != n { // equal laws accept everything
+				t.Fatalf("%v: %d accepted, %v", options.Chain, accepted, err)
+			}
+			rejected = rejected || accepted < n
+			if target.State().Begun || target.Position() != 0 {
+				t.Fatalf("%v: a verification taught %+v", options.Chain, target.State())
+			}
+			var want sampling.State
+			for i, token := range dst[:accepted+1] {
+				if err := target.Accept(token); err != nil {
+					t.Fatal(err)
+				}
+				one := newSampler(t, p, options)
+				one.SetState(want)
+				want = stateBehind(t, one, logits[i*vocab:(i+1)*vocab], token)
+				if target.State() != want {
+					t.Fatalf("%v: token %d of %v leaves %+v, want %+v", options.Chain, i, dst, target.State(), want)
+				}
+			}
+		}
+		if !rejected {
+			t.Errorf("%v: no draft was rejected: not the test that was meant", options.Chain)
+		}
+	}
+	s := newSampler(t, params{Temperature: 1}, sampling.Options{})
+	if _, err := s.Verify(make([]sampling.Token, 2), logits, vocab, sampling.Draft[float32]{Tokens: []sampling.Token{1}, Sampler: s, Logits: logits}); !errors.Is(err, sampling.ErrParams) {
+		t.Errorf("a draft of the Sampler itself: %v", err)
+	}
+}
+
+// stateBehind draws until the token comes, and accepts it.
+func stateBehind(t *testing.T, s *sampling.Sampler[float32], logits []float32, token sampling.Token) sampling.State {
+	t.Helper()
+	dst := make([]sampling.Token, len(logits)) // each token that has a mass
+	if err := s.Draw(dst, logits); err != nil && !errors.Is(err, sampling.ErrExhausted) {
+		t.Fatal(err)
+	}
+	if err := s.Accept(token); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(dst, token) {
+		t.Fatalf("token %d has no mass", token)
+	}
+	return s.State()
 }
