@@ -181,3 +181,48 @@ func stateBehind(t *testing.T, s *sampling.Sampler[float32], logits []float32, t
 	}
 	return s.State()
 }
+
+// With top-k on, the token of a row that streams past is that of the whole row:
+// all that decides it is what the stream has kept.
+func TestStreamedRowsGiveTheSameToken(t *testing.T) {
+	const vocab, k = 5000, 40
+	rng := rand.New(rand.NewPCG(12, 3))
+	result := topk.NewResult[topk.BFloat16](1, k)
+	for n := range 200 {
+		logits := topktest.Convert[topk.BFloat16](topktest.Random(rng, vocab))
+		p := params{Temperature: 0.7, TopK: 1 + rng.IntN(k), TopP: 0.9, MinP: 0.02, Seed: rng.Uint64(), Position: uint64(n)}
+		stream, err := topk.NewStream[topk.BFloat16](k, topk.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < vocab; {
+			end := min(vocab, at+1+rng.IntN(900))
+			if err := stream.Push(logits[at:end]); err != nil {
+				t.Fatal(err)
+			}
+			at = end
+		}
+		if err := stream.Finish(result); err != nil {
+			t.Fatal(err)
+		}
+		streamed := slices.Repeat([]topk.BFloat16{topk.BFloat16FromFloat32(-inf)}, vocab)
+		for i, id := range result.Indices {
+			streamed[id] = result.Values[i]
+		}
+		tokens := make([]sampling.Token, 0, 2)
+		for _, row := range [][]topk.BFloat16{logits, streamed} {
+			s, err := sampling.New[topk.BFloat16](p, sampling.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			token, err := s.Sample(row)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tokens = append(tokens, token)
+		}
+		if tokens[0] != tokens[1] {
+			t.Fatalf("k %d: token %d of the whole row, %d of the streamed one", p.TopK, tokens[0], tokens[1])
+		}
+	}
+}

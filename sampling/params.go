@@ -183,12 +183,12 @@ func (p *Params) Set(name string, value []byte) error {
 	return fmt.Errorf("sampling: unknown parameter %.64q: %w", name, ErrParams)
 }
 
-// UnmarshalJSON reads an object of parameters by name. A temperature that it
-// does not name is 1, and draws are with replacement, which is what an absent
-// parameter means everywhere but in Go. The parameters that it names replace
-// those of p.
+// UnmarshalJSON reads an object of parameters by name. A temperature that neither
+// it nor p gives is 1, and draws are with replacement unless one of them says so
+// by name, which is what an absent parameter means everywhere but in Go. The
+// parameters that it names replace those of p.
 func (p *Params) UnmarshalJSON(object []byte) error {
-	if !p.has("temperature") {
+	if p.Temperature == 0 && !p.has("temperature") {
 		p.Temperature = 1
 	}
 	if !p.has("replacement") {
