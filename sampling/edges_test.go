@@ -1,13 +1,18 @@
 package sampling_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
 	"github.com/ai-kernel-factory/aikf/sampling"
+	"github.com/ai-kernel-factory/aikf/sampling/samplingtest"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
@@ -225,4 +230,50 @@ func TestStreamedRowsGiveTheSameToken(t *testing.T) {
 			t.Fatalf("k %d: token %d of the whole row, %d of the streamed one", p.TopK, tokens[0], tokens[1])
 		}
 	}
+}
+
+// Parameters come back from JSON as they went.
+func TestParamsToJSON(t *testing.T) {
+	rng := rand.New(rand.NewPCG(6, 6))
+	for n := range 500 {
+		p, _ := samplingtest.RandomParams(rng, 40)
+		p.MirostatMu, p.Position, p.Replacement = []float32{0, inf, -inf, 1e-45}[n%4], rng.Uint64(), n%3 == 0
+		for _, name := range []string{"top_p", "xtc_threshold", "eos_ids", "logit_bias", "bad_words", "sequence_bias"} { // zeros by name
+			if zero := map[string]string{"eos_ids": "[]", "logit_bias": "{}", "bad_words": "[]", "sequence_bias": "[]"}[name]; rng.IntN(8) == 0 {
+				if err := p.Set(name, []byte(max(zero, "0"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		text, err := json.Marshal(p)
+		if err != nil {
+			t.Fatalf("%+v: %v", p, err)
+		}
+		var back params
+		if err := json.Unmarshal(text, &back); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		again, err := json.Marshal(back)
+		if err != nil || !bytes.Equal(again, text) {
+			t.Fatalf("%s came back as %s, %v", text, again, err)
+		}
+		// What is compared is the parameters without how they were set.
+		if a, b := fmt.Sprintf("%v", values(p)), fmt.Sprintf("%v", values(back)); a != b {
+			t.Fatalf("%s\ncame back as %s", a, b)
+		}
+	}
+	if text, err := json.Marshal(params{TopK: 5, LogitBias: map[int32]float32{9: -inf, 2: 0.5}}); string(text) != `{"temperature":0,"top_k":5,"logit_bias":{"2":0.5,"9":"-Infinity"},"replacement":false}` || err != nil {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+// values lists the exported fields.
+func values(p params) (list []any) {
+	v := reflect.ValueOf(p)
+	for i := range v.NumField() {
+		if v.Type().Field(i).IsExported() {
+			list = append(list, v.Field(i).Interface())
+		}
+	}
+	return list
 }

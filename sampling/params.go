@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 )
@@ -206,6 +208,82 @@ func (p *Params) UnmarshalJSON(object []byte) error {
 		err = fmt.Errorf("sampling: params: %w: %w", err, ErrParams)
 	}
 	return err
+}
+
+// MarshalJSON writes the object that UnmarshalJSON reads: the temperature,
+// replacement, and what is not off.
+func (p Params) MarshalJSON() ([]byte, error) {
+	object := []byte{'{'}
+	for i, f := range fields {
+		at := f.at(&p)
+		always := f.name == "temperature" || f.name == "replacement" // absent ones are not zero
+		if !always && p.given>>i&1 == 0 && reflect.ValueOf(at).Elem().IsZero() {
+			continue
+		}
+		if len(object) > 1 {
+			object = append(object, ',')
+		}
+		object = append(strconv.AppendQuote(object, f.name), ':')
+		var err error
+		if object, err = appendValue(object, at); err != nil {
+			return nil, fmt.Errorf("sampling: %s: %w", f.name, err)
+		}
+	}
+	return append(object, '}'), nil
+}
+
+// appendValue appends what at points to as setValue reads it.
+func appendValue(dst []byte, at any) ([]byte, error) {
+	switch at := at.(type) {
+	case *float32:
+		return appendReal(dst, *at), nil
+	case *map[int32]float32:
+		for i, id := range slices.Sorted(maps.Keys(*at)) {
+			dst = append(append(dst, "{,"[min(i, 1)], '"'), strconv.Itoa(int(id))...)
+			dst = appendReal(append(dst, `":`...), (*at)[id])
+		}
+		if len(*at) == 0 {
+			dst = append(dst, '{')
+		}
+		return append(dst, '}'), nil
+	case *[]SequenceBiasOf:
+		dst = append(dst, '[')
+		for i, bias := range *at {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			ids, err := json.Marshal(append([]int32{}, bias.IDs...))
+			if err != nil {
+				return dst, err
+			}
+			dst = append(append(append(dst, '['), ids...), ',')
+			dst = append(appendReal(dst, bias.Value), ']')
+		}
+		return append(dst, ']'), nil
+	case *[]int32:
+		if *at == nil { // null is no list
+			return append(dst, "[]"...), nil
+		}
+	case *[][]int32:
+		if *at == nil {
+			return append(dst, "[]"...), nil
+		}
+	}
+	value, err := json.Marshal(at)
+	return append(dst, value...), err
+}
+
+// appendReal appends what parseReal reads.
+func appendReal(dst []byte, v float32) []byte {
+	switch x := float64(v); {
+	case x != x:
+		return append(dst, `"NaN"`...)
+	case math.IsInf(x, 1):
+		return append(dst, `"Infinity"`...)
+	case math.IsInf(x, -1):
+		return append(dst, `"-Infinity"`...)
+	}
+	return strconv.AppendFloat(dst, float64(v), 'g', -1, 32)
 }
 
 // setValue parses a value for what at points to.
