@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ai-kernel-factory/aikf/sampling"
 	"github.com/ai-kernel-factory/aikf/sampling/samplingtest"
@@ -276,4 +277,19 @@ func values(p params) (list []any) {
 		}
 	}
 	return list
+}
+
+// A row of ties between two masked tokens takes no longer than others: with pivots
+// from its ends, the seconds here would be minutes.
+func TestTiesBetweenMaskedTokens(t *testing.T) {
+	const vocab = 1 << 19
+	s := newSampler(t, params{Temperature: 1, TopP: 0.5, BannedIDs: []int32{0, vocab - 1}}, sampling.Options{})
+	begin := time.Now()
+	e, err := s.Explain(make([]float32, vocab), 0)
+	if err != nil || len(e.Kept) != vocab/2-1 {
+		t.Fatalf("%d kept, %v", len(e.Kept), err)
+	}
+	if elapsed := time.Since(begin); elapsed > 20*time.Second {
+		t.Errorf("%v for a row of ties", elapsed)
+	}
 }

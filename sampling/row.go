@@ -104,7 +104,7 @@ func (r *row) takeFirst(n int) {
 // partition moves the n smallest words to the front.
 func partition(words []uint64, n int) {
 	for n > 0 && n < len(words) {
-		pivot := median(words[0], words[len(words)/2], words[len(words)-1])
+		pivot := pivotOf(words)
 		low, high := 0, len(words)-1
 		for low <= high {
 			for words[low] < pivot {
