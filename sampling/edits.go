@@ -36,8 +36,12 @@ const (
 	opPenalise           // the penalties of an id that occurs value times in what they count
 )
 
-// apply returns the edited logit, in single roundings of float32.
+// apply returns the edited logit, in single roundings of float32. What is masked
+// stays masked, but for a forced id.
 func (p *plan) apply(e edit, l float32) float32 {
+	if l == negativeInfinity && e.op != opSet {
+		return l
+	}
 	switch e.op {
 	case opPenalise:
 		if p.repetition != 1 {
@@ -49,6 +53,9 @@ func (p *plan) apply(e edit, l float32) float32 {
 		}
 		return l
 	case opAdd:
+		if e.value == negativeInfinity { // bans NaN and +Inf too
+			return e.value
+		}
 		return l + e.value
 	case opShrink:
 		if l > 0 {
