@@ -111,10 +111,80 @@ func (k *Kept[E]) KeepMass(target uint64) {
 		k.AtLeast(1)
 		return
 	}
-	c := k.crossing(target)
+	c, _ := k.crossing(target, k.total, true)
+	ties, total := k.prefix(c, target)
+	k.keepPrefix(c, ties, total)
+}
+
+// Share tells which part of a mass is wanted: the more the larger the mass is, or as
+// much.
+type Share interface{ Of(mass uint64) uint64 }
+
+// KeepShare is KeepMass for a share of Total.
+func (k *Kept[E]) KeepShare(share Share) {
+	if k.prepare(); !k.keepRoughly(share) {
+		k.KeepMass(share.Of(k.Total()))
+	}
+}
+
+// keepRoughly is KeepShare where bounds of the total tell which tokens are kept.
+// If not it reports false and keeps what was kept.
+//
+// The bounds are a millionth apart, so that the tokens of a small prefix of a
+// whole row, whose masses are known exactly, almost always reach both of the
+// targets or neither.
+func (k *Kept[E]) keepRoughly(share Share) bool {
+	if k.weighed || !k.rowIsFloat32() || len(k.row) < manyValues || k.flat() {
+		return false
+	}
+	low, high, ok := simd.RoughMass(k.tier, bitsOfValues(k.float32s()), k.largest, k.scale)
+	if !ok {
+		return false
+	}
+	target := max(share.Of(low), 1)
+	c, found := k.crossing(target, low, false)
+	if !found {
+		return false
+	}
+	ties, total := k.prefix(c, target)
+	if total < share.Of(high) {
+		return false
+	}
+	k.keepPrefix(c, ties, total)
+	return true
+}
+
+// flat reports whether many tokens are likely to weigh nearly as much as the
+// largest, so that no small part of the row has most of the mass.
+func (k *Kept[E]) flat() bool {
+	s := &k.search
+	s.sums = resized(s.sums, len(k.maxima))
+	simd.Masses(k.tier, s.sums, k.maxima, k.largest, k.scale)
+	return sum(s.sums) > flatMass
+}
+
+// rowIsFloat32 reports whether the kept tokens are all of the row, as it is.
+func (k *Kept[E]) rowIsFloat32() bool {
+	var element E
+	return k.full && k.extra.Len() == 0 && unsafe.Sizeof(element) == 4
+}
+
+// float32s views a row of which rowIsFloat32 is true.
+func (k *Kept[E]) float32s() []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(k.row))), len(k.row))
+}
+
+// prefix returns how many tokens of the crossing's logit a prefix has that reaches
+// the target, and its mass.
+func (k *Kept[E]) prefix(c crossing, target uint64) (ties int, total uint64) {
 	mass := law.LogitMass(c.value, k.largest, k.temperature)
-	ties := int((target - c.before + mass - 1) / mass)
-	total := c.before + uint64(ties)*mass
+	ties = int((target - c.before + mass - 1) / mass)
+	return ties, c.before + uint64(ties)*mass
+}
+
+// keepPrefix keeps what is before a crossing and the first ties of its tied tokens,
+// given their mass.
+func (k *Kept[E]) keepPrefix(c crossing, ties int, total uint64) {
 	if c.gathered {
 		k.keepGathered(c.value, ties, c.tied)
 	} else {
@@ -203,12 +273,11 @@ type crossingSearch struct {
 
 // crossing finds where the kept tokens reach a mass, which is less than the
 // total. Guesses from samples narrow the values down to few, which are sorted. A
-// guess costs time, never the answer.
-func (k *Kept[E]) crossing(target uint64) crossing {
+// guess costs time, never the answer. If the total is not exact, the first guess
+// must find a part of the row that has the crossing; otherwise it is not found.
+func (k *Kept[E]) crossing(target, total uint64, exact bool) (c crossing, found bool) {
 	values, whole := k.keptValues()
 	next := 0 // of the lists
-	c := crossing{}
-	total := k.total
 	for halve := false; len(values) > mostSorted; {
 		var least float32
 		below, few := true, false
@@ -216,9 +285,12 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			least, below, few = k.guess(values, total, target-c.before)
 		} else if low, middle := halves(values); low == middle {
 			c.value, c.tied = low, len(values) // all are equal
-			return c
+			return c, true
 		} else {
 			least = middle
+		}
+		if !exact && below {
+			return c, false
 		}
 		size := len(values)
 		part := k.cut(values, next, whole, least, below, few)
@@ -228,6 +300,8 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			inPart = c.before+total-mass < target
 		}
 		switch {
+		case !exact && !inPart:
+			return c, false
 		case inPart && below:
 			c.before += total - mass
 			c.dense = c.dense || whole
@@ -242,28 +316,30 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			part = k.cut(values, next, false, least, !below, false)
 		}
 		values, total = part, mass
-		whole = false
+		whole, exact = false, true
 		next = 1 - next
 		halve = len(values) > size*3/4
 	}
 	c.value, c.before, c.tied = k.walk(values, c.before, target)
-	return c
+	return c, true
 }
 
 // Figures that were tried out on random and real rows of 50,304 float32.
 const (
 	mostSorted = 256  // values are sorted rather than narrowed down
 	sampleSize = 64   // of them are looked at for a guess,
-	fewShare   = 10   // one in so many of the values, or fewer, are picked one by one
 	manyValues = 8192 // and four times as many if there are more than these
+	fewShare   = 10   // one in so many of the values, or fewer, are picked one by one
+
+	// Of all blocks' largest tokens, from which on no small part is looked for.
+	flatMass = 16 * law.One
 )
 
 // keptValues returns the logits of the kept tokens, in any order, and whether
 // that is the row itself.
 func (k *Kept[E]) keptValues() (values []float32, whole bool) {
-	var element E
-	if k.full && k.extra.Len() == 0 && unsafe.Sizeof(element) == 4 {
-		return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(k.row))), len(k.row)), true
+	if k.rowIsFloat32() {
+		return k.float32s(), true
 	}
 	s := &k.search
 	k.fill()
