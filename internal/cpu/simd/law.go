@@ -50,8 +50,8 @@ func BlockMaxima[E Bits](tier Tier, maxima []float32, row []E, order key.Order) 
 	unordered := blockMaxima(tier, maxima[:whole], row, order)
 	if rest := row[whole*Block:]; len(rest) > 0 {
 		var padded [Block]E
-		for i := copy(padded[:], rest); i < Block; i++ {
-			padded[i] = rest[0]
+		for n := copy(padded[:], rest); n < Block; {
+			n += copy(padded[n:], padded[:n])
 		}
 		unordered |= blockMaxima(tier, maxima[whole:whole+1], padded[:], order)
 	}
