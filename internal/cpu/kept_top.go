@@ -3,7 +3,6 @@ package cpu
 import (
 	"math"
 	"math/bits"
-	"slices"
 	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
@@ -194,7 +193,7 @@ func (k *Kept[E]) keepPrefix(c crossing, ties int, total uint64) {
 		}
 		k.atLeast(c.value, share)
 		if ties < c.tied {
-			k.dropTies(c.value, ties)
+			k.dropTies(c.value, c.tied-ties)
 		}
 	}
 	// That is enough to draw; the sums are computed as a draw needs them.
@@ -224,33 +223,37 @@ func (k *Kept[E]) keepGathered(value float32, n, tied int) {
 	k.full, k.filled = false, true
 }
 
-// dropTies drops the kept tokens with the least logit but the first n.
-func (k *Kept[E]) dropTies(value float32, n int) {
+// dropTies drops the last kept tokens of the least logit, so many.
+func (k *Kept[E]) dropTies(value float32, drop int) {
 	past := uint32(math.MaxUint32)
 	if value <= math.MaxFloat32 {
 		past = k.order.Least(math.Nextafter32(value, float32(math.Inf(1))))
 	}
 	k.sparse = false
-	k.scratch = resized(k.scratch, len(k.bitmap))
-	simd.Filter(k.tier, k.scratch, k.row, past, k.order)
-	tied := k.tied[:0]
-	for w, word := range k.bitmap {
-		for word &^= k.scratch[w]; word != 0; word &= word - 1 {
-			tied = append(tied, int32(w<<6+bits.TrailingZeros64(word)))
+	k.scratch = resized(k.scratch, lazyBlocks*simd.Block/64)
+	extra, dropped := k.extra.Len(), 0 // the first that is dropped
+	for b := len(k.maxima); b > 0 && drop > 0; b -= lazyBlocks {
+		start := max(b-lazyBlocks, 0) * simd.Block
+		part := k.row[start:min(b*simd.Block, len(k.row))]
+		larger := k.scratch[:words(len(part))]
+		simd.Filter(k.tier, larger, part, past, k.order)
+		for i := len(larger) - 1; i >= 0 && drop > 0; i-- {
+			w := start/64 + i
+			tied := k.bitmap[w] &^ larger[i]
+			for ; extra > 0 && int(k.extra.IDs[extra-1]>>6) == w; extra-- {
+				if k.extra.Logits[extra-1] == value {
+					tied |= 1 << (k.extra.IDs[extra-1] & 63)
+				}
+			}
+			for ; tied != 0 && drop > 0; drop-- {
+				last := 63 - bits.LeadingZeros64(tied)
+				tied &^= 1 << last
+				k.bitmap[w] &^= 1 << last // that of an edited token is 0
+				dropped = w<<6 + last
+			}
 		}
 	}
-	for i, id := range k.extra.IDs {
-		if k.extra.Logits[i] == value {
-			tied = append(tied, id)
-		}
-	}
-	k.tied = tied
-	slices.Sort(tied)
-	for _, id := range tied[n:] {
-		k.bitmap[id>>6] &^= 1 << (id & 63) // that of an edited token is 0
-	}
-	last := tied[n-1]
-	k.keepExtra(func(i int) bool { return k.extra.Logits[i] != value || k.extra.IDs[i] <= last })
+	k.keepExtra(func(i int) bool { return k.extra.Logits[i] != value || int(k.extra.IDs[i]) < dropped })
 }
 
 // crossing is where a prefix in the order of Top reaches a mass.
@@ -409,11 +412,17 @@ func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, be
 	}
 	s.sample.resize(n)
 	s.packed = resized(s.packed, n+simd.SortSlack)[:n]
+	// One place further at each step, so that none is missed by a pattern.
 	step := len(values) / n
-	for i := range n {
-		l := values[i*step+i%step]
-		s.sample.Logits[i] = l
-		s.packed[i] = key.Pack(ordered(l), uint32(i))
+	logits, packed := s.sample.Logits[:n], s.packed[:n]
+	for i, start, further := 0, 0, 0; i < n; i++ {
+		l := values[start+further]
+		logits[i] = l
+		packed[i] = key.Pack(ordered(l), uint32(i))
+		start += step
+		if further++; further == step {
+			further = 0
+		}
 	}
 	simd.Masses(k.tier, s.sample.Masses, s.sample.Logits, k.largest, k.scale)
 	simd.Sort(k.tier, s.packed, n)
