@@ -210,13 +210,11 @@ func (k *Kept[E]) keepPrefix(c crossing, ties int, total uint64) {
 func (k *Kept[E]) keepGathered(value float32, n, tied int) {
 	k.alive = resized(k.alive, words(len(k.compact)))
 	simd.Filter(k.tier, k.alive, bitsOfValues(k.compact), key.Float32.Least(value), key.Float32)
-	if n < tied {
-		for i, v := range k.compact {
-			if v == value {
-				if n--; n < 0 {
-					k.alive[i>>6] &^= 1 << (i & 63)
-				}
-			}
+	if drop := tied - n; drop > 0 {
+		k.scratch = resized(k.scratch, len(k.alive))
+		simd.Filter(k.tier, k.scratch, bitsOfValues(k.compact), leastAbove(value, key.Float32), key.Float32)
+		for w := len(k.alive) - 1; w >= 0 && drop > 0; w-- {
+			_, drop = dropLast(k.alive, w, k.alive[w]&^k.scratch[w], drop)
 		}
 	}
 	k.sparse, k.ghosts = true, true
@@ -225,10 +223,7 @@ func (k *Kept[E]) keepGathered(value float32, n, tied int) {
 
 // dropTies drops the last kept tokens of the least logit, so many.
 func (k *Kept[E]) dropTies(value float32, drop int) {
-	past := uint32(math.MaxUint32)
-	if value <= math.MaxFloat32 {
-		past = k.order.Least(math.Nextafter32(value, float32(math.Inf(1))))
-	}
+	past := leastAbove(value, k.order)
 	k.sparse = false
 	k.scratch = resized(k.scratch, lazyBlocks*simd.Block/64)
 	extra, dropped := k.extra.Len(), 0 // the first that is dropped
@@ -245,15 +240,33 @@ func (k *Kept[E]) dropTies(value float32, drop int) {
 					tied |= 1 << (k.extra.IDs[extra-1] & 63)
 				}
 			}
-			for ; tied != 0 && drop > 0; drop-- {
-				last := 63 - bits.LeadingZeros64(tied)
-				tied &^= 1 << last
-				k.bitmap[w] &^= 1 << last // that of an edited token is 0
-				dropped = w<<6 + last
+			if tied != 0 {
+				dropped, drop = dropLast(k.bitmap, w, tied, drop) // bits of edited tokens are 0
 			}
 		}
 	}
 	k.keepExtra(func(i int) bool { return k.extra.Logits[i] != value || int(k.extra.IDs[i]) < dropped })
+}
+
+// leastAbove returns the least key of the values that are larger.
+func leastAbove(value float32, order key.Order) uint32 {
+	if value > math.MaxFloat32 {
+		return math.MaxUint32
+	}
+	return order.Least(math.Nextafter32(value, float32(math.Inf(1))))
+}
+
+// dropLast clears, in word w of a bitmap, the last bits of those in tied, at most
+// drop of them. It returns the place of the first it clears, if any, and how many
+// are left to drop.
+func dropLast(bitmap []uint64, w int, tied uint64, drop int) (place, left int) {
+	for ; tied != 0 && drop > 0; drop-- {
+		last := 63 - bits.LeadingZeros64(tied)
+		tied &^= 1 << last
+		bitmap[w] &^= 1 << last
+		place = w<<6 + last
+	}
+	return place, drop
 }
 
 // crossing is where a prefix in the order of Top reaches a mass.
