@@ -423,7 +423,7 @@ func pick() {
 //	  add the vectors in pairs, then in 64-bit lanes
 //	fold the lanes
 //
-// A third of the instructions of blockMasses, since nothing is an integer and
+// 40 % of the time of blockMasses, since nothing is an integer and
 // products are fused with additions.
 func roughMass() {
 	TEXT("RoughMass", NOSPLIT, "func(row []uint32, max uint32, scale uint32) (total float64)")

@@ -129,7 +129,7 @@ func (k *Kept[E]) KeepShare(share Share) {
 // keepRoughly is KeepShare where bounds of the total tell which tokens are kept.
 // If not it reports false and keeps what was kept.
 //
-// The bounds are a millionth apart, so that the tokens of a small prefix of a
+// The bounds are two millionths apart, so that the tokens of a small prefix of a
 // whole row, whose masses are known exactly, almost always reach both of the
 // targets or neither.
 func (k *Kept[E]) keepRoughly(share Share) bool {
@@ -344,7 +344,7 @@ func (k *Kept[E]) crossing(target, total uint64, exact bool) (c crossing, found 
 const (
 	mostSorted = 256  // values are sorted rather than narrowed down
 	sampleSize = 64   // of them are looked at for a guess,
-	manyValues = 8192 // and four times as many if there are more than these
+	manyValues = 8192 // and twice as many if there are more than these
 	fewShare   = 10   // one in so many of the values, or fewer, are picked one by one
 
 	// Of all blocks' largest tokens, from which on no small part is looked for.
@@ -421,7 +421,7 @@ func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, be
 	s := &k.search
 	n := sampleSize
 	if len(values) > manyValues {
-		n = 4 * sampleSize
+		n = 2 * sampleSize
 	}
 	s.sample.resize(n)
 	s.packed = resized(s.packed, n+simd.SortSlack)[:n]

@@ -160,11 +160,11 @@ func massesOf(tier Tier, masses []uint64, logits []float32, max, scale float32) 
 }
 
 // RoughMass returns bounds of the sum of masses of all elements of a float32
-// row, a millionth from each other, for a third of the time of BlockMasses. It
+// row, each within a millionth, for 40 % of the time of BlockMasses. It
 // reports false where a tier has no such pass. max is finite and none of the row
 // exceeds it or is NaN.
 //
-// The upper bound of the relative error is 0x1p-20: 0.8e-7 for a surprise that is
+// The relative error is bounded by 0x1p-20: 0.8e-7 for a surprise that is
 // not on the grid, 0.8e-7 for the law's own polynomial and as much for this one,
 // 1.6e-7 for its evaluation and 1.8e-7 for the three float32 additions of each
 // element. To that comes half a unit of an element for the rounding to integers.
