@@ -95,6 +95,12 @@ func (p *plan) topPMass(whole uint64) uint64 {
 	return law.CeilProduct(p.topP, whole)
 }
 
+// topPShare is a plan as the share of mass that top-p keeps.
+type topPShare plan
+
+// Of is topPMass.
+func (s *topPShare) Of(mass uint64) uint64 { return (*plan)(s).topPMass(mass) }
+
 // typicalP keeps what is of the most typical surprise: locally typical sampling,
 // arXiv 2202.00666.
 func (c *core) typicalP() {
