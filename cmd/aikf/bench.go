@@ -35,7 +35,7 @@ const benchExamples = `  aikf bench
   aikf bench --format json > results/today.json
 
 The reference of work "topk" is a typed heap over the row, what Go programs do
-today; of "stream" one Select; of "merge" a sort of all entries; on a GPU the
+today; of "stream" and "sample" one Select; of "merge" a sort of all entries; on a GPU the
 first of --against, and none without.
 On a GPU the time of a call is that of a node in a graph that is replayed with
 its logits in the cache; beside it stand the same with other logits in the cache

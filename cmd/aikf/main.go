@@ -59,7 +59,7 @@ type command struct {
 }
 
 var commands = []command{
-	{"bench", "measure top-k against the read floor and other software (the main job)", runBench},
+	{"bench", "measure top-k and sampling against the read floor and other software (the main job)", runBench},
 	{"topk", "select the top k of rows in a file, or of requests on standard input", runTopK},
 	{"sample", "draw tokens from rows in a file", runSample},
 	{"explain", "say what each step of a sampling chain does to a row", runExplain},
