@@ -217,7 +217,7 @@ static int get_sizes(PyObject* tuple, int64_t* sizes) {
   if (!tuple) return -1;
   int n = -1;
   if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) > kRanks) {
-    PyErr_SetString(PyExc_ValueError, "a shape is no tuple, or has too many dimensions");
+    PyErr_Format(PyExc_ValueError, "aikf.topk: a shape that is no tuple of at most %d dimensions", kRanks);
   } else {
     n = (int)PyTuple_Size(tuple);
     for (int i = 0; i < n; i++) {
@@ -251,39 +251,72 @@ static int dtype_of(const Selector* s, PyObject* x) {
   return found;
 }
 
+// Raises what torch does for an argument of another type, and returns FAILED.
+static enum way wrong_type(const char* argument, int position, const char* want, PyObject* got) {
+  PyObject* name = PyObject_GetAttrString((PyObject*)Py_TYPE(got), "__name__");
+  if (name) PyErr_Format(PyExc_TypeError, "topk(): argument '%s' (position %d) must be %s, not %U", argument, position, want, name);
+  Py_XDECREF(name);
+  return FAILED;
+}
+
+// Returns the argument, an integer of any kind but a bool, as an int; one beyond 64
+// bits leaves overflow other than 0. NULL, with an error, if it is none.
+static PyObject* integer(PyObject* got, const char* argument, int position, int64_t* value, int* overflow) {
+  PyObject* index = PyBool_Check(got) ? NULL : PyNumber_Index(got);
+  if (!index) {
+    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
+      PyErr_Clear();
+      wrong_type(argument, position, "int", got);
+    }
+    return NULL;
+  }
+  *value = PyLong_AsLongLongAndOverflow(index, overflow);
+  return index;
+}
+
+// Whether the smallest are wanted: 1 or 0, or -1 with an error. A bool of NumPy will do.
+static int is_smallest(PyObject* largest) {
+  if (largest == Py_True || largest == Py_False) return largest == Py_False;
+  PyObject* name = PyObject_GetAttrString((PyObject*)Py_TYPE(largest), "__name__");
+  const char* text = name ? PyUnicode_AsUTF8AndSize(name, NULL) : NULL;
+  const bool other_bool = text && !strncmp(text, "bool", 4);
+  Py_XDECREF(name);
+  if (!text) return -1;
+  if (!other_bool) {
+    wrong_type("largest", 4, "bool", largest);
+    return -1;
+  }
+  const int is = PyObject_IsTrue(largest);
+  return is < 0 ? -1 : !is;
+}
+
 // Finds the rows of a tensor: the last dimension, without gaps, and the others with
 // one stride.
 static enum way find_rows(Batch* b, PyObject* k, PyObject* dim) {
   int64_t strides[kRanks];
   b->rank = get_sizes(PyObject_GetAttr(b->x, names.shape), b->shape);
   if (b->rank < 0) return otherwise(DISPATCH);
-  PyObject* index = PyBool_Check(k) ? NULL : PyNumber_Index(k);
-  if (!index) {
-    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
-      PyErr_Format(PyExc_TypeError, "topk(): argument 'k' (position 2) must be int, not %R", (PyObject*)Py_TYPE(k));
-    }
-    return FAILED;
-  }
-  b->k = PyLong_AsLongLong(index);
-  Py_DECREF(index);
-  if (b->k == -1 && PyErr_Occurred()) return FAILED;
-  if (PyBool_Check(dim)) {
-    PyErr_SetString(PyExc_TypeError, "topk(): argument 'dim' (position 3) must be int, not bool");
-    return FAILED;
-  }
-  const long long wanted = PyLong_AsLongLong(dim);
-  if (wanted == -1 && PyErr_Occurred()) return FAILED;
   const int dims = b->rank ? b->rank : 1;
-  if (wanted < -dims || wanted >= dims) {
-    PyErr_Format(PyExc_IndexError, "Dimension out of range (expected to be in range of [%d, %d], but got %lld)", -dims, dims - 1, wanted);
-    return FAILED;
+  int64_t wanted;
+  int overflow;
+  PyObject* number = integer(dim, "dim", 3, &wanted, &overflow);
+  if (!number) return FAILED;
+  const bool in_range = !overflow && wanted >= -dims && wanted < dims;
+  if (!in_range) {
+    PyErr_Format(PyExc_IndexError, "Dimension out of range (expected to be in range of [%d, %d], but got %S)", -dims, dims - 1, number);
   }
+  Py_DECREF(number);
+  if (!in_range) return FAILED;
   const int at = (int)(wanted < 0 ? wanted + dims : wanted);
   b->vocab = b->rank ? b->shape[at] : 1;
-  if (b->k < 0 || b->k > b->vocab) {
-    PyErr_Format(PyExc_RuntimeError, "selected index k out of range: k = %lld, and dimension %d has %lld", (long long)b->k, at, (long long)b->vocab);
-    return FAILED;
+  number = integer(k, "k", 2, &b->k, &overflow);
+  if (!number) return FAILED;
+  const bool fits = !overflow && b->k >= 0 && b->k <= b->vocab;
+  if (!fits) {
+    PyErr_Format(PyExc_RuntimeError, "selected index k out of range: k = %S, and dimension %d has %lld", number, at, (long long)b->vocab);
   }
+  Py_DECREF(number);
+  if (!fits) return FAILED;
   if (b->vocab > INT32_MAX) {
     PyErr_Format(PyExc_RuntimeError, "aikf.topk: dimension %d has %lld, more than %d", at, (long long)b->vocab, INT32_MAX);
     return FAILED;
@@ -602,22 +635,24 @@ static enum way way_of(const Selector* s, PyObject* x) {
   return quiet < 0 ? FAILED : quiet ? DONE : DISPATCH;
 }
 
-// The rest of a call of (x, k, dim, largest) whose way was found.
-static PyObject* go(Selector* s, enum way way, PyObject* const* args) {
+// The rest of a call of (x, k, dim, largest) whose way was found. A call that the
+// dispatcher made does not go back to it.
+static PyObject* go(Selector* s, enum way way, bool dispatched, PyObject* const* args) {
   Batch b = {.x = args[0]};
-  if (way == DONE) {
-    const int largest = PyObject_IsTrue(args[3]);
-    if (largest < 0) return NULL;
-    b.smallest = !largest;
-    way = find_batch(s, &b, args[1], args[2]);
-  }
+  if (way == FAILED) return NULL;
+  b.smallest = is_smallest(args[3]);
+  if (b.smallest < 0) return NULL;
+  if (way == DONE) way = find_batch(s, &b, args[1], args[2]);
+  PyObject* const largest = b.smallest ? Py_False : Py_True;
   switch (way) {
     case DONE:
       return select_anew(s, &b);
     case ARRANGE:
-      return PyObject_CallFunctionObjArgs(s->arrange, args[0], args[1], args[2], args[3], NULL);
+      return PyObject_CallFunctionObjArgs(s->arrange, args[0], args[1], args[2], largest, NULL);
     case DISPATCH:
-      return PyObject_CallFunctionObjArgs(s->dispatch, args[0], args[1], args[2], args[3], NULL);
+      if (!dispatched) return PyObject_CallFunctionObjArgs(s->dispatch, args[0], args[1], args[2], largest, NULL);
+      PyErr_SetString(PyExc_RuntimeError, "aikf.topk: x has no memory that can be read; was its storage resized to nothing?");
+      return NULL;
     default:
       return NULL;
   }
@@ -634,14 +669,14 @@ PyDoc_STRVAR(topk_doc,
              "wants to know of it, else by way of dispatch.");
 static PyObject* selector_topk(Selector* s, PyObject* const* args, Py_ssize_t n) {
   if (!takes("topk", 4, n)) return NULL;
-  return go(s, way_of(s, args[0]), args);
+  return go(s, way_of(s, args[0]), false, args);
 }
 
 PyDoc_STRVAR(select_doc,
              "select(x, k, dim, largest)\n--\n\n"
              "Select the k best of each row, whatever of torch is on: what the dispatcher calls.");
 static PyObject* selector_select(Selector* s, PyObject* const* args, Py_ssize_t n) {
-  return takes("select", 4, n) ? go(s, DONE, args) : NULL;
+  return takes("select", 4, n) ? go(s, DONE, true, args) : NULL;
 }
 
 PyDoc_STRVAR(into_doc,
@@ -654,9 +689,8 @@ static PyObject* selector_into(Selector* s, PyObject* const* args, Py_ssize_t n)
   Batch b = {.x = args[0]};
   for (int i = 0; way == DONE && i < 3; i++) way = way_of(s, args[i ? 3 + i : 0]);
   if (way == DONE) {
-    const int largest = PyObject_IsTrue(args[3]);
-    if (largest < 0) return NULL;
-    b.smallest = !largest;
+    b.smallest = is_smallest(args[3]);
+    if (b.smallest < 0) return NULL;
     way = find_batch(s, &b, args[1], args[2]);
   }
   if (way == FAILED) return NULL;
