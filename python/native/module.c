@@ -26,13 +26,13 @@ enum {
 
 // Names of attributes, made once.
 static struct {
-  PyObject *requires_grad, *is_cuda, *is_cpu, *dtype, *device, *shape, *stride, *is_contiguous, *data_ptr, *get_device, *is_neg;
+  PyObject *requires_grad, *is_cuda, *is_cpu, *dtype, *device, *shape, *stride, *is_contiguous, *data_ptr, *get_device, *is_neg, *is_inference;
 } names;
 
 static bool make_names(void) {
 #define NAME(of) (names.of || (names.of = PyUnicode_InternFromString(#of)))
   return NAME(requires_grad) && NAME(is_cuda) && NAME(is_cpu) && NAME(dtype) && NAME(device) && NAME(shape) && NAME(stride) &&
-         NAME(is_contiguous) && NAME(data_ptr) && NAME(get_device) && NAME(is_neg);
+         NAME(is_contiguous) && NAME(data_ptr) && NAME(get_device) && NAME(is_neg) && NAME(is_inference);
 #undef NAME
 }
 
@@ -157,6 +157,8 @@ typedef struct {
   PyObject* short_empty[2];  // of sizes, strides and dtype: the same on the current GPU, and on the CPU; None: there is none
   PyObject* current_device;  // the ordinal of the current GPU
   PyObject* grad_enabled;  // torch.is_grad_enabled
+  PyObject* inference_enabled;  // torch.is_inference_mode_enabled
+  PyObject* wrote;         // of a tensor: tells autograd of a write to it
   PyObject* stream;        // of a device's ordinal: the address of its current stream
   PyObject* open;          // of a device's ordinal: its Device
   PyObject* arrange;       // topk of rows that do not lie as they should
@@ -571,10 +573,19 @@ static PyObject* select_anew(Selector* s, const Batch* b) {
   return NULL;
 }
 
+// Whether a function without arguments returns True: 1 or 0, or -1 with an error.
+static int is_on(PyObject* function) {
+  PyObject* got = PyObject_CallNoArgs(function);
+  if (!got) return -1;
+  Py_DECREF(got);
+  return got == Py_True;
+}
+
 // Whether a tensor can be written as results of the batch: 1 or 0, or -1 with an
 // error. It has their shape, no gaps, the dtype, the device, and no memory of the
-// logits.
-static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uintptr_t* address) {
+// logits; if it was made in inference mode, that is on. Autograd counts the writes
+// to others.
+static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uintptr_t* address, bool* counted) {
   int64_t shape[kRanks], ordinal = kDevices;
   bool there, contiguous, negative = false;
   if (!get_bool(to, b->device == kDevices ? names.is_cpu : names.is_cuda, &there)) return -1;
@@ -590,6 +601,11 @@ static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uint
   if (!call_bool(to, names.is_contiguous, &contiguous)) return -1;
   if (dtype < PLAN_BFLOAT16 && !call_bool(to, names.is_neg, &negative)) return -1;
   if (!contiguous || negative) return 0;
+  bool inference;
+  if (!call_bool(to, names.is_inference, &inference)) return -1;
+  const int writable = inference ? is_on(s->inference_enabled) : 1;
+  if (writable != 1) return writable;
+  *counted = !inference;
   PyObject* pointer = call0(to, names.data_ptr);
   if (!pointer) return -1;
   *address = (uintptr_t)PyLong_AsUnsignedLongLong(pointer);
@@ -617,12 +633,7 @@ static int undisturbed(const Selector* s) {
 static int differentiated(const Selector* s, PyObject* x) {
   bool required;
   if (!get_bool(x, names.requires_grad, &required)) return -1;
-  if (!required) return 0;
-  PyObject* enabled = PyObject_CallNoArgs(s->grad_enabled);
-  if (!enabled) return -1;
-  required = enabled == Py_True;
-  Py_DECREF(enabled);
-  return required;
+  return required ? is_on(s->grad_enabled) : 0;
 }
 
 static enum way way_of(const Selector* s, PyObject* x) {
@@ -696,12 +707,19 @@ static PyObject* selector_into(Selector* s, PyObject* const* args, Py_ssize_t n)
   if (way == FAILED) return NULL;
   if (way != DONE) Py_RETURN_NONE;
   uintptr_t address[2];
+  bool counted[2];
   for (int i = 0; i < 2; i++) {
-    const int fit = fits(s, &b, args[4 + i], i ? PLAN_DTYPES : b.dtype, &address[i]);
+    const int fit = fits(s, &b, args[4 + i], i ? PLAN_DTYPES : b.dtype, &address[i], &counted[i]);
     if (fit < 0) return NULL;
     if (!fit) Py_RETURN_NONE;
   }
   if (!select_batch(s, &b, address[0], address[1])) return NULL;
+  for (int i = 0; i < 2; i++) {
+    if (!counted[i]) continue;
+    PyObject* done = PyObject_CallFunctionObjArgs(s->wrote, args[4 + i], NULL);
+    if (!done) return NULL;
+    Py_DECREF(done);
+  }
   Py_INCREF(args[4]);
   Py_INCREF(args[5]);
   return result_of(s, args[4], args[5]);
@@ -717,20 +735,20 @@ static int plan_named(const char* name) {
 
 static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
   static char* list[] = {"types",  "dtypes", "int64",  "result", "empty", "short_empty", "short_empty_cpu", "current_device", "grad_enabled",
-                         "stream", "open",   "arrange", "dispatch", "probes", "plan",  "target_candidates", NULL};
+                         "inference_enabled", "wrote", "stream", "open",   "arrange", "dispatch", "probes", "plan",  "target_candidates", NULL};
   PyObject *probes, *dtypes;
   const char* plan = "";
   PyObject** const kept[] = {&s->types,          &s->int64,        &s->result, &s->empty, &s->short_empty[0], &s->short_empty[1],
-                            &s->current_device, &s->grad_enabled, &s->stream, &s->open,  &s->arrange,        &s->dispatch};
+                            &s->current_device, &s->grad_enabled, &s->inference_enabled, &s->wrote, &s->stream, &s->open,  &s->arrange, &s->dispatch};
   enum { kKept = sizeof kept / sizeof *kept };
   if (s->types) {
     PyErr_SetString(PyExc_TypeError, "a Selector is made once");
     return -1;
   }
   PyObject* given[kKept];
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!OO!OOOOOOOOOO!|si:Selector", list, &PyTuple_Type, &given[0], &PyTuple_Type, &dtypes, &given[1],
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!OO!OOOOOOOOOOOO!|si:Selector", list, &PyTuple_Type, &given[0], &PyTuple_Type, &dtypes, &given[1],
                                    &PyType_Type, &given[2], &given[3], &given[4], &given[5], &given[6], &given[7], &given[8], &given[9],
-                                   &given[10], &given[11], &PyTuple_Type, &probes, &plan, &s->options.target_candidates)) {
+                                   &given[10], &given[11], &given[12], &given[13], &PyTuple_Type, &probes, &plan, &s->options.target_candidates)) {
     return -1;
   }
   if (PyTuple_Size(dtypes) != PLAN_DTYPES || PyTuple_Size(probes) > kProbes) {
@@ -764,7 +782,7 @@ static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
 static void selector_dealloc(Selector* s) {
   PyTypeObject* type = Py_TYPE(s);
   PyObject* rest[] = {s->types,          s->int64,        s->result, s->empty, s->short_empty[0], s->short_empty[1],
-                      s->current_device, s->grad_enabled, s->stream, s->open,  s->arrange,        s->dispatch};
+                      s->current_device, s->grad_enabled, s->inference_enabled, s->wrote, s->stream, s->open,  s->arrange, s->dispatch};
   for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) Py_XDECREF(rest[i]);
   for (int i = 0; i < PLAN_DTYPES; i++) Py_XDECREF(s->dtypes[i]);
   for (int i = 0; i < s->probe_count; i++) {

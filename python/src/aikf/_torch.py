@@ -160,17 +160,15 @@ def _topk_out(
         raise TypeError(f"topk(): argument 'out' must be tuple of Tensors, not {type(out).__name__}")
     if len(out) != 2:
         raise TypeError(f"expected tuple of 2 elements but got {len(out)}")
+    if not _is_compiling():
+        written = _short_into(x, k, dim, largest, *out)
+        if written is not None:
+            return written
     if has_torch_function((x, *out)) and not all(isinstance(t, torch.Tensor) for t in (x, *out)):
         return handle_torch_function(topk, (x, *out), x, k, dim, largest, out=out)
     for i, to in enumerate(out):
         if not isinstance(to, torch.Tensor):
             raise TypeError(f"expected Tensor as element {i} of argument 'out', but got {type(to).__name__}")
-    if not _is_compiling() and (torch.is_inference_mode_enabled() or not any(to.is_inference() for to in out)):
-        written = _short_into(x, k, dim, largest, *out)
-        if written is not None:
-            for to in out:  # written to behind the back of autograd
-                increment_version(to)
-            return written
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *out)):
         raise RuntimeError(
             "topk(): functions with out=... arguments don't support automatic differentiation, "
@@ -221,6 +219,8 @@ def new_selector(**options: object) -> _native.Selector:
         short_empty_cpu=getattr(guards, "_empty_strided_cpu", None),
         current_device=getattr(torch._C, "_cuda_getDevice", int),
         grad_enabled=torch.is_grad_enabled,
+        inference_enabled=torch.is_inference_mode_enabled,
+        wrote=increment_version,
         stream=getattr(torch._C, "_cuda_getCurrentRawStream", no_stream),
         open=_driver.open_device,
         arrange=arrange,
