@@ -675,7 +675,7 @@ static bool takes(const char* name, Py_ssize_t want, Py_ssize_t n) {
 }
 
 PyDoc_STRVAR(topk_doc,
-             "topk(x, k, dim, largest)\n--\n\n"
+             "topk($self, x, k, dim, largest, /)\n--\n\n"
              "Select the k best of each row: at once, if x is a plain tensor and nothing of torch\n"
              "wants to know of it, else by way of dispatch.");
 static PyObject* selector_topk(Selector* s, PyObject* const* args, Py_ssize_t n) {
@@ -684,14 +684,14 @@ static PyObject* selector_topk(Selector* s, PyObject* const* args, Py_ssize_t n)
 }
 
 PyDoc_STRVAR(select_doc,
-             "select(x, k, dim, largest)\n--\n\n"
+             "select($self, x, k, dim, largest, /)\n--\n\n"
              "Select the k best of each row, whatever of torch is on: what the dispatcher calls.");
 static PyObject* selector_select(Selector* s, PyObject* const* args, Py_ssize_t n) {
   return takes("select", 4, n) ? go(s, DONE, true, args) : NULL;
 }
 
 PyDoc_STRVAR(into_doc,
-             "into(x, k, dim, largest, values, indices)\n--\n\n"
+             "into($self, x, k, dim, largest, values, indices, /)\n--\n\n"
              "Select as topk does and write to two tensors, or return None if that needs more than\n"
              "a plain call: a tensor that is not plain, or results of another shape.");
 static PyObject* selector_into(Selector* s, PyObject* const* args, Py_ssize_t n) {
@@ -826,7 +826,7 @@ static PyType_Spec device_spec = {"aikf._native.Device", sizeof(Device), 0, Py_T
 // ---------------------------------------------------------------- the module
 
 PyDoc_STRVAR(plan_doc,
-             "plan(rows, vocab, k, dtype, multiprocessors, cluster_blocks, name='', target_candidates=0)\n--\n\n"
+             "plan($module, rows, vocab, k, dtype, multiprocessors, cluster_blocks, name='', target_candidates=0)\n--\n\n"
              "Return the launch plan as a dict, or None if there is none that fits.");
 static PyObject* module_plan(PyObject* module, PyObject* args, PyObject* keywords) {
   (void)module;
@@ -860,7 +860,7 @@ static PyObject* module_plan(PyObject* module, PyObject* args, PyObject* keyword
                        (long long)plan.chunk_size, "kernels", launches, "workspace_bytes", (long long)plan.workspace_bytes);
 }
 
-PyDoc_STRVAR(symbols_doc, "symbols()\n--\n\nReturn the names of the kernels that plans launch.");
+PyDoc_STRVAR(symbols_doc, "symbols($module, /)\n--\n\nReturn the names of the kernels that plans launch.");
 static PyObject* module_symbols(PyObject* module, PyObject* unused) {
   (void)module, (void)unused;
   PyObject* symbols = PyList_New(0);
