@@ -160,7 +160,7 @@ test-python: wheel $(FAKE_DRIVER)
 # pytest, for any Python from 3.11 on, so that nothing is installed there.
 PYTHON ?= python3
 PYTHON_RECORD ?= bin/python-bench.json
-GO_RECORD ?= bin/cuda-bench.json
+GO_RECORD ?= bin/cuda-python-bench.json
 
 .PHONY: gpu-python
 gpu-python: wheel
@@ -174,6 +174,8 @@ test-python-gpu:
 
 .PHONY: bench-python-gpu
 bench-python-gpu:
+	[ ! -x bin/aikf ] || PYTHONPATH=bin/python AIKF_PYTHON=$(PYTHON) \
+		bin/aikf bench --device cuda --mode graph --cache warm --against python:aikf:topk --out $(GO_RECORD)
 	[ ! -e $(GO_RECORD) ] || compare="--go $(GO_RECORD)"
 	PYTHONPATH=bin/python $(PYTHON) python/bench/bars.py $${compare-} --out $(PYTHON_RECORD)
 
