@@ -292,6 +292,23 @@ docs:
 docs-check:
 	go run ./internal/report/readme -check
 
+# The plotting library of the report page: the files that its authors released,
+# as they came. The lock file pins them; page-vendor-check fails if they differ.
+PAGE := internal/report/page
+
+.PHONY: page-vendor
+page-vendor:
+	cd $(PAGE)
+	npm ci --ignore-scripts
+	cp node_modules/d3/dist/d3.min.js node_modules/@observablehq/plot/dist/plot.umd.min.js vendor
+	cp node_modules/d3/LICENSE vendor/d3.LICENSE
+	cp node_modules/@observablehq/plot/LICENSE vendor/plot.LICENSE
+	rm -r node_modules
+
+.PHONY: page-vendor-check
+page-vendor-check: page-vendor
+	git diff --exit-code -- $(PAGE)
+
 # What the lanes need beside Go, git and make, by the names that Debian gives.
 .PHONY: install-ci-deps
 install-ci-deps:
