@@ -129,19 +129,29 @@ func orNone(text string) string {
 // something else is faster, wrong answers and noise.
 func (l Lab) losses() section {
 	g := grid{columns: []heading{{"machine", false}, {"what", false}, {"by how much", false}, {"record", false}}}
-	add := func(s Source, what, much string) {
-		g.rows = append(g.rows, []string{s.subject(), what, much, s.File})
+	// The worst kind comes first.
+	const (
+		wrong = iota
+		missed
+		slower
+		open
+		noise
+		kinds
+	)
+	var rows [kinds][][]string
+	add := func(kind int, s Source, what, much string) {
+		rows[kind] = append(rows[kind], []string{s.subject(), what, much, s.File})
 	}
 	for _, s := range l.Sources {
 		if s.Python != nil {
 			for _, v := range s.Python.Acceptance {
 				if v.Verdict == bench.Missed && v.Measured != nil {
-					add(s, v.Figure+", at "+v.Row, fmt.Sprintf("must %s, measured %s", ratioDigits(v.Must), ratioDigits(*v.Measured)))
+					add(missed, s, v.Figure+", at "+v.Row, fmt.Sprintf("must %s, measured %s", ratioDigits(v.Must), ratioDigits(*v.Measured)))
 				}
 			}
 		}
 		if s.Verified != nil && s.Verified.Outcome != "equal" {
-			add(s, s.Verified.Command, s.Verified.Outcome)
+			add(wrong, s, s.Verified.Command, s.Verified.Outcome)
 		}
 		if s.Bench == nil {
 			continue
@@ -149,33 +159,34 @@ func (l Lab) losses() section {
 		for _, v := range s.Bench.Acceptance {
 			switch v.Verdict {
 			case bench.Missed:
-				add(s, strings.TrimSuffix(v.Work+", worst: "+v.Worst, ", worst: "), fmt.Sprintf("must %s %s, measured %s", ratioDigits(v.Must), v.Figure, ratioDigits(v.Measured)))
+				add(missed, s, strings.TrimSuffix(v.Work+", worst: "+v.Worst, ", worst: "), fmt.Sprintf("must %s %s, measured %s", ratioDigits(v.Must), v.Figure, ratioDigits(v.Measured)))
 			case bench.NotMeasured:
-				add(s, v.Work, "not measured: "+v.Reason)
+				add(open, s, v.Work, "not measured: "+v.Reason)
 			}
 		}
 		for _, r := range s.Bench.Results {
 			if !r.IndicesEqual || r.MaxAbsDiff != 0 {
-				add(s, caseName(r), fmt.Sprintf("WRONG ANSWER, max |diff| %g", r.MaxAbsDiff))
+				add(wrong, s, caseName(r), fmt.Sprintf("WRONG ANSWER, max |diff| %g", r.MaxAbsDiff))
 			}
 			// The references of other works are parts of the same work, not rivals.
 			if r.Work == bench.TopK && r.Reference != "" && r.Speedup < 1 && !strings.HasPrefix(r.Reference, bench.OnTier) {
-				add(s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", r.Reference, micros(r.ReferenceUS), micros(r.OursUS)))
+				add(slower, s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", r.Reference, micros(r.ReferenceUS), micros(r.OursUS)))
 			}
 			for _, name := range peerNames([]bench.Result{r}) {
 				peer := r.Peers[name]
 				if peer.US < r.OursUS && name != r.Reference {
-					add(s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", name, micros(peer.US), micros(r.OursUS)))
+					add(slower, s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", name, micros(peer.US), micros(r.OursUS)))
 				}
 				if !peer.ValuesEqual {
-					add(s, caseName(r), fmt.Sprintf("%s is WRONG: its values are others", name))
+					add(wrong, s, caseName(r), fmt.Sprintf("%s is WRONG: its values are others", name))
 				}
 			}
 			if r.Spread() > noisy {
-				add(s, caseName(r), fmt.Sprintf("noisy: ±%.0f %%", 100*r.Spread()))
+				add(noise, s, caseName(r), fmt.Sprintf("noisy: ±%.0f %%", 100*r.Spread()))
 			}
 		}
 	}
+	g.rows = slices.Concat(rows[:]...)
 	text := fmt.Sprintf("Bars that were missed or not measured, cases in which something else is faster, wrong answers, and spreads beyond ±%.0f %%.", 100*noisy)
 	if len(g.rows) == 0 {
 		return section{id: "losses", title: "Losses", text: []string{text, "None in these records."}}
@@ -209,8 +220,9 @@ func (l Lab) tablesOf(keep func(bench.Result) bool) (tables []table) {
 		}
 		t := table{caption: []string{s.subject() + ": " + s.File}}
 		if s.Bench.GPU != nil {
-			t.grid = gridOf(deviceColumns, byCase(results))
-			t.caption = append(t.caption, deviceFacts(byCase(results))...)
+			cases := byCase(results)
+			t.grid = gridOf(deviceColumns, cases)
+			t.caption = append(append(t.caption, deviceFacts(cases)...), deviceUnit(cases))
 		} else {
 			t.grid = gridOf(resultColumns, results)
 			t.caption = append(t.caption, strings.Join(constants(resultColumns, results), "; "))
@@ -227,7 +239,7 @@ func isPlain(r bench.Result) bool { return r.Source == bench.Random || r.Source 
 
 func (l Lab) matrix() section {
 	return section{id: "speedups", title: "Speed-ups", charts: []string{"speedups"},
-		text:   []string{"The time of others over ours, for the same rows: right of 1 we are faster."},
+		text:   []string{"The time of others over ours, for the same rows: right of 1 we are faster. Cases are named rows x k; V is the vocabulary, where it is not that of the reference matrix."},
 		tables: l.tablesOf(func(r bench.Result) bool { return r.Work == bench.TopK && isPlain(r) })}
 }
 

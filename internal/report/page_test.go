@@ -13,7 +13,10 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 )
 
-var shots = flag.String("screenshots", "", "keep pictures of the page in that `folder`")
+var (
+	shots = flag.String("screenshots", "", "keep pictures of the page in that `folder`")
+	whole = flag.Bool("whole", false, "of the whole page, not of a window")
+)
 
 // published are the records of the project.
 func published(t *testing.T) Lab {
@@ -150,15 +153,13 @@ func TestPage(t *testing.T) {
 	}{{"desktop", 1280, 900, "light"}, {"tablet", 820, 1180, "dark"}, {"phone", 390, 844, "light"}} {
 		b.resize(size.width, size.height)
 		set(b, "theme", size.theme)
-		eval[bool](b, `document.activeElement.blur(), scrollTo(0, 0), true`)
+		eval[bool](b, `document.activeElement.blur(), document.getElementById("speedups").scrollIntoView(), true`)
 		if width := eval[int](b, "document.documentElement.scrollWidth"); width > size.width {
 			t.Errorf("%s: the page is %d pixels wide, the window %d", size.name, width, size.width)
 		}
 		if *shots != "" {
-			for name, whole := range map[string]bool{size.name: false, size.name + "-whole": true} {
-				if err := os.WriteFile(filepath.Join(*shots, name+".png"), b.screenshot(whole), 0o644); err != nil {
-					t.Fatal(err)
-				}
+			if err := os.WriteFile(filepath.Join(*shots, size.name+".png"), b.screenshot(*whole), 0o644); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}

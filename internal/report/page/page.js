@@ -41,7 +41,7 @@
   const cases = gather();
   const contestants = unique(cases.flatMap(c => c.times.map(t => t.name))).filter(n => n !== OURS && n !== FLOOR).sort();
   const shown = new Set([FLOOR, ...contestants]);
-  const colours = new Map([[OURS, "var(--ours)"], [FLOOR, "var(--read-floor)"], ...contestants.map((n, i) => [n, `var(--c${i % 6})`])]);
+  const colours = new Map([[OURS, "var(--ours)"], [FLOOR, "var(--read-floor)"], ...contestants.map((n, i) => [n, `var(--c${i % 8})`])]);
   const chosen = {}; // by the name of a chart: the group that it shows
 
   // digits shows three or four.
@@ -52,7 +52,7 @@
   const selected = () => cases.filter(c => c.subject === byID("subject").value && c.condition === byID("condition").value && c.dtype === byID("dtype").value);
   const visible = c => c.times.filter(t => t.name === OURS || shown.has(t.name));
   const told = (c, t) => `${t.name}: ${digits(t.us)} us (${digits(t.low)} to ${digits(t.high)})${t.wrong ? ", WRONG" : ""}\n${named(c)}, ${c.source} rows\n${c.file}`;
-  const ticksOf = values => values.sort((a, b) => a - b).reduce((kept, v) => kept.length && v / kept.at(-1) < 1.4 ? kept : [...kept, v], []);
+  const ticksOf = values => values.toSorted((a, b) => a - b).reduce((kept, v) => kept.length && v / kept.at(-1) < 1.4 ? kept : [...kept, v], []);
   const base = { style: { background: "transparent", fontSize: "12px" }, marginTop: 24 };
   const log = (values, rest) => {
     const [low, high] = d3.extent(values);
@@ -72,7 +72,7 @@
         title: "Time of others over ours", heads: ["case", "against", "speed-up"], values: points.map(p => [p.y, p.name, digits(p.x) + "x"]), points,
         legend: unique(points.map(p => p.name)),
         plot: width => ({
-          ...base, width, height: 70 + 26 * unique(points.map(p => p.y)).length, marginLeft: 120, marginBottom: 40,
+          ...base, width, height: 70 + 26 * unique(points.map(p => p.y)).length, marginLeft: 136, marginBottom: 40,
           x: log([1, ...points.map(p => p.x)], { label: "times faster" }), y: { type: "point", domain: unique(points.map(p => p.y)), label: null, grid: true },
           marks: [Plot.ruleX([1], { stroke: "var(--bad)", strokeWidth: 2 }),
             Plot.dot(points, { x: "x", y: "y", r: 5, fill: p => colours.get(p.name), title: "title", tip: true })],
@@ -108,7 +108,7 @@
       const y = p => `${p.batch} x ${p.top_k}, ${p.dtype}, ${p.plan.name}`;
       const points = profiles.flatMap(p => p.parts.map(part => ({ y: y(p), name: part.name, us: part.us, title: `${part.name}: ${digits(part.us)} us, ${Math.round(100 * part.share)} %\n${y(p)}, V ${p.vocab.toLocaleString("en")}\ncall ${digits(p.call_us)} us, floor ${digits(p.floor_us)} us\n${p.file}` })));
       const parts = unique(points.map(p => p.name));
-      const fill = new Map(parts.map((n, i) => [n, `var(--c${i % 6})`]));
+      const fill = new Map(parts.map((n, i) => [n, `var(--c${i % 8})`]));
       return {
         title: "Stages and phases of a call", points, heads: ["case", "part", "us"], values: points.map(p => [p.y, p.name, digits(p.us)]), legend: parts, fill,
         notes: "solid line: the whole call; dashed: the read floor",
@@ -127,7 +127,7 @@
       const hard = all.filter(c => !c.plain).sort(inOrder);
       if (!hard.length) return { title: "Adversarial rows", why: "No record has adversarial rows under these conditions: aikf bench --rows adversarial makes one." };
       const shapes = unique(hard.map(named));
-      const fill = new Map(shapes.map((n, i) => [n, `var(--c${i % 6})`]));
+      const fill = new Map(shapes.map((n, i) => [n, `var(--c${i % 8})`]));
       const points = hard.map(c => ({ name: named(c), y: c.source, x: c.floor_ratio, title: `${digits(c.floor_ratio)}x the floor, ${told(c, c.times[0])}` }));
       const usual = all.filter(c => c.source === "random" && shapes.includes(named(c)));
       return {
@@ -148,7 +148,7 @@
       return {
         title: "Time of a call that draws a token for each row", points, heads: ["case", "whose", "us"], values: points.map(p => [p.y, p.name, digits(p.x)]), legend: unique(points.map(p => p.name)),
         plot: width => ({
-          ...base, width, height: 70 + 26 * unique(points.map(p => p.y)).length, marginLeft: 150, marginBottom: 40,
+          ...base, width, height: 70 + 26 * unique(points.map(p => p.y)).length, marginLeft: 190, marginBottom: 40,
           x: log(points.flatMap(p => [p.low, p.high]), { label: "us" }), y: { type: "point", label: null, grid: true, domain: unique(points.map(p => p.y)) },
           marks: [Plot.ruleY(points, { x1: "low", x2: "high", y: "y", stroke: p => colours.get(p.name), strokeWidth: 3, strokeOpacity: .4 }),
             Plot.dot(points, { x: "x", y: "y", r: 5, fill: p => colours.get(p.name), title: "title", tip: true })],
@@ -172,8 +172,8 @@
       title, options, group, points, heads: [name, "whose", "us", "p10", "p90"], values: points.map(p => [p.x, p.name, digits(p.us), digits(p.low), digits(p.high)]), legend: unique(points.map(p => p.name)),
       plot: width => ({
         ...base, width, height: Math.max(260, Math.min(380, width * .55)), marginLeft: 52, marginRight: 24, marginBottom: 40,
-        x: log(xs.slice(), { label: name, ticks: ticksOf(xs), tickFormat: String, grid: false }), y: log(points.flatMap(p => [p.low, p.high]), { label: "us" }),
-        marks: [Plot.areaY(points, { x: "x", y1: "low", y2: "high", z: "name", fill: stroke, fillOpacity: .18 }),
+        x: log(xs, { label: name, axis: null, grid: false }), y: log(points.flatMap(p => [p.low, p.high]), { label: "us" }),
+        marks: [Plot.axisX(ticksOf(xs), { text: String, label: name }), Plot.areaY(points, { x: "x", y1: "low", y2: "high", z: "name", fill: stroke, fillOpacity: .18 }),
           Plot.line(points, { x: "x", y: "us", z: "name", stroke, strokeWidth: 2 }),
           Plot.dot(points, { x: "x", y: "us", r: 3.5, fill: stroke, title: "title", tip: true })],
       }),
@@ -231,6 +231,8 @@
     const conditions = d3.rollup(here, all => all.length, c => c.condition);
     offer("condition", [...conditions.keys()].sort((a, b) => conditions.get(b) - conditions.get(a)), "graph, warm");
     offer("dtype", unique(here.filter(c => c.condition === byID("condition").value).map(c => c.dtype)).sort(), "bfloat16");
+    const there = new Set(selected().flatMap(c => c.times.map(t => t.name)));
+    for (const label of byID("contestants").querySelectorAll("label")) label.hidden = !there.has(label.firstChild.value);
   }
 
   for (const name of [FLOOR, ...contestants]) {
