@@ -15,17 +15,31 @@ const reportExamples = `  aikf report
   aikf bench --acceptance --device cpu --out mine/acceptance.json; aikf report mine --out mine
         a report of one's own machine
 
+  aikf report --compare before after
+        what got faster or slower between two files or folders of records; exit
+        code 1 if something is slower past --threshold, or wrong
+
+Each record of a comparison is one run; with four or more on each side a test
+tells a change from noise, so repeat the same bench, in turns:
+  for i in 1 2 3 4 5; do old bench --out before/$i.json; new bench --out after/$i.json; done
+
 The page is one file that needs no network. Files that are not records, or are
 damaged, are named on standard error and in the report; the rest is shown.
 `
 
 // runReport writes what a folder of records says as a page and as Markdown.
 func runReport(_ context.Context, args []string, c console) error {
-	flags := newFlags("report", "[flags] [FOLDER]", reportExamples, c)
+	flags := newFlags("report", "[flags] [FOLDER]\n       aikf report --compare [flags] OLD NEW", reportExamples, c)
 	out := flags.String("out", "report", "`folder` for report.html and report.md")
+	compare := flags.Bool("compare", false, "compare two files or folders of records, OLD and NEW")
+	threshold := flags.Float64("threshold", 5, "the `percent` from which on a change counts, with --compare")
+	format := flags.String("format", report.Table, "`table` or md, with --compare")
 	words, err := parseFlags(flags, args, c)
 	if err != nil {
 		return err
+	}
+	if *compare {
+		return compareRecords(words, *threshold, *format, c)
 	}
 	folder := "results"
 	switch len(words) {
@@ -35,18 +49,10 @@ func runReport(_ context.Context, args []string, c console) error {
 	default:
 		return usageErrorf("report: unexpected word %s", quote(words[1]))
 	}
-	if info, err := os.Stat(folder); err != nil {
-		return usageErrorf("report: %w", err)
-	} else if !info.IsDir() {
-		return usageErrorf("report: %s is not a folder", quote(folder))
-	}
 	var lab report.Lab
-	lab.Sources, lab.Problems = report.ReadSources(os.DirFS(folder))
-	for _, problem := range lab.Problems {
-		fmt.Fprintf(c.err, "aikf: %v\n", problem)
-	}
-	if len(lab.Sources) == 0 {
-		return usageErrorf("report: no record in %s", quote(folder))
+	lab.Sources, lab.Problems, err = readRecords(folder, c)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(*out, 0o755); err != nil {
 		return err
@@ -63,6 +69,66 @@ func runReport(_ context.Context, args []string, c console) error {
 	}
 	if len(lab.Problems) > 0 {
 		return usageErrorf("report: %d files could not be read", len(lab.Problems))
+	}
+	return nil
+}
+
+// readRecords reads a folder of records, or one file. Those that are damaged it
+// names, on standard error too.
+func readRecords(name string, c console) (sources []report.Source, problems []error, err error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, nil, usageErrorf("report: %w", err)
+	}
+	if info.IsDir() {
+		sources, problems = report.ReadSources(os.DirFS(name))
+	} else if source, err := report.ReadSource(os.DirFS(filepath.Dir(name)), filepath.Base(name)); err != nil {
+		problems = []error{err}
+	} else {
+		sources = []report.Source{source}
+	}
+	for _, problem := range problems {
+		fmt.Fprintf(c.err, "aikf: %v\n", problem)
+	}
+	if len(sources) == 0 {
+		return nil, problems, usageErrorf("report: no record in %s", quote(name))
+	}
+	return sources, problems, nil
+}
+
+// compareRecords says what changed between two sets of records.
+func compareRecords(words []string, threshold float64, format string, c console) error {
+	if len(words) != 2 {
+		return usageErrorf("report: --compare with %d files or folders, want 2: OLD and NEW", len(words))
+	}
+	if !(threshold >= 0) {
+		return usageErrorf("report: --threshold = %v, want 0 or more", threshold)
+	}
+	if err := checkFormat(format, report.Table, report.Markdown); err != nil {
+		return err
+	}
+	var sides [2][]report.Source
+	damaged := 0
+	for i, name := range words {
+		sources, problems, err := readRecords(name, c)
+		if err != nil {
+			return err
+		}
+		sides[i] = sources
+		damaged += len(problems)
+	}
+	comparison := report.Compare(sides[0], sides[1], threshold/100)
+	if len(comparison.Changes) == 0 {
+		return usageErrorf("report: no case is in both %s and %s: of the same machine, shape and conditions", quote(words[0]), quote(words[1]))
+	}
+	if err := comparison.Write(c.out, format); err != nil {
+		return err
+	}
+	switch worse := len(comparison.Regressions()); {
+	case worse > 0:
+		return wrongErrorf("report: %d of %d cases are slower by more than %g %%, or wrong", worse, len(comparison.Changes), threshold)
+	case damaged > 0:
+		return usageErrorf("report: %d files could not be read", damaged)
 	}
 	return nil
 }

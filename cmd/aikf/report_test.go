@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ai-kernel-factory/aikf/internal/bench"
 )
 
 const verifiedRecord = `{"schema": 1, "device": "cpu", "command": "aikf verify", "commit": "abc", "counts": {"rows": 9, "logits": 99}, "outcome": "equal"}`
@@ -58,13 +61,58 @@ func TestReportErrors(t *testing.T) {
 		want string
 	}{
 		{[]string{filepath.Join(empty, "absent")}, "absent"},
-		{[]string{file}, "is not a folder"},
+		{[]string{"--compare", file}, "with 1 files or folders, want 2"},
+		{[]string{"--compare", file, file}, "no case is in both"},
+		{[]string{"--compare", file, file, "--threshold", "-1"}, "--threshold = -1"},
+		{[]string{"--compare", file, file, "--format", "csv"}, `--format "csv"`},
 		{[]string{empty}, "no record in"},
 		{[]string{empty, "b"}, `unexpected word "b"`},
 	} {
 		_, stderr, code := runLine(t, nil, append([]string{"report"}, test.args...)...)
 		if code != exitUsage || !strings.Contains(stderr, test.want) {
 			t.Errorf("%q: exit code %d, %q; want %q", test.args, code, stderr, test.want)
+		}
+	}
+}
+
+// TestReportCompare holds a slower record to exit code 1, and its own self to 0.
+func TestReportCompare(t *testing.T) {
+	records, err := filepath.Glob("../../results/*-bench.json")
+	if err != nil || len(records) == 0 {
+		t.Fatalf("no record in results: %v", err)
+	}
+	old := records[0]
+	text, err := os.ReadFile(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := bench.DecodeRecord(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &record.Results[0]
+	for _, us := range []*float64{&r.OursUS, &r.OursUSP10, &r.OursUSP90, &r.FloorRatio} {
+		*us *= 2
+	}
+	r.Speedup /= 2
+	var slower bytes.Buffer
+	if err := record.Encode(&slower); err != nil {
+		t.Fatal(err)
+	}
+	new := filepath.Join(recordFolder(t, map[string]string{"new.json": slower.String()}), "new.json")
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{old, old}, exitDone, "0 slower"},
+		{[]string{old, new}, exitWrong, "1 slower"},
+		{[]string{new, old}, exitDone, "1 faster"},
+		{[]string{old, new, "--threshold", "150", "--format", "md"}, exitDone, "0 slower"},
+	} {
+		stdout, stderr, code := runLine(t, nil, append([]string{"report", "--compare"}, test.args...)...)
+		if code != test.code || !strings.Contains(stdout, test.want) {
+			t.Errorf("%q: exit code %d, want %d and %q in\n%s%s", test.args, code, test.code, test.want, stdout, stderr)
 		}
 	}
 }
