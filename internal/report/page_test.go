@@ -199,3 +199,75 @@ func expected(l Lab, subject, condition, dtype string) (speedups, adversarial in
 	}
 	return speedups, adversarial
 }
+
+// TestPageOfSweeps holds the charts that the published records have little of to
+// records that have much.
+func TestPageOfSweeps(t *testing.T) {
+	record := records()["matrix"]
+	record.Results = nil
+	add := func(work, sampling string, rows, vocab, k int) {
+		r := result(bench.Random, rows, k, bench.BFloat16, float64(rows*vocab)/25000+float64(k)/100, float64(40*rows))
+		r.Work, r.Sampling, r.Vocab = work, sampling, vocab
+		record.Results = append(record.Results, r)
+	}
+	count := map[string]int{"phases": 2}
+	for _, rows := range []int{1, 2, 8, 32, 128, 512} {
+		for _, k := range []int{1, 10, 50, 200, 1024} {
+			add(bench.TopK, "", rows, 50304, k)
+			count["floor"]++
+		}
+		count["rows"] += 3 // ours, the floor and the heap
+	}
+	count["k"] = 5 * 3
+	vocabs := []int{4096, 32768, 151936, 262144}
+	for _, vocab := range vocabs {
+		add(bench.TopK, "", 1, vocab, 50)
+	}
+	count["vocab"] = (len(vocabs) + 1) * 3
+	count["speedups"] = count["floor"] + len(vocabs)
+	for _, sampling := range bench.Samplings() {
+		add(bench.Sample, sampling, 1, 50304, 50)
+		count["sampling"] += 3
+	}
+	gpu := *profiles()
+	gpu.GPU.Name = record.Machine.CPU // so that it stands under the same machine
+	b := openBrowser(t)
+	self := writePage(t, Lab{Sources: []Source{{File: "sweep.json", Bench: &record}, {File: "profile.json", Profiles: &gpu}}})
+	b.resize(1280, 900)
+	b.open(self)
+	for chart, want := range count {
+		if drawn, said := marks(b, chart); drawn != want || said != want {
+			t.Errorf("chart %s has %d marks of %d points, want %d", chart, drawn, said, want)
+		}
+	}
+	// Another group of the lines is another line, and the focus stays on the switch.
+	eval[bool](b, `document.querySelector('figure[data-chart="rows"] select').focus(), true`)
+	b.press("ArrowDown", 40, "")
+	if group := eval[string](b, `document.activeElement.value`); group == "" || group == eval[string](b, `document.activeElement.options[0].value`) {
+		t.Errorf("the arrow key left the group at %q", group)
+	}
+	if drawn, _ := marks(b, "rows"); drawn != count["rows"] {
+		t.Errorf("the other group has %d marks, want %d", drawn, count["rows"])
+	}
+	if *shots != "" {
+		if err := os.WriteFile(filepath.Join(*shots, "sweeps.png"), b.screenshot(*whole), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, complaint := range b.complaints(self) {
+		t.Error(complaint)
+	}
+}
+
+// TestPageOfNothing: records without a single time make a page all the same.
+func TestPageOfNothing(t *testing.T) {
+	b := openBrowser(t)
+	self := writePage(t, Lab{Sources: []Source{{File: "verify.json", Verified: &Verified{Schema: 1, Device: "cpu", Outcome: "equal"}}}})
+	b.open(self)
+	if said := eval[string](b, `document.querySelector('figure[data-chart="rows"]').textContent`); said == "" {
+		t.Error("an empty chart does not say why")
+	}
+	for _, complaint := range b.complaints(self) {
+		t.Error(complaint)
+	}
+}
