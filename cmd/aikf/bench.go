@@ -44,6 +44,9 @@ On a GPU the time of a call is that of a node in a graph that is replayed with
 its logits in the cache; beside it stand the same with other logits in the cache
 (cold), launches from Go one by one (eager), and what a launch takes of the
 processor's time.
+exec:command is a program that times itself: it writes {"version": ...}, reads a
+line for each case with the file of the logits and those for its answer, and
+writes its times; internal/bench/programs/peers.py says which fields there are.
 AIKF_PYTHON names the python3 for --against; without it, those in PATH and
 /usr/bin are tried in turn.
 `
@@ -70,7 +73,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.Var(&f.dtype, "dtype", "float32, float16, bfloat16; a `list` (default bfloat16, or that of --logits)")
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
-	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function; a `list`")
+	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function, exec:command; a `list`")
 	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
 	flags.StringVar(&f.sweep, "sweep", "", "dimensions to vary, each alone: rows, vocab, k, or grid; a `list`")
 	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")

@@ -162,7 +162,8 @@
     const title = `Latency against ${name}`;
     const rows = selected().filter(c => c.work === "topk" && c.source === "random" && !c.base_offset);
     const groups = d3.group(rows, c => fixed.map(([field, label]) => `${label} ${c[field].toLocaleString("en")}`).join(", "));
-    const options = [...groups.keys()].filter(g => groups.get(g).length > 1).sort((a, b) => groups.get(b).length - groups.get(a).length);
+    const usual = all => (all[0].batch === 1) + (all[0].vocab === lab.vocab) + (all[0].top_k === 50);
+    const options = [...groups.keys()].filter(g => groups.get(g).length > 1).sort((a, b) => groups.get(b).length - groups.get(a).length || usual(groups.get(b)) - usual(groups.get(a)));
     if (!options.length) return { title, why: `No record has rows that differ in ${name} alone under these conditions.` };
     const group = options.includes(chosen[name]) ? chosen[name] : options[0];
     const points = groups.get(group).sort((a, b) => a[x] - b[x]).flatMap(c => visible(c).map(t => ({ name: t.name, x: c[x], us: t.us, low: t.low, high: t.high, title: told(c, t) })));
