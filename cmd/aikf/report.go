@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,8 +13,10 @@ import (
 
 const reportExamples = `  aikf report
         report/report.html and report/report.md, made of the records in results
-  aikf bench --acceptance --device cpu --out mine/acceptance.json; aikf report mine --out mine
-        a report of one's own machine
+  aikf report --device cpu --out mine
+        measure this machine first, a minute or two; the records stay in mine/records
+  aikf report mine/records --out mine
+        the same again, without measuring
 
   aikf report --compare before after
         what got faster or slower between two files or folders of records; exit
@@ -28,9 +31,11 @@ damaged, are named on standard error and in the report; the rest is shown.
 `
 
 // runReport writes what a folder of records says as a page and as Markdown.
-func runReport(_ context.Context, args []string, c console) error {
+func runReport(ctx context.Context, args []string, c console) error {
 	flags := newFlags("report", "[flags] [FOLDER]\n       aikf report --compare [flags] OLD NEW", reportExamples, c)
 	out := flags.String("out", "report", "`folder` for report.html and report.md")
+	device := flags.String("device", "", "measure that `device` first: auto, cpu, cuda or cuda:N; the records go to records in --out")
+	against := flags.String("against", "", "other software to measure, with --device; a `list`, see \"aikf bench --help\"")
 	compare := flags.Bool("compare", false, "compare two files or folders of records, OLD and NEW")
 	threshold := flags.Float64("threshold", 5, "the `percent` from which on a change counts, with --compare")
 	format := flags.String("format", report.Table, "`table` or md, with --compare")
@@ -42,11 +47,19 @@ func runReport(_ context.Context, args []string, c console) error {
 		return compareRecords(words, *threshold, *format, c)
 	}
 	folder := "results"
-	switch len(words) {
-	case 0:
-	case 1:
+	switch {
+	case *against != "" && *device == "":
+		return usageErrorf("report: --against needs --device: records say what they were measured against")
+	case *device != "" && len(words) > 0:
+		return usageErrorf("report: --device measures anew; leave out %s", quote(words[0]))
+	case *device != "":
+		folder = filepath.Join(*out, "records")
+		if err := measureRecords(ctx, *device, *against, folder, c); err != nil {
+			return err
+		}
+	case len(words) == 1:
 		folder = words[0]
-	default:
+	case len(words) > 1:
 		return usageErrorf("report: unexpected word %s", quote(words[1]))
 	}
 	var lab report.Lab
@@ -69,6 +82,60 @@ func runReport(_ context.Context, args []string, c console) error {
 	}
 	if len(lab.Problems) > 0 {
 		return usageErrorf("report: %d files could not be read", len(lab.Problems))
+	}
+	return nil
+}
+
+// measurement is one command that leaves a record.
+type measurement struct {
+	file string
+	run  func(ctx context.Context, args []string, c console) error
+	args []string
+}
+
+// measurements are what a report of a device is made of.
+func measurements(choice deviceChoice, against string) []measurement {
+	bench := func(file string, args ...string) measurement {
+		return measurement{file, runBench, append([]string{"--device", choice.text, "--format", "json"}, args...)}
+	}
+	others := []string{}
+	if against != "" {
+		others = []string{"--against", against}
+	}
+	all := []measurement{
+		bench("matrix.json", others...),
+		bench("sweep.json", append([]string{"--sweep", "rows,vocab,k,grid"}, others...)...),
+		bench("adversarial.json", "--rows", "adversarial", "--batch", "1", "--top-k", "50,200"),
+	}
+	if choice.cuda && !choice.auto {
+		return append(all, measurement{"profile.json", runProfile, []string{"--device", choice.text, "--batch", "1,32", "--top-k", "50,200", "--format", "json"}})
+	}
+	return append(all, bench("sample.json", "--work", "sample", "--batch", "1"))
+}
+
+// measureRecords leaves new records of a device in the folder. If it is
+// interrupted it says where those are that were finished.
+func measureRecords(ctx context.Context, device, against, folder string, c console) error {
+	choice, err := parseDevice(device)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for done, m := range measurements(choice, against) {
+		var record bytes.Buffer
+		quiet := c
+		quiet.out = &record
+		if err := m.run(ctx, m.args, quiet); err != nil {
+			if done > 0 {
+				fmt.Fprintf(c.err, "aikf: report: %d records are in %s\n", done, folder)
+			}
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, m.file), record.Bytes(), 0o644); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,6 +70,9 @@ func TestReportErrors(t *testing.T) {
 		{[]string{"--compare", file, file, "--format", "csv"}, `--format "csv"`},
 		{[]string{empty}, "no record in"},
 		{[]string{empty, "b"}, `unexpected word "b"`},
+		{[]string{"--against", "torch"}, "--against needs --device"},
+		{[]string{"--device", "cpu", empty}, "leave out"},
+		{[]string{"--device", "tpu", "--out", empty}, `"tpu"`},
 	} {
 		_, stderr, code := runLine(t, nil, append([]string{"report"}, test.args...)...)
 		if code != exitUsage || !strings.Contains(stderr, test.want) {
@@ -113,6 +119,30 @@ func TestReportCompare(t *testing.T) {
 		stdout, stderr, code := runLine(t, nil, append([]string{"report", "--compare"}, test.args...)...)
 		if code != test.code || !strings.Contains(stdout, test.want) {
 			t.Errorf("%q: exit code %d, want %d and %q in\n%s%s", test.args, code, test.code, test.want, stdout, stderr)
+		}
+	}
+}
+
+// TestMeasurements holds what a report measures to flags that the commands take.
+func TestMeasurements(t *testing.T) {
+	for device, last := range map[string]string{"cpu": "sample.json", "auto": "sample.json", "cuda:1": "profile.json"} {
+		choice, err := parseDevice(device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := measurements(choice, "torch")
+		if got := all[len(all)-1].file; got != last {
+			t.Errorf("%s: the last record is %s, want %s", device, got, last)
+		}
+		for _, m := range all {
+			if device != "cpu" {
+				continue // there may be no other
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := m.run(ctx, m.args, console{out: io.Discard, err: io.Discard}); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %q: error = %v, want that it was interrupted", m.file, m.args, err)
+			}
 		}
 	}
 }
