@@ -523,7 +523,7 @@ int cuLaunchKernelEx(const LaunchConfig* config, Kernel* kernel, void** paramete
   SelectArguments arguments;
   memcpy(&arguments, parameters[0], sizeof arguments);
   const unsigned grid = config->grid[0], block = config->block[0];
-  const bool standin = setting("standin");
+  const bool standin = setting("standin") && fakecuda_standin_has(kernel->symbol.c_str());
   return put(config->stream, [=]() -> int {
     if (int code = enter("kernel")) return code;
     const char* symbol = kernel->symbol.c_str();
