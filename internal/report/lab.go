@@ -41,7 +41,7 @@ func (l Lab) sections() []section {
 		{id: "latency", title: "Latency against rows, vocab and k", charts: []string{"rows", "vocab", "k"},
 			text: []string{"Microseconds of a call over the batch, both axes logarithmic; a band is the 10th to the 90th percentile. The read floor is what reading the rows once takes."}},
 		{id: "floor", title: "Distance from the floor", charts: []string{"floor"},
-			text: []string{"Our time over that of the read floor, of the same run; 1 would be as fast as reading."}},
+			text: []string{"Our time over that of the read floor, of the same run; 1 would be as fast as reading. The floor of a CPU reads float32 rows, whatever the dtype, so that 16-bit rows can be below 1."}},
 		l.phases(), l.adversarial(), l.sampling(), l.acceptance(), l.python(), l.verified(), l.records(),
 	}
 	if len(l.Problems) > 0 {
@@ -316,6 +316,17 @@ func (l Lab) python() section {
 
 func (l Lab) verified() section {
 	s := section{id: "verified", title: "Can it be believed"}
+	for _, source := range l.benches() {
+		loud := 0
+		for _, r := range source.Bench.Results {
+			if r.Spread() > noisy {
+				loud++
+			}
+		}
+		if all := len(source.Bench.Results); loud > 0 {
+			s.text = append(s.text, fmt.Sprintf("%s: %d of %d medians spread beyond ±%.0f %%: the machine was not idle, or is virtual.", source.File, loud, all, 100*noisy))
+		}
+	}
 	for _, source := range l.Sources {
 		if v := source.Verified; v != nil {
 			s.text = append(s.text, fmt.Sprintf("%s: %s rows, %s logits compared with the CPU's answers, to the bit: %s (%s).",
