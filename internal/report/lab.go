@@ -328,10 +328,16 @@ func (l Lab) verified() section {
 		}
 	}
 	for _, source := range l.Sources {
-		if v := source.Verified; v != nil {
-			s.text = append(s.text, fmt.Sprintf("%s: %s rows, %s logits compared with the CPU's answers, to the bit: %s (%s).",
-				source.subject(), thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)), v.Outcome, v.Command))
+		v := source.Verified
+		if v == nil {
+			continue
 		}
+		line := fmt.Sprintf("%s: %s rows compared with the oracle's answers, to the bit: %s.", source.subject(), thousands(int(v.Rows)), v.Outcome)
+		if v.Counts.Rows > 0 {
+			line = fmt.Sprintf("%s: %s rows, %s logits compared with the CPU's answers, to the bit: %s (%s).",
+				source.subject(), thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)), v.Outcome, v.Command)
+		}
+		s.text = append(s.text, line)
 	}
 	return s
 }

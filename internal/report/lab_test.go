@@ -26,7 +26,8 @@ const verifiedText = `{"schema": 1, "device": "cuda:0", "gpu": "Example H1", "co
 // folder is one of every kind of record.
 func folder(t *testing.T) fstest.MapFS {
 	t.Helper()
-	files := fstest.MapFS{"py.json": {Data: []byte(pythonText)}, "verify.json": {Data: []byte(verifiedText)}, "README.md": {Data: []byte("no record")}}
+	files := fstest.MapFS{"py.json": {Data: []byte(pythonText)}, "verify.json": {Data: []byte(verifiedText)},
+		"cpu-verify.json": {Data: []byte(`{"schema": 1, "cases": 84, "rows": 13509, "outcome": "equal"}`)}, "README.md": {Data: []byte("no record")}}
 	for name, record := range records() {
 		var b bytes.Buffer
 		if err := record.Encode(&b); err != nil {

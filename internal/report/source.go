@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,12 +25,13 @@ type Source struct {
 
 // Verified is what one run of aikf verify found.
 type Verified struct {
-	Schema  int    `json:"schema"`
-	Device  string `json:"device"`
-	GPU     string `json:"gpu"`
-	Command string `json:"command"`
-	Commit  string `json:"commit"`
-	Counts  struct {
+	Schema  int      `json:"schema"`
+	Device  string   `json:"device"`
+	GPU     string   `json:"gpu"`
+	Command string   `json:"command"`
+	Commit  string   `json:"commit"`
+	Rows    int64    `json:"rows"` // of the CPU
+	Counts  struct { // of a GPU
 		Rows   int64 `json:"rows"`
 		Logits int64 `json:"logits"`
 	} `json:"counts"`
@@ -159,5 +161,5 @@ func (s Source) subject() string {
 	case s.Verified.GPU != "":
 		return s.Verified.GPU
 	}
-	return s.Verified.Device
+	return cmp.Or(s.Verified.Device, "CPU")
 }
