@@ -164,6 +164,16 @@ func TestPage(t *testing.T) {
 		}
 	}
 
+	// On paper it is light, without the switches and with the charts.
+	b.resize(1280, 900)
+	set(b, "theme", "dark")
+	b.call("Emulation.setEmulatedMedia", map[string]any{"media": "print"}, nil)
+	paper := eval[[]string](b, `[getComputedStyle(document.getElementById("controls")).display,
+		getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector("figure svg")).display]`)
+	if want := []string{"none", "rgb(253, 253, 251)", "block"}; !slices.Equal(paper, want) {
+		t.Errorf("on paper: switches, background and chart are %q, want %q", paper, want)
+	}
+
 	for _, complaint := range b.complaints(self) {
 		t.Error(complaint)
 	}
