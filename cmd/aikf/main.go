@@ -65,6 +65,7 @@ var commands = []command{
 	{"explain", "say what each step of a sampling chain does to a row", runExplain},
 	{"profile", "say where the time of a call on a GPU goes", runProfile},
 	{"plan", "print the launch plan of a shape", runPlan},
+	{"report", "make a page and Markdown of the records in a folder", runReport},
 	{"info", "print the CPU's features and the tier that is chosen", runInfo},
 	{"verify", "compare with a reference over random and adversarial rows", runVerify},
 }
