@@ -384,3 +384,12 @@ def test_compile_with_out(device):
     out = torch.empty(4, 3, device=device), torch.empty(4, 3, dtype=torch.int64, device=device)
     torch.compile(lambda x: aikf.topk(x, 3, out=out), backend="aot_eager")(x)
     holds(torch.return_types.topk(out), x, 3)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -2, 2])
+def test_results_are_contiguous_along_any_dimension(dim):
+    x = torch.randn(3, 5, 7)
+    values, indices = aikf.topk(x, 2, dim)
+    expected = torch.topk(x, 2, dim)
+    assert values.stride() == expected.values.stride() and indices.stride() == expected.indices.stride()
+    values.view(-1), indices.view(-1)

@@ -38,14 +38,9 @@ def _fake(x, k, dim=-1, largest=True):
     size = x.shape[dim]
     torch._check(k >= 0, lambda: f"selected index k out of range: k = {k}, and dimension {dim % dims} has {size}")
     torch._check(k <= size, lambda: f"selected index k out of range: k = {k}, and dimension {dim % dims} has {size}")
-    # The results lie as rows, wherever their dimension is.
     shape = list(x.shape)
-    del shape[dim]
-    shape.append(k)
-    values, indices = x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
-    if dim in (-1, x.dim() - 1):
-        return values, indices
-    return values.movedim(-1, dim), indices.movedim(-1, dim)
+    shape[dim] = k
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
 
 
 def _remember(ctx, inputs, output):

@@ -141,7 +141,7 @@ def arrange(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.return_ty
     result = select(x.movedim(dim, -1).resolve_neg().contiguous(), k, -1, largest)
     if dim in (-1, x.dim() - 1):
         return result
-    return torch.return_types.topk((result[0].movedim(-1, dim), result[1].movedim(-1, dim)))
+    return torch.return_types.topk((result[0].movedim(-1, dim).contiguous(), result[1].movedim(-1, dim).contiguous()))
 
 
 # As torch warns.
