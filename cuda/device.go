@@ -219,7 +219,7 @@ const clusterSuffix = "_cluster"
 func kernelSymbols() []string {
 	symbols := append([]string{emptySymbol}, lawSymbols...)
 	for t, names := range dtypes {
-		for _, name := range []string{"select_%s_block", "phases_%s_block"} {
+		for _, name := range []string{"select_%s_block", "phases_%s_block", "sample_%s_block"} {
 			symbols = append(symbols, fmt.Sprintf(name, names.symbol))
 			if width(PlanShape{DType: DType(t), Vocab: 1}) == narrow {
 				symbols = append(symbols, fmt.Sprintf(name, names.symbol)+narrow)

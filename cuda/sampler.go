@@ -1,0 +1,315 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"unsafe"
+
+	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
+	"github.com/ai-kernel-factory/aikf/internal/law"
+	"github.com/ai-kernel-factory/aikf/sampling"
+	"github.com/ai-kernel-factory/aikf/topk"
+)
+
+// SamplerOptions steer a [Sampler].
+type SamplerOptions struct {
+	// Preset is sampling.VLLM, which the zero value stands for, or
+	// sampling.Nanochat.
+	Preset sampling.Preset
+	// MostTopK is the most that the top_k of a row may be where rows have their
+	// own; 0 stands for TopK of the parameters. At most [MostTopK].
+	MostTopK int
+	// FirstDraw is the number of a row's first draw.
+	FirstDraw uint32
+	// InvalidToken is what a row gets in place of a token that it has not. A 0
+	// stands for -1.
+	InvalidToken int32
+	// Dependent is that of [Options].
+	Dependent bool
+}
+
+// MostTopK returns the most that top_k may be for logits of a type and vocab.
+func MostTopK(dtype DType, vocab int) int {
+	if width(PlanShape{DType: dtype, Vocab: vocab}) == narrow {
+		return 2048
+	}
+	return 1024
+}
+
+// RowParams are the addresses of parameters of each row, [Rows] of the type that is
+// named. 0 stands for the parameter that the Sampler was made with. They are read
+// when the kernel runs, so that a captured graph serves every step. There, top_p = 1,
+// min_p = 0 and a top_k below 1 are off.
+type RowParams struct {
+	Temperature, TopP, MinP Pointer // float32
+	TopK                    Pointer // int32
+	Seed, Position          Pointer // uint64
+}
+
+// Tokens is where the answer goes.
+type Tokens struct {
+	Tokens  Pointer // [Rows, Draws] int32, or int64 with Index64
+	Index64 bool
+	Draws   int     // of a row; 0 stands for 1
+	Stride  int     // elements from one row to the next; 0 stands for Draws
+	Status  Pointer // [Rows] uint8, each a sampling.Status; or 0
+	// Kept becomes [Rows, MostTopK] int32: the kept set of each row in contract order, and
+	// KeptCount [Rows] int32 their numbers. Both or neither are 0.
+	Kept, KeptCount Pointer
+}
+
+// draws returns the tokens of a row.
+func (t Tokens) draws() int { return max(1, t.Draws) }
+
+// stride returns the elements from one row of tokens to the next.
+func (t Tokens) stride() int {
+	if t.Stride == 0 {
+		return t.draws()
+	}
+	return t.Stride
+}
+
+// Sampler draws the tokens of batches in device memory, in one launch, and is safe for
+// use by many goroutines, on many streams at once. Its tokens are those of package
+// sampling, to the bit.
+//
+// It has the presets vllm and nanochat, of their steps temperature, min_p, top_k and
+// top_p, and softcap. As yet top_k must be on, and at most [MostTopK], or the vocabulary
+// no larger than that.
+type Sampler struct {
+	owned
+	options   SamplerOptions
+	arguments sampleArguments
+	calls     sync.Pool // of *sampleCall
+}
+
+// sampleCall is what the driver reads of a call.
+type sampleCall struct {
+	arguments sampleArguments
+	launch    driver.Launch
+}
+
+// NewSampler returns a Sampler. Parameters out of range are an error that wraps
+// sampling.ErrParams; a preset or step that the device does not have is one that
+// wraps [ErrUnsupported] and names it. Params.Draws is not read: a call says it.
+func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sampler, error) {
+	if _, err := sampling.New[float32](params, sampling.Options{Preset: options.Preset}); err != nil {
+		return nil, fmt.Errorf("cuda: %w", err)
+	}
+	if err := supported(params, options.Preset); err != nil {
+		return nil, err
+	}
+	if options.Dependent && d.architecture.Major < clusterMajor {
+		return nil, fmt.Errorf("cuda: device %d: programmatic dependent launch on compute capability %d.%d, want %d.0 or later: %w",
+			d.properties.Ordinal, d.architecture.Major, d.architecture.Minor, clusterMajor, ErrUnsupported)
+	}
+	if options.MostTopK < 0 {
+		return nil, fmt.Errorf("cuda: most top_k = %d is negative: %w", options.MostTopK, ErrUnsupported)
+	}
+	if options.InvalidToken == 0 {
+		options.InvalidToken = sampling.NoToken
+	}
+	s := &Sampler{options: options, arguments: sampleArguments{
+		seed: params.Seed, position: params.Position,
+		temperature: params.Temperature, topK: int32(min(max(params.TopK, 0), math.MaxInt32)), topP: params.TopP, minP: params.MinP, softcap: params.Softcap,
+		greedyBelow: greedyBelow, firstDraw: options.FirstDraw, invalidToken: options.InvalidToken,
+	}}
+	a := &s.arguments
+	if a.topP == 0 {
+		a.topP = 1
+	}
+	if options.Preset == sampling.Nanochat {
+		a.greedyBelow, a.minPLast = law.ColdestTemperature, 1
+	}
+	if params.Replacement {
+		a.replacement = 1
+	}
+	s.calls.New = func() any {
+		c := &sampleCall{}
+		d.library.Prepare(&c.launch, unsafe.Pointer(&c.arguments))
+		return c
+	}
+	if err := d.own(&s.owned, "a sampler", func() error { return nil }, func() error { return nil }); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// greedyBelow is where the preset vllm starts to be greedy.
+const greedyBelow = 1e-5
+
+// supported reports the preset or the first step that the device does not have.
+func supported(p sampling.Params, preset sampling.Preset) error {
+	if preset != "" && preset != sampling.VLLM && preset != sampling.Nanochat {
+		return fmt.Errorf("cuda: preset %q: %w", preset, ErrUnsupported)
+	}
+	for _, step := range []struct {
+		name sampling.Step
+		on   bool
+	}{
+		{sampling.AllowedIDs, len(p.AllowedIDs) > 0},
+		{sampling.BannedIDs, len(p.BannedIDs) > 0},
+		{sampling.Bitmask, len(p.GrammarBitmask) > 0},
+		{sampling.LogitBias, len(p.LogitBias) > 0},
+		{sampling.Penalties, p.RepetitionPenalty != 0 && p.RepetitionPenalty != 1 || p.FrequencyPenalty != 0 || p.PresencePenalty != 0},
+		{sampling.EncoderPenalty, p.EncoderRepetitionPenalty != 0 && p.EncoderRepetitionPenalty != 1},
+		{sampling.DRY, p.DRYMultiplier != 0},
+		{sampling.NoRepeatNgram, p.NoRepeatNgramSize > 0},
+		{sampling.EncoderNoRepeatNgram, p.EncoderNoRepeatNgramSize > 0},
+		{sampling.BadWords, len(p.BadWords) > 0},
+		{sampling.SequenceBias, len(p.SequenceBias) > 0},
+		{sampling.MinTokens, p.MinTokens > 0},
+		{sampling.ForcedIDs, len(p.ForcedIDs) > 0},
+		{sampling.DynamicTemperature, p.DynatempRange > 0},
+		{sampling.TypicalP, p.TypicalP != 0 && p.TypicalP < 1},
+		{sampling.EpsilonCutoff, p.EpsilonCutoff > 0},
+		{sampling.EtaCutoff, p.EtaCutoff > 0},
+		{sampling.TopNSigma, p.TopNSigma > 0},
+		{sampling.TopH, p.TopH != 0 && p.TopH < 1},
+		{sampling.XTC, p.XTCProbability > 0},
+		{sampling.AdaptiveP, p.AdaptiveTarget > 0},
+		{"min_keep", p.MinKeep > 1},
+	} {
+		if step.on {
+			return fmt.Errorf("cuda: step %s on a device: %w", step.name, ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// SampleDevice puts the sampling of Draws tokens of each row into the stream and
+// returns; [Stream.Synchronize] reports what fails later. The call neither allocates nor
+// synchronises, and can be captured in a graph. Of the shape, K and RowK are not used.
+//
+// What is wrong with a row is told by its status, and leaves the others as they are: also
+// a parameter of the row that is out of its range, and a top_k that is off or above
+// MostTopK in a vocabulary that is larger. If one seed serves all rows, row i uses
+// the draws i*Draws to i*Draws+Draws-1, so that equal rows get different tokens.
+func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	k, err := s.check(stream, logits, &shape, rows, tokens)
+	if err != nil || shape.Rows == 0 {
+		return err
+	}
+	symbols := &sampleSymbols[logits.DType]
+	symbol := symbols.wide
+	if width(PlanShape{DType: logits.DType, Vocab: shape.Vocab}) == narrow {
+		symbol = symbols.narrow
+	}
+	kernel, ok := s.device.kernels[symbol]
+	if !ok {
+		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, symbol, s.device.architecture.Name, ErrUnsupported)
+	}
+	c := s.calls.Get().(*sampleCall)
+	c.arguments = s.arguments
+	a := &c.arguments
+	a.selectArguments = selectArguments{
+		logits: logits.Pointer, rowLengths: shape.RowLengths,
+		stride: int64(shape.stride()), resultStride: int64(tokens.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
+		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: 1, indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
+	}
+	a.rowTemperature, a.rowTopK, a.rowTopP, a.rowMinP = rows.Temperature, rows.TopK, rows.TopP, rows.MinP
+	a.rowSeed, a.rowPosition = rows.Seed, rows.Position
+	a.tokens, a.status, a.kept, a.keptCount = tokens.Tokens, tokens.Status, tokens.Kept, tokens.KeptCount
+	a.draws = int32(tokens.draws())
+	if rows.Seed == 0 {
+		a.rowDraws = a.draws
+	}
+	c.launch.Configure(shape.Rows, blockThreads, 1, s.options.Dependent)
+	err = s.device.launch(&c.launch, kernel, stream)
+	s.calls.Put(c)
+	return err
+}
+
+// check reports what is wrong with a call, and returns the most that a row's top_k
+// may be.
+func (s *Sampler) check(stream *Stream, logits Logits, shape *Shape, rows RowParams, tokens Tokens) (k int, err error) {
+	d := s.device
+	if err := d.checkStream(stream); err != nil {
+		return 0, err
+	}
+	if err := logits.DType.validate(); err != nil {
+		return 0, err
+	}
+	shape.K, shape.RowK = 0, 0
+	if err := shape.validate(); err != nil {
+		return 0, err
+	}
+	draws, stride := tokens.draws(), tokens.stride()
+	switch {
+	case shape.Vocab < 1 || shape.Vocab > sampling.MaxVocab:
+		return 0, fmt.Errorf("cuda: vocab = %d is outside 1 to %d: %w", shape.Vocab, sampling.MaxVocab, topk.ErrShape)
+	case tokens.Draws < 0 || draws > math.MaxInt32/max(1, shape.Rows):
+		return 0, fmt.Errorf("cuda: draws = %d of rows = %d: %w", tokens.Draws, shape.Rows, topk.ErrShape)
+	case stride < draws:
+		return 0, fmt.Errorf("cuda: token stride = %d is less than draws = %d: %w", stride, draws, topk.ErrShape)
+	case stride > math.MaxInt/max(1, shape.Rows):
+		return 0, fmt.Errorf("cuda: rows = %d times token stride = %d overflows: %w", shape.Rows, stride, topk.ErrShape)
+	case (tokens.Kept == 0) != (tokens.KeptCount == 0):
+		return 0, fmt.Errorf("cuda: the kept set without its count: %w", topk.ErrShape)
+	}
+	if k, err = s.mostTopK(logits.DType, shape.Vocab, rows); err != nil || shape.Rows == 0 {
+		return k, err
+	}
+	tokenBytes := Result{Index64: tokens.Index64}.indexBytes()
+	for _, memory := range [...]struct {
+		name    string
+		pointer Pointer
+		bytes   int
+		needed  bool
+	}{
+		{"logits", logits.Pointer, logits.DType.Bytes(), true},
+		{"tokens", tokens.Tokens, tokenBytes, true},
+		{"row lengths", shape.RowLengths, 4, false},
+		{"temperatures", rows.Temperature, 4, false},
+		{"top_k", rows.TopK, 4, false},
+		{"top_p", rows.TopP, 4, false},
+		{"min_p", rows.MinP, 4, false},
+		{"seeds", rows.Seed, 8, false},
+		{"positions", rows.Position, 8, false},
+		{"statuses", tokens.Status, 1, false},
+		{"kept", tokens.Kept, 4, false},
+		{"kept counts", tokens.KeptCount, 4, false},
+	} {
+		if memory.pointer == 0 && !memory.needed {
+			continue
+		}
+		if err := d.checkPointer(memory.name, memory.pointer, memory.bytes); err != nil {
+			return 0, err
+		}
+	}
+	return k, nil
+}
+
+// mostTopK returns the most that a row's top_k may be: what the options say, or the
+// parameters, or the vocabulary where that has no more tokens than there is room for.
+func (s *Sampler) mostTopK(dtype DType, vocab int, rows RowParams) (int, error) {
+	most := MostTopK(dtype, vocab)
+	k := int(s.arguments.topK)
+	if s.options.MostTopK > 0 {
+		k = s.options.MostTopK
+	}
+	switch greedy := s.arguments.temperature < s.arguments.greedyBelow && rows.Temperature == 0; {
+	case vocab <= most && (k == 0 || k > vocab || rows.TopK != 0 && s.options.MostTopK == 0):
+		return vocab, nil
+	case k == 0 && greedy:
+		return 1, nil
+	case k == 0:
+		return 0, fmt.Errorf("cuda: sampling without top_k in a vocab = %d above %d: %w", vocab, most, ErrUnsupported)
+	case k > most:
+		return 0, fmt.Errorf("cuda: top_k = %d exceeds %d for %v logits of vocab = %d: %w", k, most, dtype, vocab, ErrUnsupported)
+	}
+	return k, nil
+}
+
+// sampleSymbols are the kernels for each type, and for its rows of few tokens.
+var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow string }) {
+	for t, names := range dtypes {
+		symbols[t].wide = "sample_" + names.symbol + "_block"
+		symbols[t].narrow = symbols[t].wide + narrow
+	}
+	return symbols
+}()
