@@ -17,8 +17,9 @@ type SamplerOptions struct {
 	// Preset is sampling.VLLM, which the zero value stands for, or
 	// sampling.Nanochat.
 	Preset sampling.Preset
-	// MostTopK is the most that the top_k of a row may be where rows have their
-	// own; 0 stands for TopK of the parameters. At most [MostTopK].
+	// MostTopK is the largest top_k of a row, where rows have their own: see
+	// [Sampler.MostKept]. It changes the time, never a token. 0 stands for TopK of the
+	// parameters.
 	MostTopK int
 	// FirstDraw is the number of a row's first draw.
 	FirstDraw uint32
@@ -27,14 +28,6 @@ type SamplerOptions struct {
 	InvalidToken int32
 	// Dependent is that of [Options].
 	Dependent bool
-}
-
-// MostTopK returns the most that top_k may be for logits of a type and vocab.
-func MostTopK(dtype DType, vocab int) int {
-	if width(PlanShape{DType: dtype, Vocab: vocab}) == narrow {
-		return 2048
-	}
-	return 1024
 }
 
 // RowParams are the addresses of parameters of each row, [Rows] of the type that is
@@ -54,8 +47,9 @@ type Tokens struct {
 	Draws   int     // of a row; 0 stands for 1
 	Stride  int     // elements from one row to the next; 0 stands for Draws
 	Status  Pointer // [Rows] uint8, each a sampling.Status; or 0
-	// Kept becomes [Rows, MostTopK] int32: the kept set of each row in contract order, and
-	// KeptCount [Rows] int32 their numbers. Both or neither are 0.
+	// Kept becomes [Rows, MostKept] int32: the kept set of each row in contract order; and
+	// KeptCount [Rows] int32, their numbers, -1 for a row of which [Sampler.MostKept] says
+	// that it is drawn from by passes: its kept set is not told. Both or neither are 0.
 	Kept, KeptCount Pointer
 }
 
@@ -75,8 +69,7 @@ func (t Tokens) stride() int {
 // sampling, to the bit.
 //
 // It has the presets vllm and nanochat, of their steps temperature, min_p, top_k and
-// top_p, and softcap. As yet top_k must be on, and at most [MostTopK], or the vocabulary
-// no larger than that.
+// top_p, and softcap.
 type Sampler struct {
 	owned
 	options   SamplerOptions
@@ -183,15 +176,14 @@ func supported(p sampling.Params, preset sampling.Preset) error {
 // synchronises, and can be captured in a graph. Of the shape, K and RowK are not used.
 //
 // What is wrong with a row is told by its status, and leaves the others as they are: also
-// a parameter of the row that is out of its range, and a top_k that is off or above
-// MostTopK in a vocabulary that is larger. If one seed serves all rows, row i uses
+// a parameter of the row that is out of its range. If one seed serves all rows, row i uses
 // the draws i*Draws to i*Draws+Draws-1, so that equal rows get different tokens.
 func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	k, err := s.check(stream, logits, &shape, rows, tokens)
-	if err != nil || shape.Rows == 0 {
+	shape.K, shape.RowK = 0, 0
+	if err := s.check(stream, logits, shape, rows, tokens); err != nil || shape.Rows == 0 {
 		return err
 	}
 	symbols := &sampleSymbols[logits.DType]
@@ -203,6 +195,7 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	if !ok {
 		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, symbol, s.device.architecture.Name, ErrUnsupported)
 	}
+	k := s.MostKept(logits.DType, shape.Vocab)
 	c := s.calls.Get().(*sampleCall)
 	c.arguments = s.arguments
 	a := &c.arguments
@@ -219,40 +212,38 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 		a.rowDraws = a.draws
 	}
 	c.launch.Configure(shape.Rows, blockThreads, 1, s.options.Dependent)
-	err = s.device.launch(&c.launch, kernel, stream)
+	err := s.device.launch(&c.launch, kernel, stream)
 	s.calls.Put(c)
 	return err
 }
 
-// check reports what is wrong with a call, and returns the most that a row's top_k
-// may be.
-func (s *Sampler) check(stream *Stream, logits Logits, shape *Shape, rows RowParams, tokens Tokens) (k int, err error) {
+// check reports what is wrong with a call.
+func (s *Sampler) check(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens) error {
 	d := s.device
 	if err := d.checkStream(stream); err != nil {
-		return 0, err
+		return err
 	}
 	if err := logits.DType.validate(); err != nil {
-		return 0, err
+		return err
 	}
-	shape.K, shape.RowK = 0, 0
 	if err := shape.validate(); err != nil {
-		return 0, err
+		return err
 	}
 	draws, stride := tokens.draws(), tokens.stride()
 	switch {
 	case shape.Vocab < 1 || shape.Vocab > sampling.MaxVocab:
-		return 0, fmt.Errorf("cuda: vocab = %d is outside 1 to %d: %w", shape.Vocab, sampling.MaxVocab, topk.ErrShape)
+		return fmt.Errorf("cuda: vocab = %d is outside 1 to %d: %w", shape.Vocab, sampling.MaxVocab, topk.ErrShape)
 	case tokens.Draws < 0 || draws > math.MaxInt32/max(1, shape.Rows):
-		return 0, fmt.Errorf("cuda: draws = %d of rows = %d: %w", tokens.Draws, shape.Rows, topk.ErrShape)
+		return fmt.Errorf("cuda: draws = %d of rows = %d: %w", tokens.Draws, shape.Rows, topk.ErrShape)
 	case stride < draws:
-		return 0, fmt.Errorf("cuda: token stride = %d is less than draws = %d: %w", stride, draws, topk.ErrShape)
+		return fmt.Errorf("cuda: token stride = %d is less than draws = %d: %w", stride, draws, topk.ErrShape)
 	case stride > math.MaxInt/max(1, shape.Rows):
-		return 0, fmt.Errorf("cuda: rows = %d times token stride = %d overflows: %w", shape.Rows, stride, topk.ErrShape)
+		return fmt.Errorf("cuda: rows = %d times token stride = %d overflows: %w", shape.Rows, stride, topk.ErrShape)
 	case (tokens.Kept == 0) != (tokens.KeptCount == 0):
-		return 0, fmt.Errorf("cuda: the kept set without its count: %w", topk.ErrShape)
+		return fmt.Errorf("cuda: the kept set without its count: %w", topk.ErrShape)
 	}
-	if k, err = s.mostTopK(logits.DType, shape.Vocab, rows); err != nil || shape.Rows == 0 {
-		return k, err
+	if shape.Rows == 0 {
+		return nil
 	}
 	tokenBytes := Result{Index64: tokens.Index64}.indexBytes()
 	for _, memory := range [...]struct {
@@ -278,31 +269,29 @@ func (s *Sampler) check(stream *Stream, logits Logits, shape *Shape, rows RowPar
 			continue
 		}
 		if err := d.checkPointer(memory.name, memory.pointer, memory.bytes); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return k, nil
+	return nil
 }
 
-// mostTopK returns the most that a row's top_k may be: what the options say, or the
-// parameters, or the vocabulary where that has no more tokens than there is room for.
-func (s *Sampler) mostTopK(dtype DType, vocab int, rows RowParams) (int, error) {
-	most := MostTopK(dtype, vocab)
-	k := int(s.arguments.topK)
-	if s.options.MostTopK > 0 {
-		k = s.options.MostTopK
+// MostKept returns how many tokens a row may have among which a call draws fast: as many
+// as the option MostTopK or the parameter TopK says, or as there is room for. A row with a
+// larger top_k, or without one, is drawn from by passes over all of it, unless its
+// vocabulary is no larger.
+func (s *Sampler) MostKept(dtype DType, vocab int) int {
+	room := 1024
+	if width(PlanShape{DType: dtype, Vocab: vocab}) == narrow {
+		room = 2048
 	}
-	switch greedy := s.arguments.temperature < s.arguments.greedyBelow && rows.Temperature == 0; {
-	case vocab <= most && (k == 0 || k > vocab || rows.TopK != 0 && s.options.MostTopK == 0):
-		return vocab, nil
-	case k == 0 && greedy:
-		return 1, nil
-	case k == 0:
-		return 0, fmt.Errorf("cuda: sampling without top_k in a vocab = %d above %d: %w", vocab, most, ErrUnsupported)
-	case k > most:
-		return 0, fmt.Errorf("cuda: top_k = %d exceeds %d for %v logits of vocab = %d: %w", k, most, dtype, vocab, ErrUnsupported)
+	k := s.options.MostTopK
+	if k == 0 {
+		k = int(s.arguments.topK)
 	}
-	return k, nil
+	if k == 0 || k > room {
+		k = room
+	}
+	return min(k, vocab)
 }
 
 // sampleSymbols are the kernels for each type, and for its rows of few tokens.

@@ -18,7 +18,12 @@ DEVICE void sample_row(const SampleArguments& a) {
   release_kernel_behind();
   merge(block, found.candidates, found.wanted, sorted, stamps);
   block_barrier();
-  draw_tokens<T>(block, tail, a, number, Row<T>(a, number, 0, 1).k);
+  const Row<T> row(a, number, 0, 1);
+  if (row.k == 0 && row.length > 0 && RowParameters(a, number).valid()) {
+    draw_from_all<T>(block, a, number);
+  } else {
+    draw_tokens<T>(block, tail, a, number, row.k);
+  }
 }
 
 #define SAMPLE_KERNEL(dtype, suffix, word) \
