@@ -29,3 +29,13 @@ type sampleArguments struct {
 	rowDraws                                  int32
 	replacement, minPLast, invalidToken       int32
 }
+
+// editArguments mirrors EditArguments: the argument of the kernels that edit.
+type editArguments struct {
+	selectArguments
+	mask, biasIds, bias             Pointer
+	penaltyIds, penaltyCounts       Pointer
+	maskStride                      int64
+	maskWords, biases, penalties    int32
+	repetition, frequency, presence float32
+}

@@ -16,17 +16,23 @@ func TestArgumentsMirrorHeader(t *testing.T) {
 		testMirror(t, "struct SelectArguments {", reflect.VisibleFields(reflect.TypeFor[selectArguments]()), 0, 96)
 	})
 	t.Run("sample", func(t *testing.T) {
-		if at := reflect.TypeFor[sampleArguments]().Field(0); at.Type != reflect.TypeFor[selectArguments]() {
-			t.Fatalf("it begins with %s", at.Type)
-		}
-		var own []reflect.StructField
-		for _, field := range reflect.VisibleFields(reflect.TypeFor[sampleArguments]()) {
-			if len(field.Index) == 1 && !field.Anonymous {
-				own = append(own, field)
-			}
-		}
-		testMirror(t, "struct SampleArguments : SelectArguments {", own, 96, 240)
+		testMirror(t, "struct SampleArguments : SelectArguments {", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 240)
 	})
+	t.Run("edit", func(t *testing.T) {
+		testMirror(t, "struct EditArguments : SelectArguments {", ownFields(t, reflect.TypeFor[editArguments]()), 96, 168)
+	})
+}
+
+// ownFields returns the fields behind selectArguments, with which the structure begins.
+func ownFields(t *testing.T, structure reflect.Type) (own []reflect.StructField) {
+	t.Helper()
+	if at := structure.Field(0); at.Type != reflect.TypeFor[selectArguments]() {
+		t.Fatalf("it begins with %s", at.Type)
+	}
+	for i := 1; i < structure.NumField(); i++ {
+		own = append(own, structure.Field(i))
+	}
+	return own
 }
 
 // testMirror compares fields with those behind the head of a structure in C++, which

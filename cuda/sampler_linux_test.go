@@ -189,7 +189,7 @@ func TestSamplerNamesWhatIsUnsupported(t *testing.T) {
 		{sampling.Params{Temperature: 1}, sampling.HF, ErrUnsupported, "hf"},
 		{sampling.Params{TypicalP: 0.5}, "", ErrUnsupported, "typical_p"},
 		{sampling.Params{LogitBias: map[int32]float32{3: 1}}, "", ErrUnsupported, "logit_bias"},
-		{sampling.Params{PresencePenalty: 1}, sampling.Nanochat, ErrUnsupported, "penalties"},
+		{sampling.Params{BannedIDs: []int32{1}}, sampling.Nanochat, ErrUnsupported, "banned_ids"},
 		{sampling.Params{GrammarBitmask: []int32{1}}, "", ErrUnsupported, "bitmask"},
 		{sampling.Params{DynatempRange: 1}, "", ErrUnsupported, "dynamic_temperature"},
 		{sampling.Params{MinKeep: 2}, "", ErrUnsupported, "min_keep"},
@@ -199,6 +199,97 @@ func TestSamplerNamesWhatIsUnsupported(t *testing.T) {
 		s, err := d.NewSampler(c.params, SamplerOptions{Preset: c.preset})
 		if s != nil || !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.names) {
 			t.Errorf("%+v: %v, want %v that names %s", c.params, err, c.want, c.names)
+		}
+	}
+}
+
+// Edits are those of package sampling: masks, biases and penalties of each row.
+func TestSamplerEdits(t *testing.T) {
+	fake(t)
+	d := open(t, 0)
+	m := &memory{device: d, buffers: map[string]*Buffer{}}
+	t.Run("float32", func(t *testing.T) { testEdits[float32](t, m) })
+	t.Run("float16", func(t *testing.T) { testEdits[topk.Float16](t, m) })
+	t.Run("bfloat16", func(t *testing.T) { testEdits[topk.BFloat16](t, m) })
+}
+
+func testEdits[T topk.Float](t *testing.T, m *memory) {
+	rng := rand.New(rand.NewPCG(19, 19))
+	const n, few = 3, 12 // rows, and edits of one
+	for _, kind := range topktest.Rows() {
+		vocab := 40 + rng.IntN(9000)
+		params := sampling.Params{
+			Temperature: 0.9, TopK: rng.IntN(60), TopP: 0.9, RepetitionPenalty: 1.3, FrequencyPenalty: 0.3, PresencePenalty: -0.2,
+		}
+		preset := []sampling.Preset{sampling.VLLM, sampling.Nanochat}[rng.IntN(2)]
+		var logits []T
+		var biases []float32
+		var biasIDs, penaltyIDs, counts, mask []int32
+		words := rng.IntN(vocab/32 + 2)
+		seeds := make([]uint64, n)
+		var want []samplingtest.Answer
+		for i := range n {
+			row := samplingtest.Row{Params: params, Options: sampling.Options{Preset: preset}}
+			seeds[i] = rng.Uint64()
+			row.Params.Seed, row.Params.LogitBias = seeds[i], map[int32]float32{}
+			ids := rng.Perm(vocab)[:2*few]
+			for j, id := range ids[:few] {
+				bias := float32(rng.NormFloat64())
+				if j == 0 {
+					bias = float32(math.Inf(-1))
+				}
+				row.Params.LogitBias[int32(id)] = bias
+				biasIDs, biases = append(biasIDs, int32(id)), append(biases, bias)
+			}
+			for j, id := range ids[few/2 : few/2+few] { // some have a bias too
+				row.Options.Prompt = append(row.Options.Prompt, int32(id))
+				for range j % 3 {
+					row.Options.History = append(row.Options.History, int32(id))
+				}
+				penaltyIDs, counts = append(penaltyIDs, int32(id)), append(counts, int32(j%3))
+			}
+			for range words {
+				mask = append(mask, int32(rng.Uint32()))
+			}
+			row.Params.GrammarBitmask = mask[len(mask)-words:]
+			logits = append(logits, topktest.Convert[T](kind.Make(rng, vocab))...)
+			// The position is that of the parameters: what was generated before does not move it.
+			want = append(want, samplingtest.Oracle(row, logits[i*vocab:]))
+		}
+		s, err := m.device.NewSampler(params, SamplerOptions{Preset: preset})
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := Logits{upload(m, "logits", 0, logits), dtypeOf[T]()}
+		edits := Edits{
+			BitmaskWords: words, BitmaskStride: words, BiasCount: few, PenaltyCount: few,
+			BiasIDs: upload(m, "bias ids", 0, biasIDs), Biases: upload(m, "biases", 0, biases),
+			PenaltyIDs: upload(m, "penalty ids", 0, penaltyIDs), PenaltyCounts: upload(m, "penalty counts", 0, counts),
+		}
+		if words > 0 {
+			edits.Bitmask = upload(m, "bitmask", 0, mask)
+		}
+		to := Tokens{Tokens: upload(m, "tokens", 0, make([]int32, n)), Status: upload(m, "status", 0, make([]uint8, n))}
+		rows, shape := RowParams{Seed: upload(m, "seed", 0, seeds)}, Shape{Rows: n, Vocab: vocab}
+		if err := s.SampleEdited(m.stream, from, shape, rows, edits, to); !errors.Is(err, ErrWorkspace) {
+			t.Fatalf("without a workspace: %v", err)
+		}
+		if err := s.SampleDevice(m.stream, from, shape, rows, to); !errors.Is(err, ErrUnsupported) {
+			t.Fatalf("penalties without edits: %v", err)
+		}
+		workspace := m.buffer("workspace", EditBytes(n, vocab))
+		if m.err != nil {
+			t.Fatal(m.err)
+		}
+		edits.Workspace = Workspace{workspace.Pointer(), EditBytes(n, vocab)}
+		if err := errors.Join(s.SampleEdited(m.stream, from, shape, rows, edits, to), m.stream.Synchronize(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		tokens, status := download[int32](m, "tokens", n), download[uint8](m, "status", n)
+		for i := range n {
+			if tokens[i] != want[i].Tokens[0] || sampling.Status(status[i]) != want[i].Status {
+				t.Errorf("%s, vocab %d, row %d: token %d, status %v, want %d, %v", kind.Name, vocab, i, tokens[i], sampling.Status(status[i]), want[i].Tokens[0], want[i].Status)
+			}
 		}
 	}
 }

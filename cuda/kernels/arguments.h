@@ -58,3 +58,21 @@ struct SampleArguments : SelectArguments {
 };
 
 static_assert(sizeof(SampleArguments) == 240, "cuda/arguments.go mirrors this structure");
+
+// What a kernel takes that edits logits before they are sampled. values are float32.
+struct EditArguments : SelectArguments {
+  const int* mask;               // [rows, mask_words], row i at i * mask_stride, or null: bit j%32 of word j/32 allows id j
+  const int* bias_ids;           // [rows, biases], each id once; those outside the vocab stand for none
+  const float* bias;             // [rows, biases]
+  const int* penalty_ids;        // [rows, penalties], as bias_ids
+  const int* penalty_counts;     // [rows, penalties]: how often an id occurs in the output
+  long long mask_stride;         // words
+  int mask_words;                // ids past them are allowed
+  int biases;
+  int penalties;
+  float repetition;              // 1: off
+  float frequency;
+  float presence;
+};
+
+static_assert(sizeof(EditArguments) == 168, "cuda/arguments.go mirrors this structure");

@@ -70,7 +70,7 @@ DEVICE float number_of(u32 key) {
   if (T::kBits == 32) return as_float(bits);
   if (T::kBestNumber - T::kSign == 0x7f80) return as_float(bits << 16);
   const u32 sign = (bits & 0x8000) << 16, magnitude = bits & 0x7fff;
-  if (magnitude >= 0x7c00) return as_float(sign | 0x7f800000);
+  if (magnitude >= 0x7c00) return as_float(sign | 0x7f800000 | magnitude << 13);
   return as_float(sign | as_bits(as_float(magnitude << 13) * 0x1p112f));
 }
 
