@@ -16,10 +16,10 @@ func TestArgumentsMirrorHeader(t *testing.T) {
 		testMirror(t, "struct SelectArguments {", reflect.VisibleFields(reflect.TypeFor[selectArguments]()), 0, 96)
 	})
 	t.Run("sample", func(t *testing.T) {
-		testMirror(t, "struct SampleArguments : SelectArguments {", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 240)
+		testMirror(t, "struct SampleArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 240)
 	})
 	t.Run("edit", func(t *testing.T) {
-		testMirror(t, "struct EditArguments : SelectArguments {", ownFields(t, reflect.TypeFor[editArguments]()), 96, 168)
+		testMirror(t, "struct EditArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[editArguments]()), 96, 168)
 	})
 }
 

@@ -26,11 +26,18 @@ struct SelectArguments {
 
 static_assert(sizeof(SelectArguments) == 96, "cuda/arguments.go mirrors this structure");
 
+// How the other structures begin; in C++ they are selections themselves.
+#ifdef __cplusplus
+#define BEGINS_AS_SELECTION : SelectArguments {
+#else
+#define BEGINS_AS_SELECTION { struct SelectArguments selection;
+#endif
+
 // What a sampling kernel takes: the selection that it begins with, and what decides
 // the tokens. A parameter of rows is [rows] in device memory, or null: then its value
 // beside it is that of every row. Of the selection, k is the most that a row's top_k may
 // be, row_k is not read, and there are no values, indices and workspace.
-struct SampleArguments : SelectArguments {
+struct SampleArguments BEGINS_AS_SELECTION
   const float* row_temperature;
   const int* row_top_k;
   const float* row_top_p;
@@ -57,10 +64,10 @@ struct SampleArguments : SelectArguments {
   int invalid_token;             // what stands for no token
 };
 
-static_assert(sizeof(SampleArguments) == 240, "cuda/arguments.go mirrors this structure");
+static_assert(sizeof(struct SampleArguments) == 240, "cuda/arguments.go mirrors this structure");
 
 // What a kernel takes that edits logits before they are sampled. values are float32.
-struct EditArguments : SelectArguments {
+struct EditArguments BEGINS_AS_SELECTION
   const int* mask;               // [rows, mask_words], row i at i * mask_stride, or null: bit j%32 of word j/32 allows id j
   const int* bias_ids;           // [rows, biases], each id once; those outside the vocab stand for none
   const float* bias;             // [rows, biases]
@@ -75,4 +82,4 @@ struct EditArguments : SelectArguments {
   float presence;
 };
 
-static_assert(sizeof(EditArguments) == 168, "cuda/arguments.go mirrors this structure");
+static_assert(sizeof(struct EditArguments) == 168, "cuda/arguments.go mirrors this structure");
