@@ -160,7 +160,7 @@ test-python: wheel $(FAKE_DRIVER)
 # pytest, for any Python from 3.11 on, so that nothing is installed there.
 PYTHON ?= python3
 PYTHON_RECORD ?= bin/python-bench.json
-GO_RECORD ?= bin/cuda-bench.json
+GO_RECORD ?= bin/cuda-python-bench.json
 
 .PHONY: gpu-python
 gpu-python: wheel
@@ -174,6 +174,8 @@ test-python-gpu:
 
 .PHONY: bench-python-gpu
 bench-python-gpu:
+	[ ! -x bin/aikf ] || PYTHONPATH=bin/python AIKF_PYTHON=$(PYTHON) \
+		bin/aikf bench --device cuda --mode graph --cache warm --against python:aikf:topk --out $(GO_RECORD)
 	[ ! -e $(GO_RECORD) ] || compare="--go $(GO_RECORD)"
 	PYTHONPATH=bin/python $(PYTHON) python/bench/bars.py $${compare-} --out $(PYTHON_RECORD)
 
@@ -292,6 +294,34 @@ docs:
 docs-check:
 	go run ./internal/report/readme -check
 
+# The report of the records in results, and its pictures at three sizes, by a headless
+# Chromium.
+.PHONY: report
+report:
+	go run ./cmd/aikf report --out bin/report
+
+.PHONY: report-pictures
+report-pictures:
+	mkdir -p docs/report
+	AIKF_TEST_REQUIRE=chromium go test -count=1 -run '^TestPage$$' ./internal/report -screenshots "$$PWD/docs/report"
+
+# The plotting library of the report page: the files that its authors released,
+# as they came. The lock file pins them; page-vendor-check fails if they differ.
+PAGE := internal/report/page
+
+.PHONY: page-vendor
+page-vendor:
+	cd $(PAGE)
+	npm ci --ignore-scripts
+	cp node_modules/d3/dist/d3.min.js node_modules/@observablehq/plot/dist/plot.umd.min.js vendor
+	cp node_modules/d3/LICENSE vendor/d3.LICENSE
+	cp node_modules/@observablehq/plot/LICENSE vendor/plot.LICENSE
+	rm -r node_modules
+
+.PHONY: page-vendor-check
+page-vendor-check: page-vendor
+	git diff --exit-code -- $(PAGE)
+
 # What the lanes need beside Go, git and make, by the names that Debian gives.
 .PHONY: install-ci-deps
 install-ci-deps:
@@ -302,6 +332,7 @@ install-ci-deps:
 	command -v aarch64-linux-gnu-as > /dev/null || missing+=(binutils-aarch64-linux-gnu)
 	[ -e $(ARM64_ROOT)/lib/ld-linux-aarch64.so.1 ] || missing+=(libc6-arm64-cross)
 	command -v $(CLANG) > /dev/null || missing+=($(CLANG))
+	command -v chromium > /dev/null || missing+=(chromium)
 	python3 -m pip --version > /dev/null 2>&1 || missing+=(python3-pip)
 	python3 -c 'import ensurepip, venv' > /dev/null 2>&1 || missing+=(python3-venv)
 	[ -e "$$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || missing+=(python3-dev)

@@ -34,7 +34,7 @@ def version() -> str:
 class BuildPy(build_py):
     def run(self):
         super().run()
-        package = Path(self.build_lib) / "aikf"
+        package = (HERE / "src" if self.editable_mode else Path(self.build_lib)) / "aikf"
         (package / "_version.py").write_text(f'__version__ = "{self.distribution.get_version()}"\n')
         kernels = package / "kernels"
         kernels.mkdir(parents=True, exist_ok=True)

@@ -339,7 +339,7 @@ func (r *row) find(masses []uint64, target uint64) int {
 // a time that grows with their number.
 func reaching(words, masses []uint64, places, target uint64) uint64 {
 	for len(words) > 1 {
-		pivot := median(words[0], words[len(words)/2], words[len(words)-1])
+		pivot := pivotOf(words)
 		low, sum := 0, uint64(0)
 		for i, word := range words {
 			if word < pivot {
@@ -360,11 +360,19 @@ func reaching(words, masses []uint64, places, target uint64) uint64 {
 			} else {
 				target -= mass
 			}
-			words[slices.Index(words, pivot)] = words[len(words)-1]
-			words = words[:len(words)-1]
+			at, last := slices.Index(words, pivot), len(words)-1
+			words[at], words[last] = words[last], pivot
+			words = words[:last]
 		}
 	}
 	return words[0]
+}
+
+// pivotOf returns the median of three words: not of those at the ends, where a
+// masked token in a row of ties would make each pivot the worst.
+func pivotOf(words []uint64) uint64 {
+	n := len(words)
+	return median(words[n/4], words[n/2], words[n/2+n/4])
 }
 
 func median(a, b, c uint64) uint64 {

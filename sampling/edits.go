@@ -36,12 +36,16 @@ const (
 	opPenalise           // the penalties of an id that occurs value times in what they count
 )
 
-// apply returns the edited logit, in single roundings of float32.
+// apply returns the edited logit, in single roundings of float32. What is masked
+// stays masked, but for a forced id.
 func (p *plan) apply(e edit, l float32) float32 {
+	if l == negativeInfinity && e.op != opSet {
+		return l
+	}
 	switch e.op {
 	case opPenalise:
 		if p.repetition != 1 {
-			l = p.apply(edit{op: opShrink, value: p.repetition}, l)
+			l = shrunk(l, p.repetition)
 		}
 		if e.value > 0 {
 			l -= float32(p.frequency * e.value)
@@ -49,12 +53,12 @@ func (p *plan) apply(e edit, l float32) float32 {
 		}
 		return l
 	case opAdd:
+		if e.value == negativeInfinity { // bans NaN and +Inf too
+			return e.value
+		}
 		return l + e.value
 	case opShrink:
-		if l > 0 {
-			return l / e.value
-		}
-		return l * e.value
+		return shrunk(l, e.value)
 	case opGrow:
 		if l > 0 {
 			return l * e.value
@@ -64,6 +68,16 @@ func (p *plan) apply(e edit, l float32) float32 {
 		return e.value
 	}
 	return negativeInfinity
+}
+
+// shrunk is a logit that is less likely by a factor. It has no branch on the sign,
+// which is as good as random.
+func shrunk(l, factor float32) float32 {
+	quotient, product := math.Float32bits(l/factor), math.Float32bits(l*factor)
+	if l > 0 {
+		product = quotient
+	}
+	return math.Float32frombits(product)
 }
 
 // editor turns the steps that edit into lists of edits, and reuses its room.

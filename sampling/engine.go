@@ -29,7 +29,7 @@ type keeper interface {
 	Total() uint64
 	AtLeast(mass uint64)
 	AtLeastLogit(l float32)
-	KeepMass(target uint64)
+	KeepShare(share cpu.Share)
 	Draw(target uint64) int32
 	Expand(dst *cpu.List)
 }
@@ -326,7 +326,7 @@ func (e *engine[T]) walk(c *core, logits []T, first int) Status {
 			e.AtLeast(law.CeilProduct(p.epsilonCutoff, e.Total()))
 			e.untouched = false
 		case step == TopP:
-			e.KeepMass(p.topPMass(e.Total()))
+			e.KeepShare((*topPShare)(p))
 			e.untouched = false
 		case step == TopK && e.untouched:
 			if p.topK >= len(logits) {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 )
@@ -183,44 +185,105 @@ func (p *Params) Set(name string, value []byte) error {
 	return fmt.Errorf("sampling: unknown parameter %.64q: %w", name, ErrParams)
 }
 
-// UnmarshalJSON reads an object of parameters by name. A temperature that it
-// does not name is 1, and draws are with replacement, which is what an absent
-// parameter means everywhere but in Go. The parameters that it names replace
-// those of p.
+// UnmarshalJSON reads an object of parameters by name. A temperature that neither
+// it nor p gives is 1, and draws are with replacement unless one of them says so
+// by name, which is what an absent parameter means everywhere but in Go. The
+// parameters that it names replace those of p.
 func (p *Params) UnmarshalJSON(object []byte) error {
-	decoder := json.NewDecoder(bytes.NewReader(object))
-	if opening, err := decoder.Token(); err != nil || opening != json.Delim('{') {
-		return fmt.Errorf("sampling: params: want a JSON object: %w", ErrParams)
-	}
-	if !p.has("temperature") {
+	if p.Temperature == 0 && !p.has("temperature") {
 		p.Temperature = 1
 	}
 	if !p.has("replacement") {
 		p.Replacement = true
 	}
 	seen := make(map[string]bool)
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return fmt.Errorf("sampling: params: %w: %w", err, ErrParams)
+	err := eachMember(object, func(name string, value []byte) error {
+		if seen[name] {
+			return fmt.Errorf("parameter %.64q comes twice", name)
 		}
-		key, ok := name.(string)
-		if !ok {
-			return fmt.Errorf("sampling: params: want a name: %w", ErrParams)
+		seen[name] = true
+		return p.Set(name, value)
+	})
+	if err != nil && !errors.Is(err, ErrParams) {
+		err = fmt.Errorf("sampling: params: %w: %w", err, ErrParams)
+	}
+	return err
+}
+
+// MarshalJSON writes the object that UnmarshalJSON reads: the temperature,
+// replacement, and what is not off.
+func (p Params) MarshalJSON() ([]byte, error) {
+	object := []byte{'{'}
+	for i, f := range fields {
+		at := f.at(&p)
+		always := f.name == "temperature" || f.name == "replacement" // absent ones are not zero
+		if !always && p.given>>i&1 == 0 && reflect.ValueOf(at).Elem().IsZero() {
+			continue
 		}
-		if seen[key] {
-			return fmt.Errorf("sampling: parameter %.64q comes twice: %w", key, ErrParams)
+		if len(object) > 1 {
+			object = append(object, ',')
 		}
-		seen[key] = true
-		var value json.RawMessage
-		if err := decoder.Decode(&value); err != nil {
-			return fmt.Errorf("sampling: %.64s: %w: %w", key, err, ErrParams)
-		}
-		if err := p.Set(key, value); err != nil {
-			return err
+		object = append(strconv.AppendQuote(object, f.name), ':')
+		var err error
+		if object, err = appendValue(object, at); err != nil {
+			return nil, fmt.Errorf("sampling: %s: %w", f.name, err)
 		}
 	}
-	return nil
+	return append(object, '}'), nil
+}
+
+// appendValue appends what at points to as setValue reads it.
+func appendValue(dst []byte, at any) ([]byte, error) {
+	switch at := at.(type) {
+	case *float32:
+		return appendReal(dst, *at), nil
+	case *map[int32]float32:
+		for i, id := range slices.Sorted(maps.Keys(*at)) {
+			dst = append(append(dst, "{,"[min(i, 1)], '"'), strconv.Itoa(int(id))...)
+			dst = appendReal(append(dst, `":`...), (*at)[id])
+		}
+		if len(*at) == 0 {
+			dst = append(dst, '{')
+		}
+		return append(dst, '}'), nil
+	case *[]SequenceBiasOf:
+		dst = append(dst, '[')
+		for i, bias := range *at {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			ids, err := json.Marshal(append([]int32{}, bias.IDs...))
+			if err != nil {
+				return dst, err
+			}
+			dst = append(append(append(dst, '['), ids...), ',')
+			dst = append(appendReal(dst, bias.Value), ']')
+		}
+		return append(dst, ']'), nil
+	case *[]int32:
+		if *at == nil { // null is no list
+			return append(dst, "[]"...), nil
+		}
+	case *[][]int32:
+		if *at == nil {
+			return append(dst, "[]"...), nil
+		}
+	}
+	value, err := json.Marshal(at)
+	return append(dst, value...), err
+}
+
+// appendReal appends what parseReal reads.
+func appendReal(dst []byte, v float32) []byte {
+	switch x := float64(v); {
+	case x != x:
+		return append(dst, `"NaN"`...)
+	case math.IsInf(x, 1):
+		return append(dst, `"Infinity"`...)
+	case math.IsInf(x, -1):
+		return append(dst, `"-Infinity"`...)
+	}
+	return strconv.AppendFloat(dst, float64(v), 'g', -1, 32)
 }
 
 // setValue parses a value for what at points to.
@@ -319,21 +382,51 @@ func parseIDs(value []byte) ([]int32, error) {
 }
 
 func parseBiases(value []byte) (map[int32]float32, error) {
-	var members map[string]json.RawMessage
-	if len(value) == 0 || value[0] != '{' || json.Unmarshal(value, &members) != nil {
+	if len(value) == 0 || value[0] != '{' || !json.Valid(value) {
 		return nil, fmt.Errorf("%.64s is not an object", value)
 	}
-	biases := make(map[int32]float32, len(members))
-	for name, value := range members {
+	biases := make(map[int32]float32)
+	err := eachMember(value, func(name string, value []byte) error {
 		id, err := parseInteger([]byte(name), math.MinInt32, math.MaxInt32)
 		if err != nil {
-			return nil, fmt.Errorf("id %w", err)
+			return fmt.Errorf("id %w", err)
+		}
+		if _, twice := biases[int32(id)]; twice {
+			return fmt.Errorf("id %d comes twice", id)
 		}
 		if biases[int32(id)], err = parseReal(value); err != nil {
-			return nil, fmt.Errorf("%d: %w", id, err)
+			return fmt.Errorf("%d: %w", id, err)
+		}
+		return nil
+	})
+	return biases, err
+}
+
+// eachMember calls visit for each member of a JSON object, in their order, up to
+// an error.
+func eachMember(object []byte, visit func(name string, value []byte) error) error {
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	if opening, err := decoder.Token(); err != nil || opening != json.Delim('{') {
+		return errors.New("want a JSON object")
+	}
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return err
+		}
+		key, ok := name.(string)
+		if !ok {
+			return errors.New("want a name")
+		}
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return fmt.Errorf("%.64s: %w", key, err)
+		}
+		if err := visit(key, value); err != nil {
+			return err
 		}
 	}
-	return biases, nil
+	return nil
 }
 
 var errPair = errors.New("not a pair of ids and a value")

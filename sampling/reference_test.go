@@ -121,7 +121,7 @@ func (r *reference) step(step sampling.Step) {
 	}
 	all := slices.Concat(o.Prompt, o.History)
 	least := max(1, p.MinKeep)
-	if r.greedy {
+	if edits := slices.Index(sampling.Steps(), sampling.Temperature); r.greedy && slices.Index(sampling.Steps(), step) >= edits {
 		return
 	}
 	t, kept, logits := r.t, len(r.kept), slices.Clone(r.logits)
@@ -363,7 +363,7 @@ func (r *reference) setTemperature(preset sampling.Preset, t float64) {
 	}
 	least := map[sampling.Preset]float64{sampling.VLLM: 1e-5, sampling.SGLang: 1e-6}[preset]
 	if t <= 0 || t < least {
-		r.greedy, r.kept = true, r.kept[:1]
+		r.greedy, r.kept, r.t = true, r.kept[:1], 1
 		return
 	}
 	r.t = t

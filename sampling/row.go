@@ -104,7 +104,7 @@ func (r *row) takeFirst(n int) {
 // partition moves the n smallest words to the front.
 func partition(words []uint64, n int) {
 	for n > 0 && n < len(words) {
-		pivot := median(words[0], words[len(words)/2], words[len(words)-1])
+		pivot := pivotOf(words)
 		low, high := 0, len(words)-1
 		for low <= high {
 			for words[low] < pivot {
@@ -181,9 +181,9 @@ func (r *row) place(id int32) int {
 }
 
 // materialise divides the logits by the temperature, so that edits apply to
-// what the temperature has made of them.
+// what the temperature has made of them. One of 0 has divided nothing.
 func (r *row) materialise() {
-	if r.t == 1 {
+	if r.t == 1 || r.t == 0 {
 		return
 	}
 	for i, l := range r.logits {

@@ -27,9 +27,10 @@ type Options struct {
 
 // Sampler samples the tokens of one sequence. It keeps what was accepted as
 // its history, and reuses all memory: after the first calls none is allocated. One
-// goroutine at a time may use a Sampler.
+// goroutine at a time may use a Sampler. [New] makes one; the zero value refuses
+// every row with an error that wraps [ErrParams].
 type Sampler[T topk.Float] struct {
-	plan     *plan
+	plan     plan
 	first    uint32 // draw
 	before   int    // ids of the history that were there from the start
 	sequence context
@@ -40,13 +41,15 @@ type Sampler[T topk.Float] struct {
 
 	core   core
 	engine engine[T]
-	next   []next // what accepting the token that was drawn would make of the state
+	next   []next // what accepting the tokens that were drawn would make of the state
 }
 
-// next is a drawn token and the state behind it.
+// next is a drawn token, how many ids of the history were before it, and the state
+// behind it.
 type next struct {
-	token Token
-	state State
+	token  Token
+	behind int
+	state  State
 }
 
 // New returns a Sampler. What is wrong with the parameters, the preset or the
@@ -57,7 +60,7 @@ func New[T topk.Float](params Params, options Options) (*Sampler[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sampler[T]{plan: p, first: options.FirstDraw}
+	s := &Sampler[T]{plan: *p, first: options.FirstDraw}
 	if err := s.setTier(options.Tier); err != nil {
 		return nil, err
 	}
@@ -102,13 +105,13 @@ func (s *Sampler[T]) Accept(tokens ...Token) error {
 	for _, token := range tokens {
 		if s.plan.statefulSteps {
 			s.states = append(s.states, s.state)
-			for _, drawn := range s.next {
-				if drawn.token == token {
-					s.state = drawn.state
-					break
-				}
+			behind := len(s.sequence.history)
+			i := slices.IndexFunc(s.next, func(n next) bool { return n.token == token && n.behind == behind })
+			if i >= 0 {
+				s.state = s.next[i].state
+			} else {
+				s.next = s.next[:0] // what was drawn behind another token
 			}
-			s.next = s.next[:0]
 		}
 		s.sequence.history = append(s.sequence.history, token)
 	}
@@ -152,9 +155,8 @@ func (s *Sampler[T]) truncate(n int) {
 
 // Clone returns a Sampler that goes on from the same history on its own.
 func (s *Sampler[T]) Clone() *Sampler[T] {
-	plan := *s.plan
-	plan.bitmask = slices.Clone(s.plan.bitmask)
-	clone := &Sampler[T]{plan: &plan, first: s.first, before: s.before, sequence: s.sequence, state: s.state, vocab: s.vocab}
+	clone := &Sampler[T]{plan: s.plan, first: s.first, before: s.before, sequence: s.sequence, state: s.state, vocab: s.vocab}
+	clone.plan.bitmask = slices.Clone(s.plan.bitmask)
 	clone.engine.tier, clone.core.row.tier = s.engine.tier, s.core.row.tier
 	clone.sequence.history = slices.Clone(s.sequence.history)
 	clone.states, clone.next = slices.Clone(s.states), slices.Clone(s.next)
@@ -237,8 +239,13 @@ func (s *Sampler[T]) sampleRow(dst []Token, logits []T, behind uint32) Status {
 	return status
 }
 
+var errZeroSampler = fmt.Errorf("sampling: a Sampler that New has not made: %w", ErrParams)
+
 // begin checks the ids, once for a vocabulary, and hands the sequence to the core.
 func (s *Sampler[T]) begin(vocab int) error {
+	if s.plan.draws == 0 {
+		return errZeroSampler
+	}
 	if vocab != s.vocab || vocab == 0 {
 		if err := checkVocab(vocab); err != nil {
 			return err
@@ -251,7 +258,7 @@ func (s *Sampler[T]) begin(vocab int) error {
 		}
 		s.vocab = vocab
 	}
-	s.core.begin(s.plan, s.sequence, s.state, vocab, s.Position(), s.first)
+	s.core.begin(&s.plan, s.sequence, s.state, vocab, s.Position(), s.first)
 	return nil
 }
 
@@ -294,7 +301,7 @@ func (s *Sampler[T]) learn(tokens []Token) {
 	}
 	for _, token := range tokens {
 		if token != NoToken {
-			s.next = append(s.next, next{token, s.core.learnt(token)})
+			s.next = append(s.next, next{token, len(s.sequence.history), s.core.learnt(token)})
 		}
 	}
 }

@@ -309,6 +309,10 @@ func TestParamsInJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"temperature":0,"replacement":false}`), &p); err != nil || p.Temperature != 0 || p.Replacement || p.TopK != 5 {
 		t.Errorf("read %+v, %v", p, err)
 	}
+	own := sampling.Params{Temperature: 0.7}
+	if err := json.Unmarshal([]byte(`{"top_k":5}`), &own); err != nil || own.Temperature != 0.7 || own.TopK != 5 {
+		t.Errorf("over a temperature of 0.7: %+v, %v", own, err)
+	}
 	for _, bad := range []string{`[]`, `{"top_k":"5"}`, `{"TopK":5}`, `{"top_k":1,"top_k":1}`, `{"min_p":null}`, `{"eos_ids":2}`, `{"logit_bias":[1]}`, `{"logit_bias":{"x":1}}`} {
 		if err := json.Unmarshal([]byte(bad), new(sampling.Params)); !errors.Is(err, sampling.ErrParams) {
 			t.Errorf("%s: %v, want an ErrParams", bad, err)

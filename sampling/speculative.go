@@ -26,8 +26,9 @@ type Draft[T topk.Float] struct {
 // it, and then draws one more, so that all have that law: speculative sampling,
 // arXiv 2211.17192 and 2302.01318. logits is [len(draft.Tokens)+1, vocab]: the
 // row for each drafted token, and the one behind them all. Row i is sampled at
-// position i of the Sampler, with the drafted tokens before it as its history;
-// nothing is accepted into the history of either Sampler.
+// position i of the Sampler, with the drafted tokens before it as its history and
+// what they teach mirostat and adaptive-p; nothing is accepted into the history of
+// either Sampler.
 //
 // dst gets the accepted tokens, the one that was drawn, and [NoToken] up to its
 // end; it has room for one token more than the draft. accepted is how many of
@@ -41,13 +42,16 @@ func (s *Sampler[T]) Verify(dst []Token, logits []T, vocab int, draft Draft[T]) 
 	if err := draft.check(vocab, len(dst), len(logits)); err != nil {
 		return 0, err
 	}
+	if draft.Sampler == s {
+		return 0, fmt.Errorf("sampling: the draft has the Sampler that verifies it: %w", ErrParams)
+	}
 	for i := range dst {
 		dst[i] = NoToken
 	}
-	history := len(s.sequence.history)
-	defer s.truncate(history)
+	var learnt []next
+	defer s.restore(s.accepted(), &learnt)
 	if d := draft.Sampler; d != nil {
-		defer d.truncate(len(d.sequence.history))
+		defer d.restore(d.accepted(), new([]next))
 	}
 	v := &verifier{target: make([]uint64, vocab), draft: make([]uint64, vocab)}
 	for i, token := range draft.Tokens {
@@ -58,20 +62,41 @@ func (s *Sampler[T]) Verify(dst []Token, logits []T, vocab int, draft Draft[T]) 
 			if err := d.law(v.draft, &v.draftTotal, draft.Logits[i*vocab:(i+1)*vocab]); err != nil {
 				return i, fmt.Errorf("sampling: draft: %w", err)
 			}
-			d.sequence.history = append(d.sequence.history, token)
+			d.follow(token, v.draft[token] > 0)
 		} else {
 			v.probabilities(draft.Probabilities[i*vocab : (i+1)*vocab])
 		}
 		if !v.accepts(token, s.uniform(law.Accept)) {
 			dst[i] = v.residual(s.uniform(law.Residual))
+			s.learn(dst[i : i+1])
+			learnt = append(learnt, s.next...)
 			return i, nil
 		}
 		dst[i] = token
-		s.sequence.history = append(s.sequence.history, token)
+		learnt = append(learnt, s.follow(token, true)...)
 	}
 	bonus, err := s.Sample(logits[n*vocab : (n+1)*vocab])
 	dst[n] = bonus
+	learnt = append(learnt, s.next...)
 	return n, err
+}
+
+// follow accepts a drafted token for a while, and returns what it teaches if it
+// could have been drawn.
+func (s *Sampler[T]) follow(token Token, drawable bool) []next {
+	s.next = s.next[:0]
+	if drawable {
+		s.learn([]Token{token})
+	}
+	_ = s.Accept(token) // checked with the draft
+	return s.next
+}
+
+// restore takes the Sampler back to so many accepted tokens, and leaves what
+// those behind them have taught for when they are accepted.
+func (s *Sampler[T]) restore(accepted int, learnt *[]next) {
+	_ = s.Rewind(s.accepted() - accepted) // never past the start
+	s.next = append(s.next, *learnt...)
 }
 
 func (s *Sampler[T]) uniform(purpose uint32) uint64 {

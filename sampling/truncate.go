@@ -95,6 +95,12 @@ func (p *plan) topPMass(whole uint64) uint64 {
 	return law.CeilProduct(p.topP, whole)
 }
 
+// topPShare is a plan as the share of mass that top-p keeps.
+type topPShare plan
+
+// Of is topPMass.
+func (s *topPShare) Of(mass uint64) uint64 { return (*plan)(s).topPMass(mass) }
+
 // typicalP keeps what is of the most typical surprise: locally typical sampling,
 // arXiv 2202.00666.
 func (c *core) typicalP() {
@@ -259,8 +265,8 @@ func (c *core) xtc() {
 		return
 	}
 	r.weigh()
-	least := law.CeilProduct(p.xtcThreshold, r.total)
-	likely, last := 0, 0 // how many, and the last of them in contract order
+	least := max(law.CeilProduct(p.xtcThreshold, r.total), 1) // without a mass no token is likely
+	likely, last := 0, 0                                      // how many, and the last of them in contract order
 	for i, w := range r.masses {
 		if w >= least {
 			if likely == 0 || ahead(r.logits[last], r.ids[last], r.logits[i], r.ids[i]) {
@@ -359,7 +365,7 @@ func (c *core) adaptiveP() {
 		probability := float32(float64(w) / float64(r.total))
 		c.original[i] = probability
 		if r.logits[i] >= -math.MaxFloat32 {
-			distance := float32(probability-target) * adaptiveInverse
+			distance := float32(float32(probability-target) * adaptiveInverse)
 			if distance < 0 {
 				distance = -distance
 			}

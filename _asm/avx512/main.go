@@ -36,6 +36,7 @@ func main() {
 		compactAbove(f)
 	}
 	masses()
+	roughMass()
 	pick()
 	Generate()
 }

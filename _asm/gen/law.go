@@ -43,6 +43,17 @@ var Coefficients = []uint32{
 	math.Float32bits(0x1p42),
 }
 
+// RoughCoefficients are those of a polynomial of 2^t, the highest first, with a
+// relative error of 7.7e-8 where it is evaluated exactly.
+var RoughCoefficients = []uint32{
+	math.Float32bits(0x1.ebaf42p-10),
+	math.Float32bits(0x1.26bbd2p-7),
+	math.Float32bits(0x1.c949b8p-5),
+	math.Float32bits(0x1.ebd6c2p-3),
+	math.Float32bits(0x1.62e4eap-1),
+	math.Float32bits(0x1.fffffep-1),
+}
+
 // NegatedScale loads the parameter scale, with the other sign: (max - x) * -scale
 // is (x - max) * scale to the bit.
 func NegatedScale() reg.GPVirtual {

@@ -23,6 +23,9 @@ const benchExamples = `  aikf bench
         the reference matrix and a row of real logits
   aikf bench --batch 1,8 --vocab 151936 --top-k 50,1024 --dtype float32,float16
         every combination
+  aikf bench --sweep rows,vocab,k --out sweep.json
+        one dimension after the other, the rest as the flags say; "aikf report"
+        draws them. --sweep grid is rows by k
   aikf bench --against torch,numpy
         other software too, in a python3 that has it
   aikf bench --device cuda --against torch,python:module:function
@@ -35,12 +38,15 @@ const benchExamples = `  aikf bench
   aikf bench --format json > results/today.json
 
 The reference of work "topk" is a typed heap over the row, what Go programs do
-today; of "stream" one Select; of "merge" a sort of all entries; on a GPU the
+today; of "stream" and "sample" one Select; of "merge" a sort of all entries; on a GPU the
 first of --against, and none without.
 On a GPU the time of a call is that of a node in a graph that is replayed with
 its logits in the cache; beside it stand the same with other logits in the cache
 (cold), launches from Go one by one (eager), and what a launch takes of the
 processor's time.
+exec:command is a program that times itself: it writes {"version": ...}, reads a
+line for each case with the file of the logits and those for its answer, and
+writes its times; internal/bench/programs/peers.py says which fields there are.
 AIKF_PYTHON names the python3 for --against; without it, those in PATH and
 /usr/bin are tried in turn.
 `
@@ -50,7 +56,7 @@ type benchFlags struct {
 	batch, vocab, topK, threads       intList
 	dtype                             dtypeList
 	logits, against, rows, work, tier string
-	device, mode, cache, plan         string
+	device, mode, cache, plan, sweep  string
 	format, out                       string
 	iters                             int
 	seed                              uint64
@@ -67,8 +73,9 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.Var(&f.dtype, "dtype", "float32, float16, bfloat16; a `list` (default bfloat16, or that of --logits)")
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
-	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function; a `list`")
+	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function, exec:command; a `list`")
 	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
+	flags.StringVar(&f.sweep, "sweep", "", "dimensions to vary, each alone: rows, vocab, k, or grid; a `list`")
 	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")
 	flags.StringVar(&f.tier, "tier", "", "avx512, avx2, neon, pure; a `list` (default: the best here)")
 	flags.Var(&f.threads, "threads", "threads that share a batch; a `list` (default 1)")
@@ -343,7 +350,7 @@ func (f benchFlags) shaped() string {
 		changed bool
 	}{
 		{"batch", f.batch != nil}, {"vocab", f.vocab != nil}, {"top-k", f.topK != nil}, {"dtype", f.dtype != nil},
-		{"logits", f.logits != ""}, {"rows", f.rows != ""}, {"tier", f.tier != ""},
+		{"logits", f.logits != ""}, {"rows", f.rows != ""}, {"sweep", f.sweep != ""}, {"tier", f.tier != ""},
 		{"threads", f.threads != nil}, {"mode", f.mode != ""}, {"cache", f.cache != ""}, {"plan", f.plan != ""},
 	} {
 		if flag.changed {
@@ -364,7 +371,11 @@ func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([
 		return nil, err
 	}
 	shapes := bench.Matrix()
-	if f.batch != nil || f.vocab != nil || f.topK != nil || f.dtype != nil || !slices.Contains(sources, bench.Random) {
+	if f.sweep != "" {
+		if shapes, err = f.swept(); err != nil {
+			return nil, err
+		}
+	} else if f.batch != nil || f.vocab != nil || f.topK != nil || f.dtype != nil || !slices.Contains(sources, bench.Random) {
 		shapes = f.shapes(real, sources)
 	} else if f.rows == "" {
 		sources = nil // as the matrix has them, and a row of real logits
@@ -445,6 +456,41 @@ func (f benchFlags) shapes(real bench.Logits, sources []string) []bench.Case {
 		}
 	}
 	return shapes
+}
+
+// swept returns the shapes of --sweep: each dimension alone, around the shape of
+// the flags.
+func (f benchFlags) swept() ([]bench.Case, error) {
+	if f.logits != "" {
+		return nil, usageErrorf("bench: --sweep needs rows of any vocab; leave out --logits")
+	}
+	for _, flag := range []struct {
+		name  string
+		given int
+	}{{"batch", len(f.batch)}, {"vocab", len(f.vocab)}, {"top-k", len(f.topK)}} {
+		if flag.given > 1 {
+			return nil, usageErrorf("bench: --sweep varies the dimensions; --%s has %d values, want one", flag.name, flag.given)
+		}
+	}
+	names := list(f.sweep)
+	if len(names) == 0 {
+		return nil, usageErrorf("bench: sweep is empty")
+	}
+	var shapes []bench.Case
+	for _, around := range f.shapes(bench.Logits{}, nil) {
+		for _, name := range names {
+			line, err := bench.Sweep(name, around)
+			if err != nil {
+				return nil, usageErrorf("bench: %w", err)
+			}
+			for _, shape := range line {
+				if !slices.Contains(shapes, shape) {
+					shapes = append(shapes, shape)
+				}
+			}
+		}
+	}
+	return shapes, nil
 }
 
 // readLogits reads all rows of a tensor: FILE or FILE:TENSOR.

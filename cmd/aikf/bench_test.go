@@ -221,3 +221,40 @@ func TestCommandLine(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+func TestBenchSweep(t *testing.T) {
+	f := benchFlags{sweep: "k,vocab", batch: intList{2}, topK: intList{50}, dtype: dtypeList{bench.Float32, bench.BFloat16}}
+	cases, err := f.cases(bench.Logits{}, bench.Case.Validate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[bench.Case]bool{}
+	for _, c := range cases {
+		if seen[c] {
+			t.Errorf("%v comes twice", c)
+		}
+		seen[c] = true
+		if c.Batch != 2 || c.TopK != 50 && c.Vocab != 50304 {
+			t.Errorf("%v varies in more than one dimension", c)
+		}
+	}
+	k, _ := bench.Sweep(bench.SweepK, bench.Case{Batch: 2, Vocab: 50304, TopK: 50})
+	vocab, _ := bench.Sweep(bench.SweepVocab, bench.Case{Batch: 2, Vocab: 50304, TopK: 50})
+	if want := 2 * (len(k) + len(vocab) - 1); len(cases) != want {
+		t.Errorf("%d cases, want %d", len(cases), want)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--sweep", "columns"}, `sweep "columns" is not one of rows, vocab, k, grid`},
+		{[]string{"--sweep", "k", "--batch", "1,2"}, "--batch has 2 values"},
+		{[]string{"--sweep", ","}, "sweep is empty"},
+		{[]string{"--sweep", "k", "--acceptance"}, "leave out --sweep"},
+	} {
+		_, stderr, code := runLine(t, nil, append([]string{"bench", "--device", "cpu"}, test.args...)...)
+		if code != exitUsage || !strings.Contains(stderr, test.want) {
+			t.Errorf("%q: exit code %d, %q; want %q", test.args, code, stderr, test.want)
+		}
+	}
+}

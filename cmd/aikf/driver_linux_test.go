@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 // onTestDriver runs aikf in a process of its own, whose CUDA driver is that of
-// tests: it has devices that do not exist, and answers by a sort. Times mean
+// tests: it has devices that do not exist, and selects by a sort. Times mean
 // nothing there.
 func onTestDriver(t *testing.T, args ...string) (out, errs string, code int) {
 	t.Helper()
@@ -37,6 +37,7 @@ func onTestDriver(t *testing.T, args ...string) (out, errs string, code int) {
 		sources = append(sources, filepath.Join("cuda", "internal", "fakedriver", "library", name))
 	}
 	sources = append(sources, filepath.Join("cmd", "aikf", "testdata", "standin.cc")) // registers with the one before
+	sources = append(sources, filepath.Join("cuda", "kernels", "law.cu"))
 	library := shim.Build(t, sources...)
 	folder := t.TempDir()
 	if err := os.Symlink(library, filepath.Join(folder, "libcuda.so.1")); err != nil {
@@ -104,6 +105,18 @@ func TestDriverVerify(t *testing.T) {
 	}
 	if out, errs, code = onTestDriver(t, "verify", "--device", "auto", "--case", "3", "--seed", "5", "--dtype", "float16"); code != exitDone ||
 		!strings.Contains(out, "batches 1,") || !strings.Contains(out, "all equal, to the bit") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+}
+
+func TestDriverVerifyLaw(t *testing.T) {
+	out, errs, code := onTestDriver(t, "verify", "--device", "cuda", "--law", "100000", "--format", "json")
+	var v deviceVerification
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitDone || v.Outcome != "equal" || v.Law == nil || v.Law.Surprises != 100000 ||
+		v.Law.Draws != 100000 || v.Law.MassesHash == v.Law.DrawsHash {
+		t.Errorf("exit code %d, %v, %s%s", code, err, out, errs)
+	}
+	if out, errs, code = onTestDriver(t, "verify", "--device", "cuda", "--law", "7"); code != exitDone || !strings.Contains(out, "masses of 7 surprises") {
 		t.Errorf("exit code %d, %s%s", code, out, errs)
 	}
 }

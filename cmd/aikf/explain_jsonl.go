@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/ai-kernel-factory/aikf/internal/law"
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/sampling"
 )
@@ -150,8 +151,8 @@ func parseNumbers(dst []float32, s scanner, name string) ([]float32, error) {
 	return row.x, nil
 }
 
-// parseProbs reads probabilities, whose logarithms are the logits. They need not
-// have the sum 1.
+// parseProbs reads probabilities, whose logarithms are the logits, the same on
+// every machine. They need not have the sum 1.
 func (r *explainRequest) parseProbs(s scanner) (err error) {
 	if r.logits, err = parseNumbers(r.logits, s, "probs"); err != nil {
 		return err
@@ -160,7 +161,7 @@ func (r *explainRequest) parseProbs(s scanner) (err error) {
 		if p < 0 || p > math.MaxFloat32 {
 			return fmt.Errorf("probs[%d] = %v is outside [0, +Inf)", i, p)
 		}
-		r.logits[i] = float32(math.Log(float64(p)))
+		r.logits[i] = float32(law.Log2(float64(p)) * law.Ln2)
 	}
 	return nil
 }

@@ -59,12 +59,13 @@ type command struct {
 }
 
 var commands = []command{
-	{"bench", "measure top-k against the read floor and other software (the main job)", runBench},
+	{"bench", "measure top-k and sampling against the read floor and other software (the main job)", runBench},
 	{"topk", "select the top k of rows in a file, or of requests on standard input", runTopK},
 	{"sample", "draw tokens from rows in a file", runSample},
 	{"explain", "say what each step of a sampling chain does to a row", runExplain},
 	{"profile", "say where the time of a call on a GPU goes", runProfile},
 	{"plan", "print the launch plan of a shape", runPlan},
+	{"report", "make a page and Markdown of the records in a folder", runReport},
 	{"info", "print the CPU's features and the tier that is chosen", runInfo},
 	{"verify", "compare with a reference over random and adversarial rows", runVerify},
 }

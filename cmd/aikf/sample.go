@@ -23,7 +23,7 @@ const sampleExamples = `  aikf sample logits.safetensors --temperature 0.8 --top
 FILE is as for "aikf topk". All rows have one seed: row i of the file uses the draws
 i*n to i*n+n-1 of it for its n tokens, so that a row's tokens do not depend on --rows,
 and equal rows get different ones. --logprobs N shows the logarithm of the
-probability of each token and of the N most likely ones.
+probability of each token and of the N most likely ones, --logprobs 0 of each token.
 ` + paramsHelp
 
 func runSample(ctx context.Context, args []string, c console) error {
@@ -87,7 +87,7 @@ func sampleFile(ctx context.Context, spec, rows string, chosen *samplingFlags, p
 	if err != nil {
 		return nil, err
 	}
-	s := &sampled{file: f, firstRow: first, logprobs: chosen.params.Logprobs > 0}
+	s := &sampled{file: f, firstRow: first, logprobs: chosen.logprobs || processed}
 	switch f.DType {
 	case tensorfile.Float16:
 		err = sampleRows[topk.Float16](ctx, s, end, chosen, processed)

@@ -40,6 +40,21 @@ func TestSampleTable(t *testing.T) {
 	}
 }
 
+// Logprobs of none but the tokens.
+func TestSampleOwnLogprobs(t *testing.T) {
+	file := writeNpy(t, "(1, 3)", []float32{1, 2, 3})
+	for want, flags := range map[string][]string{
+		"row draw token status\n  0    0     2 ok\n":                                                          nil,
+		"row draw token status       logprob   rank  likeliest\n  0    0     2 ok         -0.407606      1\n": {"--logprobs", "0"},
+		"row draw token status       logprob   rank  likeliest\n  0    0     2 ok          0.000000      1\n": {"--processed-logprobs"},
+	} {
+		out, errs, code := runLine(t, nil, append([]string{"sample", file, "--temperature", "0"}, flags...)...)
+		if out != want || errs != "" || code != exitDone {
+			t.Errorf("%v: exit %d, errors %q, output\n%swant\n%s", flags, code, errs, out, want)
+		}
+	}
+}
+
 func TestSampleJSON(t *testing.T) {
 	file := writeNpy(t, "(2, 3)", topk.BFloat16s([]uint16{0x3F80, 0x4000, 0x7F80, 0x4000, 0x3F80, 0}))
 	out, errs, code := runLine(t, nil, "sample", file, "--temperature", "0", "--logprobs", "2", "--format", "json")

@@ -12,8 +12,9 @@ import (
 
 // samplingFlags are the flags of the commands that sample.
 type samplingFlags struct {
-	params  sampling.Params
-	options sampling.Options
+	params   sampling.Params
+	options  sampling.Options
+	logprobs bool // wanted, if only those of the tokens
 }
 
 const paramsHelp = `
@@ -54,6 +55,7 @@ func dashed(name string) string { return strings.ReplaceAll(name, "_", "-") }
 
 // set sets a parameter to the text of a flag.
 func (s *samplingFlags) set(name, text string) error {
+	s.logprobs = s.logprobs || name == "logprobs"
 	if strings.HasPrefix(text, ".") { // .8, as people write it
 		text = "0" + text
 	}

@@ -27,6 +27,8 @@ const verifyExamples = `  aikf verify                              every tier an
                                            one case again, as a difference names it
   aikf verify --device cuda --rows 100000000
                                            a GPU against the CPU, so many rows
+  aikf verify --device cuda --law 200000000
+                                           the law of sampled tokens on a GPU: every mass, so many draws
 `
 
 // verification is what one run of aikf verify has to say, as JSON too.
@@ -54,6 +56,7 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	tiers := flags.String("tier", "all", "one of this machine's tiers, or several with commas: "+strings.Join(topk.Tiers(), ", "))
 	format := flags.String("format", "text", "text or json")
 	deviceName := flags.String("device", "cpu", deviceUsage)
+	law := flags.Int("law", 0, "of a GPU: compare the masses of so many surprises, or all, and so many draws instead of rows")
 	rows := flags.Int64("rows", 0, "of a GPU: stop when so many rows were compared, however long it takes")
 	words, err := parseFlags(flags, args, c)
 	given := map[string]bool{}
@@ -61,6 +64,10 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	switch {
 	case err != nil:
 		return err
+	case *law < 0:
+		return usageErrorf("verify: --law = %d, want 0 or more", *law)
+	case *law > 0 && *rows > 0:
+		return usageErrorf("verify: --law and --rows are two comparisons")
 	case *rows < 0:
 		return usageErrorf("verify: --rows = %d, want 0 or more", *rows)
 	case len(words) > 0:
@@ -105,6 +112,9 @@ func runVerify(ctx context.Context, args []string, c console) error {
 			Schema: 1, Command: commandLine("verify", args), Commit: bench.Commit(), Seed: v.Seed, names: v.DTypes,
 			Device: fmt.Sprintf("cuda:%d", choice.ordinal), GPU: device.Properties().Name, Driver: device.Properties().DriverVersion,
 		}
+		if *law > 0 {
+			return d.runLaw(ctx, device, *law, *format, c)
+		}
 		config := differential.Config{
 			NewEngine: differential.CUDA(device), Architecture: device.Architecture(), Seed: v.Seed, Rows: *rows,
 			Workers: runtime.GOMAXPROCS(0),
@@ -117,7 +127,10 @@ func runVerify(ctx context.Context, args []string, c console) error {
 		}
 		return d.run(ctx, config, *duration, *format, c)
 	}
-	if *rows > 0 {
+	switch {
+	case *law > 0:
+		return usageErrorf("verify: --law is for a GPU")
+	case *rows > 0:
 		return usageErrorf("verify: --rows is for a GPU")
 	}
 	config := topktest.VerifyConfig{DTypes: v.DTypes, Seed: v.Seed}

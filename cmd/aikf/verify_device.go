@@ -24,6 +24,7 @@ type deviceVerification struct {
 	Commit     string              `json:"commit"`
 	Seed       uint64              `json:"seed"`
 	Counts     differential.Counts `json:"counts"`
+	Law        *differential.Law   `json:"law,omitempty"` // instead of rows
 	ElapsedS   float64             `json:"elapsed_s"`
 	Outcome    string              `json:"outcome"`              // equal, different or interrupted
 	Difference string              `json:"difference,omitempty"` // the first that was found
@@ -74,6 +75,31 @@ func (v *deviceVerification) run(ctx context.Context, config differential.Config
 	return err
 }
 
+// runLaw compares the law instead.
+func (v *deviceVerification) runLaw(ctx context.Context, device *cuda.Device, items int, format string, c console) error {
+	started := time.Now()
+	found, err := differential.CompareLaw(ctx, device, items)
+	v.Law, v.ElapsedS = &found, time.Since(started).Seconds()
+	switch {
+	case errors.Is(err, differential.ErrLaw):
+		v.Outcome, v.Difference = "different", err.Error()
+		err = wrongErrorf("verify: %v", err)
+	case ctx.Err() != nil:
+		v.Outcome, err = "interrupted", ctx.Err()
+	case err != nil:
+		return err
+	default:
+		v.Outcome = "equal"
+	}
+	if format == "text" {
+		fmt.Fprintf(c.out, "%s, %s, version %d of the law\n", v.Device, v.GPU, found.Version)
+	}
+	if printed := v.print(c.out, format); printed != nil {
+		return printed
+	}
+	return err
+}
+
 var allDTypes = []cuda.DType{cuda.Float32, cuda.Float16, cuda.BFloat16}
 
 func (v *deviceVerification) print(w io.Writer, format string) error {
@@ -88,6 +114,15 @@ func (v *deviceVerification) print(w io.Writer, format string) error {
 		outcome = "different: " + v.Difference
 	case outcome == "equal":
 		outcome = "all equal, to the bit"
+	}
+	if v.Law != nil {
+		cost := ""
+		if v.Law.CyclesPer32Masses > 0 {
+			cost = fmt.Sprintf("%.2f cycles of a multiprocessor for 32 masses\n", v.Law.CyclesPer32Masses)
+		}
+		_, err := fmt.Fprintf(w, "compared with the CPU in %.1f s: masses of %d surprises, hash %s; %d draws, hash %s\n%s%s\n",
+			v.ElapsedS, v.Law.Surprises, v.Law.MassesHash, v.Law.Draws, v.Law.DrawsHash, cost, outcome)
+		return err
 	}
 	_, err := fmt.Fprintf(w, "compared with the CPU in %.1f s: batches %d, rows %d, logits %d; %d rows with a stable sort, too\n%s\n",
 		v.ElapsedS, v.Counts.Batches, v.Counts.Rows, v.Counts.Logits, v.Counts.Sorted, outcome)

@@ -179,7 +179,8 @@ DEVICE Found select_exactly(B& block, const P& pool, const Row<T>& row, const R&
     }
   }
   if (low < high) high = smaller(high, best_of_row(block, row, share));
-  // Fifths, or steps down that grow until so many elements reach a key.
+  // Nearer and nearer to the best of the row, where the k-th is likely; then fifths. Where
+  // no key is known that k elements reach, steps down that grow until one is.
   bool between = false;
 #pragma unroll 1
   for (u32 pass = 0; low < high; pass++) {
@@ -189,7 +190,8 @@ DEVICE Found select_exactly(B& block, const P& pool, const Row<T>& row, const R&
 #pragma unroll
     for (u32 i = 0; i < kTried; i++) {
       const u32 nth = pass * kTried + kTried - 1 - i, bit = nth == 0 ? 0 : smaller(T::kBits - 1, (T::kBits == 32 ? 14 : 0) + 3 * nth);
-      keys.key[i] = between ? low + range / 5 * (i + 1) + smaller(i + 1, range % 5) : high + 1 - smaller(1u << bit, range);
+      const u32 fifths = low + range / 5 * (i + 1) + smaller(i + 1, range % 5), halves = high - (range >> (i + 1));
+      keys.key[i] = !between ? high + 1 - smaller(1u << bit, range) : pass == 0 ? halves : fifths;
     }
     const Keys reach = count_reaching(block, row, share, keys);
     u32 least = kAllLanes;

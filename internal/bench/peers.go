@@ -23,17 +23,24 @@ import (
 
 const torch = "torch"
 
-// PeerNames lists the other software that can be measured. Beside it stands any
-// function of (logits, k) on torch tensors, as python:module:function.
+// execPrefix comes before the command of a program that is a peer by itself.
+const execPrefix = "exec:"
+
+// PeerNames lists the other software that can be measured. Beside it stand any
+// function of (logits, k) on torch tensors, as python:module:function, and any
+// program that speaks the protocol of programs/peers.py, as exec:command.
 func PeerNames() []string { return []string{torch, "numpy"} }
 
 // CheckPeer reports a name that is none of other software.
 func CheckPeer(name string) error {
 	words := strings.Split(name, ":")
+	if command, ok := strings.CutPrefix(name, execPrefix); ok && len(strings.Fields(command)) > 0 {
+		return nil
+	}
 	if slices.Contains(PeerNames(), name) || len(words) == 3 && words[0] == "python" && words[1] != "" && words[2] != "" {
 		return nil
 	}
-	return fmt.Errorf("%q is not one of %s, python:module:function", name, strings.Join(PeerNames(), ", "))
+	return fmt.Errorf("%q is not one of %s, python:module:function, exec:command", name, strings.Join(PeerNames(), ", "))
 }
 
 // ErrNoPeer: none of the Pythons has it.
@@ -42,10 +49,11 @@ var ErrNoPeer = errors.New("not found")
 //go:embed programs/peers.py
 var peerScript []byte
 
-// Peer is other software, running in a Python of its own and waiting for
-// requests.
+// Peer is other software, running in a Python of its own, or as a program, and
+// waiting for requests.
 type Peer struct {
-	Name, Version, Python string
+	Name, Version string
+	Python        string // "" of a program
 
 	directory string // for the script and the logits
 	command   *exec.Cmd
@@ -67,11 +75,24 @@ func Pythons() []string {
 }
 
 // StartPeer starts the named software in the first of the Pythons that has it
-// on the device, cpu or cuda:N. The error wraps ErrNoPeer if none has. Close it.
+// on the device, cpu or cuda:N; a program is started as it is, its words apart
+// by spaces, with the device as its last word. The error wraps ErrNoPeer if none
+// has it. Close it.
 func StartPeer(ctx context.Context, name, device string, pythons []string) (*Peer, error) {
 	directory, err := os.MkdirTemp("", "aikf-bench-")
 	if err != nil {
 		return nil, err
+	}
+	if program, ok := strings.CutPrefix(name, execPrefix); ok {
+		p := &Peer{Name: name, directory: directory}
+		if err := p.start(ctx, append(strings.Fields(program), device)); err != nil {
+			os.RemoveAll(directory)
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			return nil, fmt.Errorf("%s %w (%w)", name, ErrNoPeer, err)
+		}
+		return p, nil
 	}
 	script := filepath.Join(directory, "peers.py")
 	if err := os.WriteFile(script, peerScript, 0o600); err != nil {
@@ -81,7 +102,7 @@ func StartPeer(ctx context.Context, name, device string, pythons []string) (*Pee
 	var reasons []string
 	for _, python := range pythons {
 		p := &Peer{Name: name, Python: python, directory: directory}
-		err := p.start(ctx, script, device)
+		err := p.start(ctx, []string{python, script, name, device})
 		if err == nil {
 			return p, nil
 		}
@@ -97,9 +118,10 @@ func StartPeer(ctx context.Context, name, device string, pythons []string) (*Pee
 	return nil, fmt.Errorf("%s %w (%s)", name, ErrNoPeer, strings.Join(reasons, "; "))
 }
 
-func (p *Peer) start(ctx context.Context, script, device string) (err error) {
+// start runs the command line and reads the first line that it writes.
+func (p *Peer) start(ctx context.Context, line []string) (err error) {
 	var complaint bytes.Buffer
-	p.command = exec.CommandContext(ctx, p.Python, script, p.Name, device)
+	p.command = exec.CommandContext(ctx, line[0], line[1:]...)
 	p.command.Stderr = &complaint
 	if p.requests, err = p.command.StdinPipe(); err != nil {
 		return err
@@ -113,9 +135,12 @@ func (p *Peer) start(ctx context.Context, script, device string) (err error) {
 	}
 	p.answers = bufio.NewScanner(answers)
 	var hello struct{ Version string }
-	line, err := p.readLine()
+	text, err := p.readLine()
 	if err == nil {
-		err = json.Unmarshal(line, &hello)
+		err = json.Unmarshal(text, &hello)
+	}
+	if err == nil && hello.Version == "" {
+		err = errors.New("its first line has no version")
 	}
 	if err != nil {
 		p.requests.Close()
@@ -195,6 +220,10 @@ func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, 
 	request := map[string]any{"threads": c.Threads, "iters": r.Iters, "budget_s": r.Budget.Seconds()}
 	if err := ask(ctx, p, c, batches, request, &result); err != nil {
 		return PeerResult{}, err
+	}
+	if checkDType(result.DType) != nil || !spans(result.USP10, result.US, result.USP90) || result.Samples < 1 {
+		return PeerResult{}, fmt.Errorf("%s: dtype = %q, us = %v (p10 %v, p90 %v), samples = %d is no answer: %w",
+			p.Name, result.DType, result.US, result.USP10, result.USP90, result.Samples, ErrRecord)
 	}
 	result.Version = p.Version
 	result.US, result.USP10, result.USP90 = significant(result.US), significant(result.USP10), significant(result.USP90)

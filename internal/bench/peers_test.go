@@ -23,6 +23,10 @@ func fakePeer(manner string) {
 		fmt.Fprintln(os.Stderr, "No module named "+os.Args[2])
 		os.Exit(3)
 	}
+	if manner == "nameless" {
+		fmt.Println(`{}`)
+		os.Exit(0)
+	}
 	fmt.Println(`{"version": "9.8.7"}`)
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		if manner == "dies" {
@@ -65,6 +69,9 @@ func fakePeer(manner string) {
 			indices[len(indices)-1]++
 		case "short":
 			values = values[1:]
+		case "timeless":
+			fmt.Println(`{"method": "magic", "dtype": "bfloat16"}`)
+			continue
 		case "fails":
 			fmt.Println(`{"error": "out of luck"}`)
 			continue
@@ -111,6 +118,7 @@ func TestPeer(t *testing.T) {
 		{"ties", true, false, ""},
 		{"short", false, false, "bytes of answers"},
 		{"fails", false, false, "out of luck"},
+		{"timeless", false, false, "us = 0 (p10 0, p90 0), samples = 0 is no answer"},
 		{"dies", false, false, "EOF"},
 	} {
 		t.Run(test.manner, func(t *testing.T) {
@@ -206,6 +214,7 @@ func TestPeerOnDevice(t *testing.T) {
 func TestCheckPeer(t *testing.T) {
 	for name, good := range map[string]bool{
 		"torch": true, "numpy": true, "python:flashinfer:top_k": true, "python:a.b:c": true,
+		"exec:./selector": true, "exec:./selector --fast": true, "exec:": false, "exec: ": false,
 		"": false, "python": false, "python:a": false, "python::f": false, "python:a:": false, "perl:a:b": false, "python:a:b:c": false,
 	} {
 		if err := CheckPeer(name); (err == nil) != good {
@@ -222,6 +231,38 @@ func TestPeerNotFound(t *testing.T) {
 	}
 	if _, err = StartPeer(t.Context(), "numpy", "cpu", nil); !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "no python3") {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// TestPeerProgram measures a program that is no Python's.
+func TestPeerProgram(t *testing.T) {
+	t.Setenv("AIKF_TEST_PEER", "values")
+	name := "exec:" + os.Args[0] + " --fast"
+	peer, err := StartPeer(t.Context(), name, "cpu", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if want := []string{os.Args[0], "--fast", "cpu"}; !slices.Equal(peer.command.Args, want) {
+		t.Errorf("started as %q, want %q", peer.command.Args, want)
+	}
+	r := quick()
+	r.Peers = []*Peer{peer}
+	result, err := r.Measure(t.Context(), Case{Work: TopK, Source: Random, Batch: 2, Vocab: 500, TopK: 20, DType: BFloat16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := result.Peers[name]; got.Version != "9.8.7" || got.US != 30.25 || got.ValuesEqual || !got.IndicesEqual {
+		t.Errorf("got %+v, want 30.25 us of version 9.8.7 with wrong values", got)
+	}
+	for manner, want := range map[string]string{"absent": "No module named", "nameless": "no version"} {
+		t.Setenv("AIKF_TEST_PEER", manner)
+		if _, err := StartPeer(t.Context(), name, "cpu", nil); !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error = %v, want %q", manner, err, want)
+		}
+	}
+	if _, err := StartPeer(t.Context(), "exec:"+filepath.Join(t.TempDir(), "nothing"), "cpu", nil); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("error = %v, want ErrNoPeer", err)
 	}
 }
 

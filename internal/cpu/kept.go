@@ -70,8 +70,7 @@ type Kept[E simd.Bits] struct {
 	front   int      // the sums before this one are known,
 	back    int      // and those from this one on
 
-	ranks   []int // of the edited tokens among the bitmap's elements
-	tied    []int32
+	ranks   []int    // of the edited tokens among the bitmap's elements
 	scratch []uint64 // a bitmap
 	search  crossingSearch
 }

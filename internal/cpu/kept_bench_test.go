@@ -55,7 +55,7 @@ func BenchmarkKept(b *testing.B) {
 				k.Draw(law.Target(law.Uniform(1, uint64(i), 0, law.Draw), k.Total()))
 			}},
 			{"topp", func(k *Kept[uint32], i int) {
-				k.KeepMass(law.CeilProduct(0.95, k.Total()))
+				k.KeepShare(share(0.95))
 				k.Draw(law.Target(law.Uniform(1, uint64(i), 0, law.Draw), k.Total()))
 			}},
 		} {

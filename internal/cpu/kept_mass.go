@@ -370,6 +370,16 @@ func (k *Kept[E]) rankExtra() {
 func (k *Kept[E]) drawAmong(place, end, first, last int, target uint64) int32 {
 	var masses [simd.Block]uint64
 	simd.Masses(k.tier, masses[:end-place], k.compact[place:end], k.largest, k.scale)
+	if first == last && !k.ghosts {
+		for i, mass := range masses[:end-place] {
+			if target < mass {
+				w, word := k.seek(place + i)
+				return int32(w<<6 + bits.TrailingZeros64(word))
+			}
+			target -= mass
+		}
+		return -1 // not reached
+	}
 	w, word := 0, uint64(0)
 	if place < end {
 		w, word = k.seek(place)

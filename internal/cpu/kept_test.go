@@ -254,7 +254,12 @@ func testKept[E simd.Bits](t *testing.T, tier simd.Tier, order key.Order) {
 				if rng.IntN(10) == 0 {
 					target = total - uint64(rng.IntN(2))
 				}
-				k.KeepMass(target)
+				if part := share(float64(target) / float64(total)); part > 0 && part <= 1 && rng.IntN(3) == 0 {
+					target = part.Of(total)
+					k.KeepShare(part)
+				} else {
+					k.KeepMass(target)
+				}
 				c.name += fmt.Sprintf(", mass %d of %d", target, total)
 				ranked, sum, last := r.ranked(), uint64(0), 0
 				for i, t := range ranked {
@@ -348,3 +353,88 @@ func checkKept[E simd.Bits](fail func(string, ...any), k *Kept[E], r *keptByDefi
 		}
 	}
 }
+
+// TestKeepShare keeps shares of rows of which few tokens have most of the mass:
+// any share, and such as a prefix reaches or misses by a hair.
+func TestKeepShare(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	trials := 400
+	if testing.Short() {
+		trials = 60
+	}
+	for _, tier := range simd.Available() {
+		var k Kept[uint32]
+		var list List
+		roughly := 0
+		for trial := range trials {
+			c := trial32(rng, 10000+rng.IntN(3000), trial%3 == 0)
+			r := c.reference()
+			total := r.weigh(c.temperature)
+			ranked := r.ranked()
+			p := share(1 - rng.Float32()*0.3)
+			if trial%2 == 0 { // on the edge of a prefix
+				sum := uint64(0)
+				for _, t := range ranked[:1+rng.IntN(500)] {
+					sum += t.mass
+				}
+				p = share(float64(sum) / float64(total))
+				p = share(math.Float32frombits(math.Float32bits(float32(p)) + uint32(rng.IntN(3)) - 1))
+			}
+			p = max(min(p, 1), 0x1p-30)
+			n, sum, target := 0, uint64(0), p.Of(total)
+			for n < len(ranked) && sum < target {
+				sum += ranked[n].mass
+				n++
+			}
+			kept := slices.Clone(ranked[:n])
+			slices.SortFunc(kept, func(a, b token) int { return cmp.Compare(a.id, b.id) })
+			fail := func(format string, args ...any) {
+				t.Helper()
+				t.Fatalf("%v: trial %d, share %v: %s", tier, trial, p, fmt.Sprintf(format, args...))
+			}
+
+			c.reset(&k, tier)
+			k.prepare()
+			if k.keepRoughly(p) {
+				roughly++
+			} else if got := k.Total(); got != total {
+				fail("total %d after an attempt, want %d", got, total)
+			}
+			c.reset(&k, tier)
+			k.KeepShare(p)
+			if got := k.Total(); got != sum {
+				fail("mass %d, want %d", got, sum)
+			}
+			at := rng.Uint64N(sum)
+			if got, want := k.Draw(at), (&keptByDefinition{tokens: kept}).draw(at); got != want {
+				fail("draw at %d of %d: %d, want %d", at, sum, got, want)
+			}
+			k.Expand(&list)
+			checkList(fail, &list, kept)
+		}
+		if (roughly > trials/4) != (tier == simd.AVX512) {
+			t.Errorf("%v: %d of %d trials were decided by bounds", tier, roughly, trials)
+		}
+	}
+}
+
+// trial32 makes a peaked row of float32, perhaps with many ties.
+func trial32(rng *rand.Rand, n int, ties bool) *trial[uint32] {
+	c := &trial[uint32]{row: make([]uint32, n), order: key.Float32, temperature: 0.5 + rng.Float32()}
+	for i := range c.row {
+		l := float32(rng.NormFloat64() * 2)
+		if ties {
+			l = float32(math.Round(float64(l)*4) / 4)
+		}
+		c.row[i] = math.Float32bits(l)
+	}
+	for range 8 {
+		c.row[rng.IntN(n)] = math.Float32bits(9 + rng.Float32()*4)
+	}
+	return c
+}
+
+// share is a part of a mass.
+type share float32
+
+func (s share) Of(mass uint64) uint64 { return law.CeilProduct(float32(s), mass) }

@@ -3,7 +3,6 @@ package cpu
 import (
 	"math"
 	"math/bits"
-	"slices"
 	"unsafe"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/key"
@@ -111,10 +110,80 @@ func (k *Kept[E]) KeepMass(target uint64) {
 		k.AtLeast(1)
 		return
 	}
-	c := k.crossing(target)
+	c, _ := k.crossing(target, k.total, true)
+	ties, total := k.prefix(c, target)
+	k.keepPrefix(c, ties, total)
+}
+
+// Share tells which part of a mass is wanted: the more the larger the mass is, or as
+// much.
+type Share interface{ Of(mass uint64) uint64 }
+
+// KeepShare is KeepMass for a share of Total.
+func (k *Kept[E]) KeepShare(share Share) {
+	if k.prepare(); !k.keepRoughly(share) {
+		k.KeepMass(share.Of(k.Total()))
+	}
+}
+
+// keepRoughly is KeepShare where bounds of the total tell which tokens are kept.
+// If not it reports false and keeps what was kept.
+//
+// The bounds are two millionths apart, so that the tokens of a small prefix of a
+// whole row, whose masses are known exactly, almost always reach both of the
+// targets or neither.
+func (k *Kept[E]) keepRoughly(share Share) bool {
+	if k.weighed || !k.rowIsFloat32() || len(k.row) < manyValues || k.flat() {
+		return false
+	}
+	low, high, ok := simd.RoughMass(k.tier, bitsOfValues(k.float32s()), k.largest, k.scale)
+	if !ok {
+		return false
+	}
+	target := max(share.Of(low), 1)
+	c, found := k.crossing(target, low, false)
+	if !found {
+		return false
+	}
+	ties, total := k.prefix(c, target)
+	if total < share.Of(high) {
+		return false
+	}
+	k.keepPrefix(c, ties, total)
+	return true
+}
+
+// flat reports whether many tokens are likely to weigh nearly as much as the
+// largest, so that no small part of the row has most of the mass.
+func (k *Kept[E]) flat() bool {
+	s := &k.search
+	s.sums = resized(s.sums, len(k.maxima))
+	simd.Masses(k.tier, s.sums, k.maxima, k.largest, k.scale)
+	return sum(s.sums) > flatMass
+}
+
+// rowIsFloat32 reports whether the kept tokens are all of the row, as it is.
+func (k *Kept[E]) rowIsFloat32() bool {
+	var element E
+	return k.full && k.extra.Len() == 0 && unsafe.Sizeof(element) == 4
+}
+
+// float32s views a row of which rowIsFloat32 is true.
+func (k *Kept[E]) float32s() []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(k.row))), len(k.row))
+}
+
+// prefix returns how many tokens of the crossing's logit a prefix has that reaches
+// the target, and its mass.
+func (k *Kept[E]) prefix(c crossing, target uint64) (ties int, total uint64) {
 	mass := law.LogitMass(c.value, k.largest, k.temperature)
-	ties := int((target - c.before + mass - 1) / mass)
-	total := c.before + uint64(ties)*mass
+	ties = int((target - c.before + mass - 1) / mass)
+	return ties, c.before + uint64(ties)*mass
+}
+
+// keepPrefix keeps what is before a crossing and the first ties of its tied tokens,
+// given their mass.
+func (k *Kept[E]) keepPrefix(c crossing, ties int, total uint64) {
 	if c.gathered {
 		k.keepGathered(c.value, ties, c.tied)
 	} else {
@@ -124,7 +193,7 @@ func (k *Kept[E]) KeepMass(target uint64) {
 		}
 		k.atLeast(c.value, share)
 		if ties < c.tied {
-			k.dropTies(c.value, ties)
+			k.dropTies(c.value, c.tied-ties)
 		}
 	}
 	// That is enough to draw; the sums are computed as a draw needs them.
@@ -141,46 +210,63 @@ func (k *Kept[E]) KeepMass(target uint64) {
 func (k *Kept[E]) keepGathered(value float32, n, tied int) {
 	k.alive = resized(k.alive, words(len(k.compact)))
 	simd.Filter(k.tier, k.alive, bitsOfValues(k.compact), key.Float32.Least(value), key.Float32)
-	if n < tied {
-		for i, v := range k.compact {
-			if v == value {
-				if n--; n < 0 {
-					k.alive[i>>6] &^= 1 << (i & 63)
-				}
-			}
+	if drop := tied - n; drop > 0 {
+		k.scratch = resized(k.scratch, len(k.alive))
+		simd.Filter(k.tier, k.scratch, bitsOfValues(k.compact), leastAbove(value, key.Float32), key.Float32)
+		for w := len(k.alive) - 1; w >= 0 && drop > 0; w-- {
+			_, drop = dropLast(k.alive, w, k.alive[w]&^k.scratch[w], drop)
 		}
 	}
 	k.sparse, k.ghosts = true, true
 	k.full, k.filled = false, true
 }
 
-// dropTies drops the kept tokens with the least logit but the first n.
-func (k *Kept[E]) dropTies(value float32, n int) {
-	past := uint32(math.MaxUint32)
-	if value <= math.MaxFloat32 {
-		past = k.order.Least(math.Nextafter32(value, float32(math.Inf(1))))
-	}
+// dropTies drops the last kept tokens of the least logit, so many.
+func (k *Kept[E]) dropTies(value float32, drop int) {
+	past := leastAbove(value, k.order)
 	k.sparse = false
-	k.scratch = resized(k.scratch, len(k.bitmap))
-	simd.Filter(k.tier, k.scratch, k.row, past, k.order)
-	tied := k.tied[:0]
-	for w, word := range k.bitmap {
-		for word &^= k.scratch[w]; word != 0; word &= word - 1 {
-			tied = append(tied, int32(w<<6+bits.TrailingZeros64(word)))
+	k.scratch = resized(k.scratch, lazyBlocks*simd.Block/64)
+	extra, dropped := k.extra.Len(), 0 // the first that is dropped
+	for b := len(k.maxima); b > 0 && drop > 0; b -= lazyBlocks {
+		start := max(b-lazyBlocks, 0) * simd.Block
+		part := k.row[start:min(b*simd.Block, len(k.row))]
+		larger := k.scratch[:words(len(part))]
+		simd.Filter(k.tier, larger, part, past, k.order)
+		for i := len(larger) - 1; i >= 0 && drop > 0; i-- {
+			w := start/64 + i
+			tied := k.bitmap[w] &^ larger[i]
+			for ; extra > 0 && int(k.extra.IDs[extra-1]>>6) == w; extra-- {
+				if k.extra.Logits[extra-1] == value {
+					tied |= 1 << (k.extra.IDs[extra-1] & 63)
+				}
+			}
+			if tied != 0 {
+				dropped, drop = dropLast(k.bitmap, w, tied, drop) // bits of edited tokens are 0
+			}
 		}
 	}
-	for i, id := range k.extra.IDs {
-		if k.extra.Logits[i] == value {
-			tied = append(tied, id)
-		}
+	k.keepExtra(func(i int) bool { return k.extra.Logits[i] != value || int(k.extra.IDs[i]) < dropped })
+}
+
+// leastAbove returns the least key of the values that are larger.
+func leastAbove(value float32, order key.Order) uint32 {
+	if value > math.MaxFloat32 {
+		return math.MaxUint32
 	}
-	k.tied = tied
-	slices.Sort(tied)
-	for _, id := range tied[n:] {
-		k.bitmap[id>>6] &^= 1 << (id & 63) // that of an edited token is 0
+	return order.Least(math.Nextafter32(value, float32(math.Inf(1))))
+}
+
+// dropLast clears, in word w of a bitmap, the last bits of those in tied, at most
+// drop of them. It returns the place of the first it clears, if any, and how many
+// are left to drop.
+func dropLast(bitmap []uint64, w int, tied uint64, drop int) (place, left int) {
+	for ; tied != 0 && drop > 0; drop-- {
+		last := 63 - bits.LeadingZeros64(tied)
+		tied &^= 1 << last
+		bitmap[w] &^= 1 << last
+		place = w<<6 + last
 	}
-	last := tied[n-1]
-	k.keepExtra(func(i int) bool { return k.extra.Logits[i] != value || k.extra.IDs[i] <= last })
+	return place, drop
 }
 
 // crossing is where a prefix in the order of Top reaches a mass.
@@ -203,12 +289,11 @@ type crossingSearch struct {
 
 // crossing finds where the kept tokens reach a mass, which is less than the
 // total. Guesses from samples narrow the values down to few, which are sorted. A
-// guess costs time, never the answer.
-func (k *Kept[E]) crossing(target uint64) crossing {
+// guess costs time, never the answer. If the total is not exact, the first guess
+// must find a part of the row that has the crossing; otherwise it is not found.
+func (k *Kept[E]) crossing(target, total uint64, exact bool) (c crossing, found bool) {
 	values, whole := k.keptValues()
 	next := 0 // of the lists
-	c := crossing{}
-	total := k.total
 	for halve := false; len(values) > mostSorted; {
 		var least float32
 		below, few := true, false
@@ -216,9 +301,12 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			least, below, few = k.guess(values, total, target-c.before)
 		} else if low, middle := halves(values); low == middle {
 			c.value, c.tied = low, len(values) // all are equal
-			return c
+			return c, true
 		} else {
 			least = middle
+		}
+		if !exact && below {
+			return c, false
 		}
 		size := len(values)
 		part := k.cut(values, next, whole, least, below, few)
@@ -228,6 +316,8 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			inPart = c.before+total-mass < target
 		}
 		switch {
+		case !exact && !inPart:
+			return c, false
 		case inPart && below:
 			c.before += total - mass
 			c.dense = c.dense || whole
@@ -242,28 +332,30 @@ func (k *Kept[E]) crossing(target uint64) crossing {
 			part = k.cut(values, next, false, least, !below, false)
 		}
 		values, total = part, mass
-		whole = false
+		whole, exact = false, true
 		next = 1 - next
 		halve = len(values) > size*3/4
 	}
 	c.value, c.before, c.tied = k.walk(values, c.before, target)
-	return c
+	return c, true
 }
 
 // Figures that were tried out on random and real rows of 50,304 float32.
 const (
 	mostSorted = 256  // values are sorted rather than narrowed down
 	sampleSize = 64   // of them are looked at for a guess,
+	manyValues = 8192 // and twice as many if there are more than these
 	fewShare   = 10   // one in so many of the values, or fewer, are picked one by one
-	manyValues = 8192 // and four times as many if there are more than these
+
+	// Of all blocks' largest tokens, from which on no small part is looked for.
+	flatMass = 16 * law.One
 )
 
 // keptValues returns the logits of the kept tokens, in any order, and whether
 // that is the row itself.
 func (k *Kept[E]) keptValues() (values []float32, whole bool) {
-	var element E
-	if k.full && k.extra.Len() == 0 && unsafe.Sizeof(element) == 4 {
-		return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(k.row))), len(k.row)), true
+	if k.rowIsFloat32() {
+		return k.float32s(), true
 	}
 	s := &k.search
 	k.fill()
@@ -329,15 +421,21 @@ func (k *Kept[E]) guess(values []float32, total, mass uint64) (least float32, be
 	s := &k.search
 	n := sampleSize
 	if len(values) > manyValues {
-		n = 4 * sampleSize
+		n = 2 * sampleSize
 	}
 	s.sample.resize(n)
 	s.packed = resized(s.packed, n+simd.SortSlack)[:n]
+	// One place further at each step, so that none is missed by a pattern.
 	step := len(values) / n
-	for i := range n {
-		l := values[i*step+i%step]
-		s.sample.Logits[i] = l
-		s.packed[i] = key.Pack(ordered(l), uint32(i))
+	logits, packed := s.sample.Logits[:n], s.packed[:n]
+	for i, start, further := 0, 0, 0; i < n; i++ {
+		l := values[start+further]
+		logits[i] = l
+		packed[i] = key.Pack(ordered(l), uint32(i))
+		start += step
+		if further++; further == step {
+			further = 0
+		}
 	}
 	simd.Masses(k.tier, s.sample.Masses, s.sample.Logits, k.largest, k.scale)
 	simd.Sort(k.tier, s.packed, n)

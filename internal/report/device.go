@@ -110,7 +110,12 @@ func deviceCaption(r bench.Record) []string {
 		return []string{"us of a call over the batch, graph replay, warm, unless it says otherwise", floor}
 	}
 	cases := byCase(r.Results)
-	return append(deviceFacts(cases), fmt.Sprintf("us of a call over the batch, %s, %s, unless it says otherwise", cases[0].Mode, cases[0].Cache), floor)
+	return append(deviceFacts(cases), deviceUnit(cases), floor)
+}
+
+// deviceUnit says what a column means that names no condition.
+func deviceUnit(cases []deviceCase) string {
+	return fmt.Sprintf("us of a call over the batch, %s, %s, unless it says otherwise", cases[0].Mode, cases[0].Cache)
 }
 
 // deviceFacts say what the columns of a GPU's cases mean, and what all of the

@@ -62,11 +62,17 @@ func (g grid) text(b *strings.Builder) {
 
 // markdown writes the grid as a Markdown table.
 func (g grid) markdown(b *strings.Builder) {
-	cell := strings.NewReplacer("-\n", "-", "\n", " ", "|", `\|`)
-	line := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+	cell := strings.NewReplacer("\n", " ", "|", `\|`)
+	line := func(cells []string) {
+		b.WriteString("|")
+		for _, text := range cells {
+			b.WriteString(" " + cell.Replace(text) + " |")
+		}
+		b.WriteString("\n")
+	}
 	var heads, rules []string
 	for _, c := range g.columns {
-		heads = append(heads, cell.Replace(c.text))
+		heads = append(heads, unbroken.Replace(c.text))
 		if c.right {
 			rules = append(rules, "---:")
 		} else {

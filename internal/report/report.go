@@ -92,20 +92,13 @@ func caption(r bench.Record) []string {
 	if m.Virtual {
 		machine += ", virtual"
 	}
-	commit, dirty := strings.CutSuffix(r.Commit, "-dirty")
-	if len(commit) == 40 {
-		commit = commit[:12]
-	}
-	if dirty {
-		commit += "-dirty"
-	}
 	var lines []string
 	if r.GPU != nil {
 		lines = append(lines, gpuLine(*r.GPU))
 	}
 	lines = append(lines,
 		machine,
-		fmt.Sprintf("%s; commit %s, %s", r.Command, commit, r.Date.UTC().Format("2006-01-02 15:04 MST")),
+		fmt.Sprintf("%s; commit %s, %s", r.Command, shortCommit(r.Commit), r.Date.UTC().Format("2006-01-02 15:04 MST")),
 	)
 	if r.GPU != nil {
 		return append(lines, deviceCaption(r)...)
@@ -122,6 +115,18 @@ func caption(r bench.Record) []string {
 	}
 	return append(lines, strings.Join(append(facts, references...), "; "),
 		"us: median of a call over the batch, ± half of p10 to p90; floor: a maximum pass over float32 rows")
+}
+
+// shortCommit keeps 12 digits of a commit, and that files were changed.
+func shortCommit(commit string) string {
+	commit, dirty := strings.CutSuffix(commit, "-dirty")
+	if len(commit) == 40 {
+		commit = commit[:12]
+	}
+	if dirty {
+		commit += "-dirty"
+	}
+	return commit
 }
 
 // constants says what the columns hold that are left out.

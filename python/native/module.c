@@ -26,13 +26,13 @@ enum {
 
 // Names of attributes, made once.
 static struct {
-  PyObject *requires_grad, *is_cuda, *is_cpu, *dtype, *device, *shape, *stride, *is_contiguous, *data_ptr, *get_device, *is_neg;
+  PyObject *requires_grad, *is_cuda, *is_cpu, *dtype, *device, *shape, *stride, *is_contiguous, *data_ptr, *get_device, *is_neg, *is_inference;
 } names;
 
 static bool make_names(void) {
 #define NAME(of) (names.of || (names.of = PyUnicode_InternFromString(#of)))
   return NAME(requires_grad) && NAME(is_cuda) && NAME(is_cpu) && NAME(dtype) && NAME(device) && NAME(shape) && NAME(stride) &&
-         NAME(is_contiguous) && NAME(data_ptr) && NAME(get_device) && NAME(is_neg);
+         NAME(is_contiguous) && NAME(data_ptr) && NAME(get_device) && NAME(is_neg) && NAME(is_inference);
 #undef NAME
 }
 
@@ -157,6 +157,8 @@ typedef struct {
   PyObject* short_empty[2];  // of sizes, strides and dtype: the same on the current GPU, and on the CPU; None: there is none
   PyObject* current_device;  // the ordinal of the current GPU
   PyObject* grad_enabled;  // torch.is_grad_enabled
+  PyObject* inference_enabled;  // torch.is_inference_mode_enabled
+  PyObject* wrote;         // of a tensor: tells autograd of a write to it
   PyObject* stream;        // of a device's ordinal: the address of its current stream
   PyObject* open;          // of a device's ordinal: its Device
   PyObject* arrange;       // topk of rows that do not lie as they should
@@ -217,7 +219,7 @@ static int get_sizes(PyObject* tuple, int64_t* sizes) {
   if (!tuple) return -1;
   int n = -1;
   if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) > kRanks) {
-    PyErr_SetString(PyExc_ValueError, "a shape is no tuple, or has too many dimensions");
+    PyErr_Format(PyExc_ValueError, "aikf.topk: a shape that is no tuple of at most %d dimensions", kRanks);
   } else {
     n = (int)PyTuple_Size(tuple);
     for (int i = 0; i < n; i++) {
@@ -251,39 +253,72 @@ static int dtype_of(const Selector* s, PyObject* x) {
   return found;
 }
 
+// Raises what torch does for an argument of another type, and returns FAILED.
+static enum way wrong_type(const char* argument, int position, const char* want, PyObject* got) {
+  PyObject* name = PyObject_GetAttrString((PyObject*)Py_TYPE(got), "__name__");
+  if (name) PyErr_Format(PyExc_TypeError, "topk(): argument '%s' (position %d) must be %s, not %U", argument, position, want, name);
+  Py_XDECREF(name);
+  return FAILED;
+}
+
+// Returns the argument, an integer of any kind but a bool, as an int; one beyond 64
+// bits leaves overflow other than 0. NULL, with an error, if it is none.
+static PyObject* integer(PyObject* got, const char* argument, int position, int64_t* value, int* overflow) {
+  PyObject* index = PyBool_Check(got) ? NULL : PyNumber_Index(got);
+  if (!index) {
+    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
+      PyErr_Clear();
+      wrong_type(argument, position, "int", got);
+    }
+    return NULL;
+  }
+  *value = PyLong_AsLongLongAndOverflow(index, overflow);
+  return index;
+}
+
+// Whether the smallest are wanted: 1 or 0, or -1 with an error. A bool of NumPy will do.
+static int is_smallest(PyObject* largest) {
+  if (largest == Py_True || largest == Py_False) return largest == Py_False;
+  PyObject* name = PyObject_GetAttrString((PyObject*)Py_TYPE(largest), "__name__");
+  const char* text = name ? PyUnicode_AsUTF8AndSize(name, NULL) : NULL;
+  const bool other_bool = text && !strncmp(text, "bool", 4);
+  Py_XDECREF(name);
+  if (!text) return -1;
+  if (!other_bool) {
+    wrong_type("largest", 4, "bool", largest);
+    return -1;
+  }
+  const int is = PyObject_IsTrue(largest);
+  return is < 0 ? -1 : !is;
+}
+
 // Finds the rows of a tensor: the last dimension, without gaps, and the others with
 // one stride.
 static enum way find_rows(Batch* b, PyObject* k, PyObject* dim) {
   int64_t strides[kRanks];
   b->rank = get_sizes(PyObject_GetAttr(b->x, names.shape), b->shape);
   if (b->rank < 0) return otherwise(DISPATCH);
-  PyObject* index = PyBool_Check(k) ? NULL : PyNumber_Index(k);
-  if (!index) {
-    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
-      PyErr_Format(PyExc_TypeError, "topk(): argument 'k' (position 2) must be int, not %R", (PyObject*)Py_TYPE(k));
-    }
-    return FAILED;
-  }
-  b->k = PyLong_AsLongLong(index);
-  Py_DECREF(index);
-  if (b->k == -1 && PyErr_Occurred()) return FAILED;
-  if (PyBool_Check(dim)) {
-    PyErr_SetString(PyExc_TypeError, "topk(): argument 'dim' (position 3) must be int, not bool");
-    return FAILED;
-  }
-  const long long wanted = PyLong_AsLongLong(dim);
-  if (wanted == -1 && PyErr_Occurred()) return FAILED;
   const int dims = b->rank ? b->rank : 1;
-  if (wanted < -dims || wanted >= dims) {
-    PyErr_Format(PyExc_IndexError, "Dimension out of range (expected to be in range of [%d, %d], but got %lld)", -dims, dims - 1, wanted);
-    return FAILED;
+  int64_t wanted;
+  int overflow;
+  PyObject* number = integer(dim, "dim", 3, &wanted, &overflow);
+  if (!number) return FAILED;
+  const bool in_range = !overflow && wanted >= -dims && wanted < dims;
+  if (!in_range) {
+    PyErr_Format(PyExc_IndexError, "Dimension out of range (expected to be in range of [%d, %d], but got %S)", -dims, dims - 1, number);
   }
+  Py_DECREF(number);
+  if (!in_range) return FAILED;
   const int at = (int)(wanted < 0 ? wanted + dims : wanted);
   b->vocab = b->rank ? b->shape[at] : 1;
-  if (b->k < 0 || b->k > b->vocab) {
-    PyErr_Format(PyExc_RuntimeError, "selected index k out of range: k = %lld, and dimension %d has %lld", (long long)b->k, at, (long long)b->vocab);
-    return FAILED;
+  number = integer(k, "k", 2, &b->k, &overflow);
+  if (!number) return FAILED;
+  const bool fits = !overflow && b->k >= 0 && b->k <= b->vocab;
+  if (!fits) {
+    PyErr_Format(PyExc_RuntimeError, "selected index k out of range: k = %S, and dimension %d has %lld", number, at, (long long)b->vocab);
   }
+  Py_DECREF(number);
+  if (!fits) return FAILED;
   if (b->vocab > INT32_MAX) {
     PyErr_Format(PyExc_RuntimeError, "aikf.topk: dimension %d has %lld, more than %d", at, (long long)b->vocab, INT32_MAX);
     return FAILED;
@@ -538,10 +573,19 @@ static PyObject* select_anew(Selector* s, const Batch* b) {
   return NULL;
 }
 
+// Whether a function without arguments returns True: 1 or 0, or -1 with an error.
+static int is_on(PyObject* function) {
+  PyObject* got = PyObject_CallNoArgs(function);
+  if (!got) return -1;
+  Py_DECREF(got);
+  return got == Py_True;
+}
+
 // Whether a tensor can be written as results of the batch: 1 or 0, or -1 with an
 // error. It has their shape, no gaps, the dtype, the device, and no memory of the
-// logits.
-static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uintptr_t* address) {
+// logits; if it was made in inference mode, that is on. Autograd counts the writes
+// to others.
+static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uintptr_t* address, bool* counted) {
   int64_t shape[kRanks], ordinal = kDevices;
   bool there, contiguous, negative = false;
   if (!get_bool(to, b->device == kDevices ? names.is_cpu : names.is_cuda, &there)) return -1;
@@ -557,6 +601,11 @@ static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uint
   if (!call_bool(to, names.is_contiguous, &contiguous)) return -1;
   if (dtype < PLAN_BFLOAT16 && !call_bool(to, names.is_neg, &negative)) return -1;
   if (!contiguous || negative) return 0;
+  bool inference;
+  if (!call_bool(to, names.is_inference, &inference)) return -1;
+  const int writable = inference ? is_on(s->inference_enabled) : 1;
+  if (writable != 1) return writable;
+  *counted = !inference;
   PyObject* pointer = call0(to, names.data_ptr);
   if (!pointer) return -1;
   *address = (uintptr_t)PyLong_AsUnsignedLongLong(pointer);
@@ -584,12 +633,7 @@ static int undisturbed(const Selector* s) {
 static int differentiated(const Selector* s, PyObject* x) {
   bool required;
   if (!get_bool(x, names.requires_grad, &required)) return -1;
-  if (!required) return 0;
-  PyObject* enabled = PyObject_CallNoArgs(s->grad_enabled);
-  if (!enabled) return -1;
-  required = enabled == Py_True;
-  Py_DECREF(enabled);
-  return required;
+  return required ? is_on(s->grad_enabled) : 0;
 }
 
 static enum way way_of(const Selector* s, PyObject* x) {
@@ -602,22 +646,24 @@ static enum way way_of(const Selector* s, PyObject* x) {
   return quiet < 0 ? FAILED : quiet ? DONE : DISPATCH;
 }
 
-// The rest of a call of (x, k, dim, largest) whose way was found.
-static PyObject* go(Selector* s, enum way way, PyObject* const* args) {
+// The rest of a call of (x, k, dim, largest) whose way was found. A call that the
+// dispatcher made does not go back to it.
+static PyObject* go(Selector* s, enum way way, bool dispatched, PyObject* const* args) {
   Batch b = {.x = args[0]};
-  if (way == DONE) {
-    const int largest = PyObject_IsTrue(args[3]);
-    if (largest < 0) return NULL;
-    b.smallest = !largest;
-    way = find_batch(s, &b, args[1], args[2]);
-  }
+  if (way == FAILED) return NULL;
+  b.smallest = is_smallest(args[3]);
+  if (b.smallest < 0) return NULL;
+  if (way == DONE) way = find_batch(s, &b, args[1], args[2]);
+  PyObject* const largest = b.smallest ? Py_False : Py_True;
   switch (way) {
     case DONE:
       return select_anew(s, &b);
     case ARRANGE:
-      return PyObject_CallFunctionObjArgs(s->arrange, args[0], args[1], args[2], args[3], NULL);
+      return PyObject_CallFunctionObjArgs(s->arrange, args[0], args[1], args[2], largest, NULL);
     case DISPATCH:
-      return PyObject_CallFunctionObjArgs(s->dispatch, args[0], args[1], args[2], args[3], NULL);
+      if (!dispatched) return PyObject_CallFunctionObjArgs(s->dispatch, args[0], args[1], args[2], largest, NULL);
+      PyErr_SetString(PyExc_RuntimeError, "aikf.topk: x has no memory that can be read; was its storage resized to nothing?");
+      return NULL;
     default:
       return NULL;
   }
@@ -629,23 +675,23 @@ static bool takes(const char* name, Py_ssize_t want, Py_ssize_t n) {
 }
 
 PyDoc_STRVAR(topk_doc,
-             "topk(x, k, dim, largest)\n--\n\n"
+             "topk($self, x, k, dim, largest, /)\n--\n\n"
              "Select the k best of each row: at once, if x is a plain tensor and nothing of torch\n"
              "wants to know of it, else by way of dispatch.");
 static PyObject* selector_topk(Selector* s, PyObject* const* args, Py_ssize_t n) {
   if (!takes("topk", 4, n)) return NULL;
-  return go(s, way_of(s, args[0]), args);
+  return go(s, way_of(s, args[0]), false, args);
 }
 
 PyDoc_STRVAR(select_doc,
-             "select(x, k, dim, largest)\n--\n\n"
+             "select($self, x, k, dim, largest, /)\n--\n\n"
              "Select the k best of each row, whatever of torch is on: what the dispatcher calls.");
 static PyObject* selector_select(Selector* s, PyObject* const* args, Py_ssize_t n) {
-  return takes("select", 4, n) ? go(s, DONE, args) : NULL;
+  return takes("select", 4, n) ? go(s, DONE, true, args) : NULL;
 }
 
 PyDoc_STRVAR(into_doc,
-             "into(x, k, dim, largest, values, indices)\n--\n\n"
+             "into($self, x, k, dim, largest, values, indices, /)\n--\n\n"
              "Select as topk does and write to two tensors, or return None if that needs more than\n"
              "a plain call: a tensor that is not plain, or results of another shape.");
 static PyObject* selector_into(Selector* s, PyObject* const* args, Py_ssize_t n) {
@@ -654,20 +700,26 @@ static PyObject* selector_into(Selector* s, PyObject* const* args, Py_ssize_t n)
   Batch b = {.x = args[0]};
   for (int i = 0; way == DONE && i < 3; i++) way = way_of(s, args[i ? 3 + i : 0]);
   if (way == DONE) {
-    const int largest = PyObject_IsTrue(args[3]);
-    if (largest < 0) return NULL;
-    b.smallest = !largest;
+    b.smallest = is_smallest(args[3]);
+    if (b.smallest < 0) return NULL;
     way = find_batch(s, &b, args[1], args[2]);
   }
   if (way == FAILED) return NULL;
   if (way != DONE) Py_RETURN_NONE;
   uintptr_t address[2];
+  bool counted[2];
   for (int i = 0; i < 2; i++) {
-    const int fit = fits(s, &b, args[4 + i], i ? PLAN_DTYPES : b.dtype, &address[i]);
+    const int fit = fits(s, &b, args[4 + i], i ? PLAN_DTYPES : b.dtype, &address[i], &counted[i]);
     if (fit < 0) return NULL;
     if (!fit) Py_RETURN_NONE;
   }
   if (!select_batch(s, &b, address[0], address[1])) return NULL;
+  for (int i = 0; i < 2; i++) {
+    if (!counted[i]) continue;
+    PyObject* done = PyObject_CallFunctionObjArgs(s->wrote, args[4 + i], NULL);
+    if (!done) return NULL;
+    Py_DECREF(done);
+  }
   Py_INCREF(args[4]);
   Py_INCREF(args[5]);
   return result_of(s, args[4], args[5]);
@@ -683,20 +735,20 @@ static int plan_named(const char* name) {
 
 static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
   static char* list[] = {"types",  "dtypes", "int64",  "result", "empty", "short_empty", "short_empty_cpu", "current_device", "grad_enabled",
-                         "stream", "open",   "arrange", "dispatch", "probes", "plan",  "target_candidates", NULL};
+                         "inference_enabled", "wrote", "stream", "open",   "arrange", "dispatch", "probes", "plan",  "target_candidates", NULL};
   PyObject *probes, *dtypes;
   const char* plan = "";
   PyObject** const kept[] = {&s->types,          &s->int64,        &s->result, &s->empty, &s->short_empty[0], &s->short_empty[1],
-                            &s->current_device, &s->grad_enabled, &s->stream, &s->open,  &s->arrange,        &s->dispatch};
+                            &s->current_device, &s->grad_enabled, &s->inference_enabled, &s->wrote, &s->stream, &s->open,  &s->arrange, &s->dispatch};
   enum { kKept = sizeof kept / sizeof *kept };
   if (s->types) {
     PyErr_SetString(PyExc_TypeError, "a Selector is made once");
     return -1;
   }
   PyObject* given[kKept];
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!OO!OOOOOOOOOO!|si:Selector", list, &PyTuple_Type, &given[0], &PyTuple_Type, &dtypes, &given[1],
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!OO!OOOOOOOOOOOO!|si:Selector", list, &PyTuple_Type, &given[0], &PyTuple_Type, &dtypes, &given[1],
                                    &PyType_Type, &given[2], &given[3], &given[4], &given[5], &given[6], &given[7], &given[8], &given[9],
-                                   &given[10], &given[11], &PyTuple_Type, &probes, &plan, &s->options.target_candidates)) {
+                                   &given[10], &given[11], &given[12], &given[13], &PyTuple_Type, &probes, &plan, &s->options.target_candidates)) {
     return -1;
   }
   if (PyTuple_Size(dtypes) != PLAN_DTYPES || PyTuple_Size(probes) > kProbes) {
@@ -730,7 +782,7 @@ static int selector_init(Selector* s, PyObject* args, PyObject* keywords) {
 static void selector_dealloc(Selector* s) {
   PyTypeObject* type = Py_TYPE(s);
   PyObject* rest[] = {s->types,          s->int64,        s->result, s->empty, s->short_empty[0], s->short_empty[1],
-                      s->current_device, s->grad_enabled, s->stream, s->open,  s->arrange,        s->dispatch};
+                      s->current_device, s->grad_enabled, s->inference_enabled, s->wrote, s->stream, s->open,  s->arrange, s->dispatch};
   for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) Py_XDECREF(rest[i]);
   for (int i = 0; i < PLAN_DTYPES; i++) Py_XDECREF(s->dtypes[i]);
   for (int i = 0; i < s->probe_count; i++) {
@@ -774,7 +826,7 @@ static PyType_Spec device_spec = {"aikf._native.Device", sizeof(Device), 0, Py_T
 // ---------------------------------------------------------------- the module
 
 PyDoc_STRVAR(plan_doc,
-             "plan(rows, vocab, k, dtype, multiprocessors, cluster_blocks, name='', target_candidates=0)\n--\n\n"
+             "plan($module, rows, vocab, k, dtype, multiprocessors, cluster_blocks, name='', target_candidates=0)\n--\n\n"
              "Return the launch plan as a dict, or None if there is none that fits.");
 static PyObject* module_plan(PyObject* module, PyObject* args, PyObject* keywords) {
   (void)module;
@@ -808,7 +860,7 @@ static PyObject* module_plan(PyObject* module, PyObject* args, PyObject* keyword
                        (long long)plan.chunk_size, "kernels", launches, "workspace_bytes", (long long)plan.workspace_bytes);
 }
 
-PyDoc_STRVAR(symbols_doc, "symbols()\n--\n\nReturn the names of the kernels that plans launch.");
+PyDoc_STRVAR(symbols_doc, "symbols($module, /)\n--\n\nReturn the names of the kernels that plans launch.");
 static PyObject* module_symbols(PyObject* module, PyObject* unused) {
   (void)module, (void)unused;
   PyObject* symbols = PyList_New(0);

@@ -65,6 +65,8 @@ class Fake:
             short_empty_cpu=None,
             current_device=int,
             grad_enabled=torch.is_grad_enabled,
+            inference_enabled=torch.is_inference_mode_enabled,
+            wrote=lambda to: torch.autograd.graph.increment_version(to.tensor),
             stream=lambda ordinal: self.streams.get(ordinal, 0),
             open=self.driver.open,
             arrange=lambda *args: self.arranged.append(args),

@@ -19,8 +19,9 @@ def both_raise(error, message, *args, **kwargs):
         aikf.topk(*args, **kwargs)
 
 
-def test_errors(device):
-    x = X.to(device)
+@pytest.mark.parametrize("grad", [False, True])
+def test_errors(grad, device):
+    x = X.clone().to(device).requires_grad_(grad)
     both_raise(RuntimeError, r"selected index k out of range: k = 10, and dimension 1 has 9", x, 10)
     both_raise(RuntimeError, r"selected index k out of range: k = 5, and dimension 0 has 4", x, 5, 0)
     both_raise(RuntimeError, r"selected index k out of range: k = -1", x, -1)
@@ -28,10 +29,37 @@ def test_errors(device):
     both_raise(IndexError, r"range of \[-2, 1\], but got -3", x, 1, -3)
     both_raise(IndexError, r"range of \[-1, 0\], but got 1", x[0, 0], 1, 1)
     both_raise(RuntimeError, r"selected index k out of range", x[0, 0], 2)
-    both_raise(TypeError, r"'k' \(position 2\) must be int, not <class 'float'>", x, 2.0)
-    both_raise(TypeError, r"'k' \(position 2\) must be int, not <class 'bool'>", x, True)
+    both_raise(TypeError, r"'k' \(position 2\) must be int, not float", x, 2.0)
+    both_raise(TypeError, r"'k' \(position 2\) must be int, not bool", x, True)
+    both_raise(TypeError, r"'k' \(position 2\) must be int, not Tensor", x, torch.tensor(2.0))
     both_raise(TypeError, r"'dim' \(position 3\) must be int, not bool", x, 2, True)
+    both_raise(TypeError, r"'dim' \(position 3\) must be int, not NoneType", x, 2, None)
+    both_raise(TypeError, r"'largest' \(position 4\) must be bool, not int", x, 2, -1, 1)
+    both_raise(TypeError, r"'largest' \(position 4\) must be bool, not NoneType", x, 2, -1, None)
     both_raise(TypeError, r"must be Tensor, not list", [1.0, 2.0], 1)
+
+
+def test_numbers_beyond_64_bits(device):
+    x = X.to(device)
+    with pytest.raises(RuntimeError, match=f"selected index k out of range: k = {1 << 70}, and dimension 1 has 9"):
+        aikf.topk(x, 1 << 70)
+    with pytest.raises(IndexError, match=rf"range of \[-2, 1\], but got {-1 << 70}"):
+        aikf.topk(x, 1, -1 << 70)
+
+
+def test_memory_that_was_freed(device):
+    x = X.clone().to(device)
+    x.untyped_storage().resize_(0)
+    for topk in (aikf.topk, torch.ops.aikf.topk):
+        with pytest.raises(RuntimeError, match="x has no memory"):
+            topk(x, 2)
+
+
+def test_more_dimensions_than_torch_iterates_over():
+    x = torch.zeros(1).view((1,) * 65)
+    with pytest.raises(ValueError, match="at most 64 dimensions"):
+        aikf.topk(x, 1)
+    check(x[0], 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.int64, torch.bool, torch.complex64, torch.uint8], ids=str)
@@ -101,8 +129,29 @@ def test_out_errors(device):
     both_raise(RuntimeError, "Expected out tensor to have device", x, 3, out=(values.to("meta"), indices))
     both_raise(TypeError, "must be tuple of Tensors", x, 3, out=values)
     both_raise(TypeError, "expected tuple of 2 elements but got 1", x, 3, out=(values,))
+    both_raise(TypeError, "expected Tensor as element 0 .* but got NoneType", x, 3, out=(None, indices))
     both_raise(RuntimeError, "don't support automatic differentiation", x.clone().requires_grad_(), 3, out=(values, indices))
     both_raise(RuntimeError, "selected index k out of range", x, 10, out=(values, indices))
+
+
+def test_out_is_a_write_that_autograd_knows_of(device):
+    x, weights = X.to(device), torch.ones(4, 3, device=device, requires_grad=True)
+    for topk in (torch.topk, aikf.topk):
+        out = torch.zeros(4, 3, device=device), torch.empty(4, 3, dtype=torch.int64, device=device)
+        product = (out[0] * weights).sum()
+        versions = [t._version for t in out]
+        topk(x, 3, out=out)
+        assert all(t._version > version for t, version in zip(out, versions))
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            product.backward()
+
+
+def test_out_of_inference_mode(device):
+    x = X.to(device)
+    with torch.inference_mode():
+        out = torch.empty(4, 3, device=device), torch.empty(4, 3, dtype=torch.int64, device=device)
+        holds(aikf.topk(x, 3, out=out), x, 3)
+    both_raise(RuntimeError, "Inplace update to inference tensor", x, 3, out=out)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -215,6 +264,28 @@ def test_vmap(device):
             assert torch.equal(got.values, torch.stack([w.values for w in want]))
             assert torch.equal(got.indices, torch.stack([w.indices for w in want]))
     assert torch.equal(torch.vmap(lambda x: aikf.topk(x, 1).values)(x[0, 0]), x[0, 0])
+
+
+def test_vmap_of_wrong_arguments(device):
+    """What is beside a slice is not the function's to select from."""
+    x = X.to(device)
+    for dim in (1, -2):
+        with pytest.raises(IndexError, match=rf"range of \[-1, 0\], but got {dim}"):
+            torch.vmap(lambda row: aikf.topk(row, 1, dim))(x)
+    with pytest.raises(RuntimeError, match="selected index k out of range: k = 2, and dimension 0 has 1"):
+        torch.vmap(lambda element: aikf.topk(element, 2))(x[0])
+
+
+def test_what_stands_for_a_tensor(device):
+    """As torch.fx traces: a call of topk, whoever traces it."""
+    x = X.to(device)
+    traced = torch.fx.symbolic_trace(lambda x: aikf.topk(x, 3, 0, largest=False))
+    assert [node.target for node in traced.graph.nodes if node.op == "call_function"] == [aikf.topk]
+    holds(traced(x), x, 3, 0, False)
+    out = torch.empty(4, 3, device=device), torch.empty(4, 3, dtype=torch.int64, device=device)
+    torch.fx.symbolic_trace(lambda x, values, indices: aikf.topk(x, 3, out=(values, indices)))
+    traced = torch.fx.symbolic_trace(lambda x: aikf.topk(x, 3, out=out))
+    holds(traced(x), x, 3)
 
 
 def test_func_grad(device):

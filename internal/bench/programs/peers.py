@@ -5,6 +5,9 @@ Usage: peers.py torch|numpy|python:MODULE:FUNCTION [cpu|cuda:N]
 FUNCTION takes (logits, k), a torch tensor [batch, vocab] and an int, and
 returns (values, indices) of k entries a row, largest first.
 
+A program of any language that speaks this protocol is measured by `--against
+exec:COMMAND`, too; the device is its last word.
+
 The first line written says which version answers, or the exit code is 3 if
 this Python does not have it, or not the device. Then each line read is a request, and each line
 written its answer, both JSON.

@@ -9,6 +9,7 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/avx512"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/neon"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd/pure"
+	"github.com/ai-kernel-factory/aikf/internal/law"
 )
 
 // Block is how many elements of a row have one maximum and one sum of masses.
@@ -49,8 +50,8 @@ func BlockMaxima[E Bits](tier Tier, maxima []float32, row []E, order key.Order) 
 	unordered := blockMaxima(tier, maxima[:whole], row, order)
 	if rest := row[whole*Block:]; len(rest) > 0 {
 		var padded [Block]E
-		for i := copy(padded[:], rest); i < Block; i++ {
-			padded[i] = rest[0]
+		for n := copy(padded[:], rest); n < Block; {
+			n += copy(padded[n:], padded[:n])
 		}
 		unordered |= blockMaxima(tier, maxima[whole:whole+1], padded[:], order)
 	}
@@ -156,6 +157,36 @@ func massesOf(tier Tier, masses []uint64, logits []float32, max, scale float32) 
 	} else {
 		pure.Masses(masses, logits, max, scale)
 	}
+}
+
+// RoughMass returns bounds of the sum of masses of all elements of a float32
+// row, each within a millionth, for 40 % of the time of BlockMasses. It
+// reports false where a tier has no such pass. max is finite and none of the row
+// exceeds it or is NaN.
+//
+// The relative error is bounded by 0x1p-20: 0.8e-7 for a surprise that is
+// not on the grid, 0.8e-7 for the law's own polynomial and as much for this one,
+// 1.6e-7 for its evaluation and 1.8e-7 for the three float32 additions of each
+// element. To that comes half a unit of an element for the rounding to integers.
+func RoughMass(tier Tier, row []uint32, max, scale float32) (low, high uint64, ok bool) {
+	const least = 0x1p-100 // of scales that stay normal numbers in other units
+	if tier != AVX512 || max > math.MaxFloat32 || scale < least {
+		return 0, 0, false
+	}
+	const step = 128
+	m, s := math.Float32bits(max), math.Float32bits(scale/(1<<law.SurpriseBits))
+	whole := len(row) / step * step
+	total := avx512.RoughMass(row[:whole], m, s)
+	if rest := row[whole:]; len(rest) > 0 {
+		var padded [step]uint32
+		for i := copy(padded[:], rest); i < step; i++ {
+			padded[i] = math.Float32bits(float32(math.Inf(-1)))
+		}
+		total += avx512.RoughMass(padded[:], m, s)
+	}
+	total *= law.One
+	slack := float64(total*0x1p-20) + float64(len(row))
+	return uint64(math.Max(total-slack, 0)), uint64(total + slack), true
 }
 
 // Compact writes the values of the elements whose bit is set; see [pure.Compact].

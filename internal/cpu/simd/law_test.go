@@ -296,3 +296,53 @@ func TestPick(t *testing.T) {
 		}
 	})
 }
+
+func TestRoughMass(t *testing.T) {
+	rng := rand.New(rand.NewPCG(21, 21))
+	memory := fence.Memory(t, 4*3000)
+	check := func(t *testing.T, tier simd.Tier, row []uint32, largest, scale float32) {
+		t.Helper()
+		low, high, ok := simd.RoughMass(tier, row, largest, scale)
+		if ok != (tier == simd.AVX512) {
+			t.Fatalf("there are bounds: %v", ok)
+		} else if !ok {
+			return
+		}
+		want := uint64(0)
+		for _, bits := range row {
+			want += law.Mass(law.Surprise(math.Float32frombits(bits), largest, scale))
+		}
+		if want < low || want > high || float64(high-low) > 0x1p-18*float64(want)+4*float64(len(row))+4 {
+			t.Fatalf("%d elements, largest %v, scale %v: the mass %d is not in [%d, %d], or these are far apart", len(row), largest, scale, want, low, high)
+		}
+	}
+	eachTier(t, func(t *testing.T, tier simd.Tier) {
+		for _, n := range lengths {
+			for trial := range 12 {
+				row := fence.AtEnd[uint32](memory, n)
+				largest := fillWeighed(rng, row, key.Float32, trial)
+				if !(largest >= -math.MaxFloat32) {
+					continue // no element is finite
+				}
+				for _, temperature := range []float32{0.3, 1, 1.7, 1e20, 1e-20} {
+					check(t, tier, row, largest, law.Scale(temperature))
+				}
+			}
+		}
+		// Elements that are alike do not make up for each other's errors.
+		row := make([]uint32, 128)
+		for trial := range 20000 {
+			l := -rng.Float32() * 30
+			if trial%4 == 0 {
+				l = -rng.Float32() * 0x1p-20
+			}
+			for i := range row {
+				row[i] = math.Float32bits(l)
+			}
+			check(t, tier, row, 0, law.Scale(1))
+		}
+		for _, special := range []float32{0, float32(math.Copysign(0, -1)), -math.MaxFloat32, float32(math.Inf(-1)), -1e-40, -29.8, -30.5, -87, -103} {
+			check(t, tier, []uint32{math.Float32bits(special), 0}, 0, law.Scale(1))
+		}
+	})
+}

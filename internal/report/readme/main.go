@@ -15,8 +15,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -26,7 +24,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/ai-kernel-factory/aikf/internal/bench"
 	"github.com/ai-kernel-factory/aikf/internal/report"
 )
 
@@ -110,18 +107,19 @@ func fill(project fs.FS, text string) (string, error) {
 
 // show returns the Markdown of a record or a program.
 func show(project fs.FS, name string) (string, error) {
-	if strings.HasSuffix(name, pythonSuffix) {
-		record, err := readPythonRecord(project, name)
-		return record.markdown(), err
-	}
 	switch path.Ext(name) {
 	case ".json":
-		record, err := readRecord(project, name)
-		if err != nil {
+		source, err := report.ReadSource(project, name)
+		switch {
+		case err != nil:
 			return "", err
+		case source.Python != nil:
+			return source.Python.Markdown(), nil
+		case source.Bench == nil:
+			return "", fmt.Errorf("%s is no record that is shown", name)
 		}
 		var b strings.Builder
-		err = report.Write(&b, report.Markdown, record)
+		err = report.Write(&b, report.Markdown, *source.Bench)
 		return b.String(), err
 	case ".go":
 		program, err := fs.ReadFile(project, name)
@@ -130,62 +128,19 @@ func show(project fs.FS, name string) (string, error) {
 	return "", fmt.Errorf("%s is neither a record, .json, nor a program, .go", name)
 }
 
-func readRecord(project fs.FS, name string) (bench.Record, error) {
-	text, err := fs.ReadFile(project, name)
-	if err != nil {
-		return bench.Record{}, err
-	}
-	record, err := bench.DecodeRecord(bytes.NewReader(text))
-	if err != nil {
-		return bench.Record{}, fmt.Errorf("%s: %w", name, err)
-	}
-	return record, nil
-}
-
 // checkRecords reports the files in results that are not valid: records of the
-// benchmark and, by the end of their names, of the profiler and of verify.
+// benchmark, of the profiler, of verify and of Python.
 func checkRecords(project fs.FS) error {
 	names, err := fs.Glob(project, "results/*.json")
 	problems := []error{err}
 	for _, name := range names {
-		switch {
-		case strings.HasSuffix(name, "-profile.json"):
-			var profiles bench.Profiles
-			err := readJSON(project, name, &profiles)
-			if err == nil && (profiles.Schema != bench.ProfileSchema || len(profiles.Profiles) == 0) {
-				err = fmt.Errorf("%s: schema = %d with %d profiles", name, profiles.Schema, len(profiles.Profiles))
-			}
-			problems = append(problems, err)
-		case strings.HasSuffix(name, "-verify.json"):
-			var verified struct {
-				Schema  int
-				Outcome string
-			}
-			err := readJSON(project, name, &verified)
-			if err == nil && (verified.Schema != 1 || verified.Outcome != "equal") {
-				err = fmt.Errorf("%s: schema = %d, outcome = %q", name, verified.Schema, verified.Outcome)
-			}
-			problems = append(problems, err)
-		case strings.HasSuffix(name, pythonSuffix):
-			_, err := readPythonRecord(project, name)
-			problems = append(problems, err)
-		default:
-			_, err := readRecord(project, name)
-			problems = append(problems, err)
+		source, err := report.ReadSource(project, name)
+		if err == nil && source.Verified != nil && source.Verified.Outcome != "equal" {
+			err = fmt.Errorf("%s: outcome = %q", name, source.Verified.Outcome)
 		}
+		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
-}
-
-func readJSON(project fs.FS, name string, to any) error {
-	text, err := fs.ReadFile(project, name)
-	if err == nil {
-		err = json.Unmarshal(text, to)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
 }
 
 var (

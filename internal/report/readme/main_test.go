@@ -22,7 +22,7 @@ var project = fstest.MapFS{
 	"results/broken.json":     {Data: []byte(`{"schema": 99}`)},
 	"results/b-verify.json":   {Data: []byte(`{"schema": 1, "outcome": "equal", "seed": 5}`)},
 	"results/bad-verify.json": {Data: []byte(`{"schema": 1, "outcome": "different"}`)},
-	"results/b-profile.json":  {Data: []byte(`{"schema": 1, "profiles": [{"batch": 1}]}`)},
+	"results/b-profile.json":  {Data: []byte(`{"schema": 1, "profiles": [{"batch": 1, "vocab": 50304, "top_k": 50, "call_us": 4, "parts": [{"name": "load", "us": 1}]}]}`)},
 	"results/no-profile.json": {Data: []byte(`{"schema": 1, "profiles": []}`)},
 	"results/b-python.json":   {Data: []byte(pythonText(true))},
 	"results/bad-python.json": {Data: []byte(pythonText(false))},
@@ -30,7 +30,7 @@ var project = fstest.MapFS{
 
 // pythonText is a record of one result, right or not.
 func pythonText(right bool) string {
-	return fmt.Sprintf(`{"schema": 1, "machine": {"gpu": "Example 9000", "torch": "2.4.0"}, "command": "bars.py",
+	return fmt.Sprintf(`{"schema": 1, "kind": "python", "machine": {"gpu": "Example 9000", "torch": "2.4.0"}, "command": "bars.py",
 		"results": [{"batch": 1, "vocab": 50304, "top_k": 50, "dtype": "bfloat16", "right": %t, "times": {
 			"host copy_": {"us": 6}, "host aikf": {"us": 8}, "eager torch": {"us": 60}, "eager aikf": {"us": 8},
 			"graph torch": {"us": 33}, "graph aikf": {"us": 4}}}],

@@ -33,6 +33,8 @@ class Selector:
         short_empty_cpu: Optional[Callable[..., torch.Tensor]],
         current_device: Callable[[], int],
         grad_enabled: Callable[[], bool],
+        inference_enabled: Callable[[], bool],
+        wrote: Callable[[torch.Tensor], object],
         stream: Callable[[int], int],
         open: Callable[[int], Device],
         arrange: Callable[[torch.Tensor, int, int, bool], torch.return_types.topk],

@@ -21,21 +21,23 @@ _library.impl("topk", _select, "CPU")
 _library.impl("topk", _select, "CUDA")
 
 
+def _check_dim(dim, dims):
+    if not -dims <= dim < dims:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-dims}, {dims - 1}], but got {dim})")
+
+
 @torch.library.register_fake("aikf::topk", lib=_library)
 def _fake(x, k, dim=-1, largest=True):
     if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise TypeError(f"aikf.topk: dtype {x.dtype}, want torch.float32, torch.float16 or torch.bfloat16")
     dims = max(x.dim(), 1)
-    if not -dims <= dim < dims:
-        raise IndexError(
-            f"Dimension out of range (expected to be in range of [{-dims}, {dims - 1}], but got {dim})"
-        )
+    _check_dim(dim, dims)
     if x.dim() == 0:
-        torch._check(0 <= k <= 1, lambda: f"selected index k out of range: k = {k}, of one element")
+        torch._check(0 <= k <= 1, lambda: f"selected index k out of range: k = {k}, and dimension 0 has 1")
         return torch.empty_like(x), torch.empty_like(x, dtype=torch.int64)
     size = x.shape[dim]
-    torch._check(k >= 0, lambda: f"selected index k out of range: k = {k}, and dimension {dim} has {size}")
-    torch._check(k <= size, lambda: f"selected index k out of range: k = {k}, and dimension {dim} has {size}")
+    torch._check(k >= 0, lambda: f"selected index k out of range: k = {k}, and dimension {dim % dims} has {size}")
+    torch._check(k <= size, lambda: f"selected index k out of range: k = {k}, and dimension {dim % dims} has {size}")
     # The results lie as rows, wherever their dimension is.
     shape = list(x.shape)
     del shape[dim]
@@ -81,7 +83,11 @@ class Transformed(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, x, k, dim, largest):
         x = x.movedim(in_dims[0], 0)
+        dims = max(x.dim() - 1, 1)
+        _check_dim(dim, dims)
         if x.dim() > 1:
-            return tuple(_torch.dispatch(x, k, dim if dim < 0 else dim + 1, largest)), (0, 0)
+            return tuple(_torch.dispatch(x, k, dim % dims + 1, largest)), (0, 0)
+        if not 0 <= k <= 1:
+            raise RuntimeError(f"selected index k out of range: k = {k}, and dimension 0 has 1")
         values, indices = _torch.dispatch(x.unsqueeze(1), 1, 1, largest)  # of single elements
         return (values.squeeze(1), indices.squeeze(1)), (0, 0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import re
 import warnings
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, SupportsIndex, Tuple
 
 OLDEST_TORCH = (2, 4)
 
@@ -29,7 +30,9 @@ def check_version(version: str) -> Tuple[int, int]:
 VERSION = check_version(torch.__version__)
 
 from torch.autograd import forward_ad  # noqa: E402
+from torch.autograd.graph import increment_version  # noqa: E402
 from torch.compiler import is_dynamo_compiling as _is_compiling  # noqa: E402
+from torch.overrides import handle_torch_function, has_torch_function  # noqa: E402
 
 from . import _driver, _native  # noqa: E402
 
@@ -104,12 +107,28 @@ class CompiledResult(NamedTuple):
 def dispatch(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.return_types.topk:
     """Select by way of torch's dispatcher, which sees to gradients, transforms, modes and subclasses."""
     if not isinstance(x, torch.Tensor):
+        if has_torch_function((x,)):  # it stands for a tensor: one of torch.fx, for example
+            return handle_torch_function(topk, (x,), x, k, dim, largest)
         raise TypeError(f"topk(): argument 'x' (position 1) must be Tensor, not {type(x).__name__}")
     if _is_compiling() and VERSION < (2, 6):
         return CompiledResult(*torch.ops.aikf.topk(x, k, dim, largest))
+    if not _is_compiling():
+        k, dim = _integer(k, "k", 2), _integer(dim, "dim", 3)
     if not _is_compiling() and (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0):
         return torch.return_types.topk(_operator.Transformed.apply(x, k, dim, largest))
     return torch.return_types.topk(torch.ops.aikf.topk(x, k, dim, largest))
+
+
+def _integer(value: SupportsIndex, argument: str, position: int) -> int:
+    """Return the argument as torch's operators want it, or raise what torch.topk raises."""
+    if type(value) in (int, torch.SymInt):
+        return value  # type: ignore[return-value]
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"topk(): argument '{argument}' (position {position}) must be int, not {type(value).__name__}")
 
 
 def arrange(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.return_types.topk:
@@ -145,6 +164,11 @@ def _topk_out(
         written = _short_into(x, k, dim, largest, *out)
         if written is not None:
             return written
+    if has_torch_function((x, *out)) and not all(isinstance(t, torch.Tensor) for t in (x, *out)):
+        return handle_torch_function(topk, (x, *out), x, k, dim, largest, out=out)
+    for i, to in enumerate(out):
+        if not isinstance(to, torch.Tensor):
+            raise TypeError(f"expected Tensor as element {i} of argument 'out', but got {type(to).__name__}")
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *out)):
         raise RuntimeError(
             "topk(): functions with out=... arguments don't support automatic differentiation, "
@@ -195,6 +219,8 @@ def new_selector(**options: object) -> _native.Selector:
         short_empty_cpu=getattr(guards, "_empty_strided_cpu", None),
         current_device=getattr(torch._C, "_cuda_getDevice", int),
         grad_enabled=torch.is_grad_enabled,
+        inference_enabled=torch.is_inference_mode_enabled,
+        wrote=increment_version,
         stream=getattr(torch._C, "_cuda_getCurrentRawStream", no_stream),
         open=_driver.open_device,
         arrange=arrange,

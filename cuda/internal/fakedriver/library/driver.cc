@@ -522,7 +522,7 @@ int cuLaunchKernelEx(const LaunchConfig* config, Kernel* kernel, void** paramete
   const std::string arguments(static_cast<const char*>(parameters[0]),
                               samples ? sizeof(SampleArguments) : edits ? sizeof(EditArguments) : sizeof(SelectArguments));
   const unsigned grid = config->grid[0], block = config->block[0];
-  const bool standin = setting("standin");
+  const bool standin = setting("standin") && fakecuda_standin_has(kernel->symbol.c_str());
   return put(config->stream, [=]() -> int {
     if (int code = enter("kernel")) return code;
     const char* symbol = kernel->symbol.c_str();

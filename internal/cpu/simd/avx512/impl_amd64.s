@@ -5005,6 +5005,151 @@ done:
 	VZEROUPPER
 	RET
 
+// func RoughMass(row []uint32, max uint32, scale uint32) (total float64)
+// Requires: AVX, AVX512DQ, AVX512F, SSE2
+TEXT ·RoughMass(SB), NOSPLIT, $0-40
+	MOVQ         row_base+0(FP), AX
+	MOVQ         row_len+8(FP), CX
+	MOVL         max+24(FP), DX
+	VPBROADCASTD DX, Z0
+	MOVL         scale+28(FP), DX
+	XORL         $0x80000000, DX
+	VPBROADCASTD DX, Z1
+	VPBROADCASTD constant3af5d7a1<>+0(SB), Z2
+	VPBROADCASTD constant3d64a4dc<>+0(SB), Z3
+	VPBROADCASTD constant3e75eb61<>+0(SB), Z4
+	VPBROADCASTD constant3f317275<>+0(SB), Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+
+loop:
+	SUBQ             $0x00000080, CX
+	JL               done
+	VSUBPS           (AX), Z0, Z8
+	VSUBPS           64(AX), Z0, Z9
+	VSUBPS           128(AX), Z0, Z10
+	VSUBPS           192(AX), Z0, Z11
+	VSUBPS           256(AX), Z0, Z12
+	VSUBPS           320(AX), Z0, Z13
+	VSUBPS           384(AX), Z0, Z14
+	VSUBPS           448(AX), Z0, Z15
+	VMULPS           Z1, Z8, Z8
+	VMULPS           Z1, Z9, Z9
+	VMULPS           Z1, Z10, Z10
+	VMULPS           Z1, Z11, Z11
+	VMULPS           Z1, Z12, Z12
+	VMULPS           Z1, Z13, Z13
+	VMULPS           Z1, Z14, Z14
+	VMULPS           Z1, Z15, Z15
+	VREDUCEPS        $0x09, Z8, Z16
+	VREDUCEPS        $0x09, Z9, Z17
+	VREDUCEPS        $0x09, Z10, Z18
+	VREDUCEPS        $0x09, Z11, Z19
+	VREDUCEPS        $0x09, Z12, Z20
+	VREDUCEPS        $0x09, Z13, Z21
+	VREDUCEPS        $0x09, Z14, Z22
+	VREDUCEPS        $0x09, Z15, Z23
+	VPBROADCASTD     constant3c135de9<>+0(SB), Z24
+	VFMADD231PS      Z2, Z16, Z24
+	VPBROADCASTD     constant3c135de9<>+0(SB), Z25
+	VFMADD231PS      Z2, Z17, Z25
+	VPBROADCASTD     constant3c135de9<>+0(SB), Z26
+	VFMADD231PS      Z2, Z18, Z26
+	VPBROADCASTD     constant3c135de9<>+0(SB), Z27
+	VFMADD231PS      Z2, Z19, Z27
+	VPBROADCASTD     constant3c135de9<>+0(SB), Z28
+	VFMADD231PS      Z2, Z20, Z28
+	VPBROADCASTD     constant3c135de9<>+0(SB), Z29
+	VFMADD231PS      Z2, Z21, Z29
+	VPBROADCASTD     constant3c135de9<>+0(SB), Z30
+	VFMADD231PS      Z2, Z22, Z30
+	VPBROADCASTD     constant3c135de9<>+0(SB), Z31
+	VFMADD231PS      Z2, Z23, Z31
+	VFMADD213PS      Z3, Z16, Z24
+	VFMADD213PS      Z3, Z17, Z25
+	VFMADD213PS      Z3, Z18, Z26
+	VFMADD213PS      Z3, Z19, Z27
+	VFMADD213PS      Z3, Z20, Z28
+	VFMADD213PS      Z3, Z21, Z29
+	VFMADD213PS      Z3, Z22, Z30
+	VFMADD213PS      Z3, Z23, Z31
+	VFMADD213PS      Z4, Z16, Z24
+	VFMADD213PS      Z4, Z17, Z25
+	VFMADD213PS      Z4, Z18, Z26
+	VFMADD213PS      Z4, Z19, Z27
+	VFMADD213PS      Z4, Z20, Z28
+	VFMADD213PS      Z4, Z21, Z29
+	VFMADD213PS      Z4, Z22, Z30
+	VFMADD213PS      Z4, Z23, Z31
+	VFMADD213PS      Z5, Z16, Z24
+	VFMADD213PS      Z5, Z17, Z25
+	VFMADD213PS      Z5, Z18, Z26
+	VFMADD213PS      Z5, Z19, Z27
+	VFMADD213PS      Z5, Z20, Z28
+	VFMADD213PS      Z5, Z21, Z29
+	VFMADD213PS      Z5, Z22, Z30
+	VFMADD213PS      Z5, Z23, Z31
+	VFMADD213PS.BCST constant3f7fffff<>+0(SB), Z16, Z24
+	VFMADD213PS.BCST constant3f7fffff<>+0(SB), Z17, Z25
+	VFMADD213PS.BCST constant3f7fffff<>+0(SB), Z18, Z26
+	VFMADD213PS.BCST constant3f7fffff<>+0(SB), Z19, Z27
+	VFMADD213PS.BCST constant3f7fffff<>+0(SB), Z20, Z28
+	VFMADD213PS.BCST constant3f7fffff<>+0(SB), Z21, Z29
+	VFMADD213PS.BCST constant3f7fffff<>+0(SB), Z22, Z30
+	VFMADD213PS.BCST constant3f7fffff<>+0(SB), Z23, Z31
+	VSCALEFPS        Z8, Z24, Z24
+	VSCALEFPS        Z9, Z25, Z25
+	VSCALEFPS        Z10, Z26, Z26
+	VSCALEFPS        Z11, Z27, Z27
+	VSCALEFPS        Z12, Z28, Z28
+	VSCALEFPS        Z13, Z29, Z29
+	VSCALEFPS        Z14, Z30, Z30
+	VSCALEFPS        Z15, Z31, Z31
+	VADDPS           Z28, Z24, Z24
+	VADDPS           Z29, Z25, Z25
+	VADDPS           Z30, Z26, Z26
+	VADDPS           Z31, Z27, Z27
+	VADDPS           Z26, Z24, Z24
+	VADDPS           Z27, Z25, Z25
+	VADDPS           Z25, Z24, Z24
+	VEXTRACTF64X4    $0x01, Z24, Y8
+	VCVTPS2PD        Y24, Z9
+	VCVTPS2PD        Y8, Z8
+	VADDPD           Z9, Z6, Z6
+	VADDPD           Z8, Z7, Z7
+	ADDQ             $0x00000200, AX
+	JMP              loop
+
+done:
+	VADDPD        Z7, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPD        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPD        X1, X0, X1
+	VPSHUFD       $0x4e, X1, X0
+	VADDPD        X0, X1, X1
+	MOVSD         X1, total+32(FP)
+	VZEROUPPER
+	RET
+
+DATA constant3af5d7a1<>+0(SB)/4, $0x3af5d7a1
+GLOBL constant3af5d7a1<>(SB), RODATA|NOPTR, $4
+
+DATA constant3d64a4dc<>+0(SB)/4, $0x3d64a4dc
+GLOBL constant3d64a4dc<>(SB), RODATA|NOPTR, $4
+
+DATA constant3e75eb61<>+0(SB)/4, $0x3e75eb61
+GLOBL constant3e75eb61<>(SB), RODATA|NOPTR, $4
+
+DATA constant3f317275<>+0(SB)/4, $0x3f317275
+GLOBL constant3f317275<>(SB), RODATA|NOPTR, $4
+
+DATA constant3c135de9<>+0(SB)/4, $0x3c135de9
+GLOBL constant3c135de9<>(SB), RODATA|NOPTR, $4
+
+DATA constant3f7fffff<>+0(SB)/4, $0x3f7fffff
+GLOBL constant3f7fffff<>(SB), RODATA|NOPTR, $4
+
 // func Pick32(values []float32, bitmap []uint64, row []uint32) (n int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI, POPCNT
 TEXT ·Pick32(SB), $4160-80

@@ -101,6 +101,15 @@ func Masses(masses []uint64, logits []float32, max, scale uint32) {
 	pure.Masses(masses, logits, math.Float32frombits(max), math.Float32frombits(scale))
 }
 
+// RoughMass is about the sum of 2^((element - max) * scale).
+func RoughMass(row []uint32, max, scale uint32) (total float64) {
+	m, s := math.Float32frombits(max), math.Float32frombits(scale)
+	for _, bits := range row {
+		total += math.Exp2(float64((math.Float32frombits(bits) - m) * s))
+	}
+	return total
+}
+
 // Compact32 is [pure.Compact] for float32.
 func Compact32(values []float32, bitmap []uint64, row []uint32) (n int) {
 	return pure.Compact(values, bitmap, row, key.Float32)

@@ -149,6 +149,11 @@ func CompactAboveFloat16(values []float32, bitmap []uint64, row []uint16, least 
 //go:noescape
 func Masses(masses []uint64, logits []float32, max uint32, scale uint32)
 
+// RoughMass is about the sum of 2^((element - max) * scale), for a multiple of 128 elements and a finite max.
+//
+//go:noescape
+func RoughMass(row []uint32, max uint32, scale uint32) (total float64)
+
 // Pick32 is pure.Compact for float32 and a bitmap of at most 1024 words of which few bits are set.
 //
 //go:noescape

@@ -1,0 +1,396 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/ai-kernel-factory/aikf/internal/bench"
+)
+
+// Lab is all that a folder of records says, as one document: [Lab.Markdown] and
+// [Lab.HTML] write it.
+type Lab struct {
+	Sources  []Source
+	Problems []error // files that could not be taken
+}
+
+// section is a part of the document. The page draws the charts whose names it
+// has; Markdown has the tables alone.
+type section struct {
+	id, title string
+	charts    []string
+	text      []string
+	tables    []table
+}
+
+// table is a grid with what stands above it.
+type table struct {
+	caption []string
+	grid    grid
+}
+
+// noisy is the spread, half of p10 to p90 over the median, from which on a
+// median is not to be trusted to its second digit.
+const noisy = 0.10
+
+// sections are the document.
+func (l Lab) sections() []section {
+	all := []section{l.overview(), l.losses(), l.matrix(),
+		{id: "latency", title: "Latency against rows, vocab and k", charts: []string{"rows", "vocab", "k"},
+			text: []string{"Microseconds of a call over the batch, both axes logarithmic; a band is the 10th to the 90th percentile. The read floor is what reading the rows once takes."}},
+		{id: "floor", title: "Distance from the floor", charts: []string{"floor"},
+			text: []string{"Our time over that of the read floor, of the same run; 1 would be as fast as reading. The floor of a CPU reads float32 rows, whatever the dtype, so that 16-bit rows can be below 1."}},
+		l.phases(), l.adversarial(), l.sampling(), l.acceptance(), l.python(), l.verified(), l.records(),
+	}
+	if len(l.Problems) > 0 {
+		problems := section{id: "problems", title: "Files that could not be read"}
+		for _, err := range l.Problems {
+			problems.text = append(problems.text, err.Error())
+		}
+		all = append(all, problems)
+	}
+	return slices.DeleteFunc(all, func(s section) bool { return len(s.charts)+len(s.text)+len(s.tables) == 0 })
+}
+
+// benches are the records of the benchmark.
+func (l Lab) benches() []Source {
+	return slices.DeleteFunc(slices.Clone(l.Sources), func(s Source) bool { return s.Bench == nil })
+}
+
+// overview answers how fast, compared with what, and how far from possible.
+func (l Lab) overview() section {
+	g := grid{columns: []heading{
+		{"machine", false}, {"record", false}, {"results", true}, {"compared with", false},
+		{"speed-up", true}, {"ours / floor", true}, {"worst spread", true}, {"answers exact", false}, {"bars met", true},
+	}}
+	for _, s := range l.benches() {
+		var speedups, floors, spreads []float64
+		var references []string
+		exact := true
+		for _, r := range s.Bench.Results {
+			if r.Work != bench.TopK {
+				continue
+			}
+			if r.Reference != "" {
+				speedups = append(speedups, r.Speedup)
+				references = append(references, r.Reference)
+			}
+			floors, spreads = append(floors, r.FloorRatio), append(spreads, r.Spread())
+			exact = exact && r.IndicesEqual && r.MaxAbsDiff == 0
+		}
+		for _, name := range peerNames(s.Bench.Results) {
+			references = append(references, name)
+		}
+		slices.Sort(references)
+		met, spread := notMeasured, notMeasured
+		if verdicts := s.Bench.Acceptance; len(verdicts) > 0 {
+			n := 0
+			for _, v := range verdicts {
+				if v.Verdict == bench.Met || v.Verdict == bench.MustOnly {
+					n++
+				}
+			}
+			met = fmt.Sprintf("%d of %d", n, len(verdicts))
+		}
+		if len(spreads) > 0 {
+			spread = fmt.Sprintf("±%.0f %%", 100*slices.Max(spreads))
+		}
+		g.rows = append(g.rows, []string{
+			s.subject(), s.File, fmt.Sprint(len(s.Bench.Results)), orNone(strings.Join(slices.Compact(references), ", ")),
+			span(speedups), span(floors), spread, yes(exact), met,
+		})
+	}
+	return section{id: "overview", title: "At a glance", tables: []table{{nil, g}},
+		text: []string{"Of work topk: the least and the greatest of a record. Every answer was compared with that of a stable sort in the run that timed it."}}
+}
+
+// span shows the least and the greatest.
+func span(of []float64) string {
+	if len(of) == 0 {
+		return notMeasured
+	}
+	least, greatest := ratio(slices.Min(of)), ratio(slices.Max(of))
+	if least == greatest {
+		return least
+	}
+	return least + " to " + greatest
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return notMeasured
+	}
+	return text
+}
+
+// losses gathers what does not flatter: bars that were missed, cases in which
+// something else is faster, wrong answers and noise.
+func (l Lab) losses() section {
+	g := grid{columns: []heading{{"machine", false}, {"what", false}, {"by how much", false}, {"record", false}}}
+	// The worst kind comes first.
+	const (
+		wrong = iota
+		missed
+		slower
+		open
+		noise
+		kinds
+	)
+	var rows [kinds][][]string
+	add := func(kind int, s Source, what, much string) {
+		rows[kind] = append(rows[kind], []string{s.subject(), what, much, s.File})
+	}
+	for _, s := range l.Sources {
+		if s.Python != nil {
+			for _, v := range s.Python.Acceptance {
+				if v.Verdict == bench.Missed && v.Measured != nil {
+					add(missed, s, v.Figure+", at "+v.Row, fmt.Sprintf("must %s, measured %s", ratioDigits(v.Must), ratioDigits(*v.Measured)))
+				}
+			}
+		}
+		if s.Verified != nil && s.Verified.Outcome != "equal" {
+			add(wrong, s, s.Verified.Command, s.Verified.Outcome)
+		}
+		if s.Bench == nil {
+			continue
+		}
+		for _, v := range s.Bench.Acceptance {
+			switch v.Verdict {
+			case bench.Missed:
+				add(missed, s, strings.TrimSuffix(v.Work+", worst: "+v.Worst, ", worst: "), fmt.Sprintf("must %s %s, measured %s", ratioDigits(v.Must), v.Figure, ratioDigits(v.Measured)))
+			case bench.NotMeasured:
+				add(open, s, v.Work, "not measured: "+v.Reason)
+			}
+		}
+		for _, r := range s.Bench.Results {
+			if !r.IndicesEqual || r.MaxAbsDiff != 0 {
+				add(wrong, s, caseName(r), fmt.Sprintf("WRONG ANSWER, max |diff| %g", r.MaxAbsDiff))
+			}
+			// The references of other works are parts of the same work, not rivals.
+			if r.Work == bench.TopK && r.Reference != "" && r.Speedup < 1 && !strings.HasPrefix(r.Reference, bench.OnTier) {
+				add(slower, s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", r.Reference, micros(r.ReferenceUS), micros(r.OursUS)))
+			}
+			for _, name := range peerNames([]bench.Result{r}) {
+				peer := r.Peers[name]
+				if peer.US < r.OursUS && name != r.Reference {
+					add(slower, s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", name, micros(peer.US), micros(r.OursUS)))
+				}
+				if !peer.ValuesEqual {
+					add(wrong, s, caseName(r), fmt.Sprintf("%s is WRONG: its values are others", name))
+				}
+			}
+			if r.Spread() > noisy {
+				add(noise, s, caseName(r), fmt.Sprintf("noisy: ±%.0f %%", 100*r.Spread()))
+			}
+		}
+	}
+	g.rows = slices.Concat(rows[:]...)
+	text := fmt.Sprintf("Bars that were missed or not measured, cases in which something else is faster, wrong answers, and spreads beyond ±%.0f %%.", 100*noisy)
+	if len(g.rows) == 0 {
+		return section{id: "losses", title: "Losses", text: []string{text, "None in these records."}}
+	}
+	return section{id: "losses", title: "Losses", text: []string{text}, tables: []table{{nil, g}}}
+}
+
+// caseName is what was measured, in a line.
+func caseName(r bench.Result) string {
+	name := fmt.Sprintf("%s %d x %d, vocab %s, %s, %s rows", strings.TrimSpace(r.Work+" "+r.Sampling), r.Batch, r.TopK, thousands(r.Vocab), r.DType, r.Source)
+	for _, detail := range []string{r.Mode, r.Cache} {
+		if detail != "" {
+			name += ", " + detail
+		}
+	}
+	if r.BaseOffset != 0 {
+		name += fmt.Sprintf(", offset %d", r.BaseOffset)
+	}
+	if r.Mode == "" && r.Tier != "" {
+		name += ", " + r.Tier
+	}
+	return name
+}
+
+// tablesOf shows those results of every record that keep says.
+func (l Lab) tablesOf(keep func(bench.Result) bool) (tables []table) {
+	for _, s := range l.benches() {
+		results := slices.DeleteFunc(slices.Clone(s.Bench.Results), func(r bench.Result) bool { return !keep(r) })
+		if len(results) == 0 {
+			continue
+		}
+		t := table{caption: []string{s.subject() + ": " + s.File}}
+		if s.Bench.GPU != nil {
+			cases := byCase(results)
+			t.grid = gridOf(deviceColumns, cases)
+			t.caption = append(append(t.caption, deviceFacts(cases)...), deviceUnit(cases))
+		} else {
+			t.grid = gridOf(resultColumns, results)
+			t.caption = append(t.caption, strings.Join(constants(resultColumns, results), "; "))
+		}
+		tables = append(tables, t)
+		if peers := peerGrid(results); len(peers.rows) > 0 {
+			tables = append(tables, table{[]string{"Other software, on the same logits; answers are compared with ours, those of a stable sort.", strings.TrimSpace(methods(results))}, peers})
+		}
+	}
+	return tables
+}
+
+func isPlain(r bench.Result) bool { return r.Source == bench.Random || r.Source == bench.Real }
+
+func (l Lab) matrix() section {
+	return section{id: "speedups", title: "Speed-ups", charts: []string{"speedups"},
+		text:   []string{"The time of others over ours, for the same rows: right of 1 we are faster. Cases are named rows x k; V is the vocabulary, where it is not that of the reference matrix."},
+		tables: l.tablesOf(func(r bench.Result) bool { return r.Work == bench.TopK && isPlain(r) })}
+}
+
+func (l Lab) phases() section {
+	s := section{id: "phases", title: "Where the time goes"}
+	g := grid{columns: []heading{
+		{"GPU", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan", false},
+		{"part", false}, {"us", true}, {"cycles", true}, {"share", true}, {"call (us)", true}, {"floor (us)", true}, {"empty (us)", true},
+	}}
+	for _, source := range l.Sources {
+		if source.Profiles == nil {
+			continue
+		}
+		for _, p := range source.Profiles.Profiles {
+			for _, part := range p.Parts {
+				cycles := notMeasured
+				if part.Cycles > 0 {
+					cycles = fmt.Sprintf("%.0f", part.Cycles)
+				}
+				g.rows = append(g.rows, []string{
+					source.subject(), fmt.Sprint(p.Batch), thousands(p.Vocab), fmt.Sprint(p.TopK), string(p.DType), p.Plan.Name,
+					part.Name, micros(part.US), cycles, fmt.Sprintf("%.0f %%", 100*part.Share), micros(p.CallUS), micros(p.FloorUS), micros(p.EmptyUS),
+				})
+			}
+		}
+	}
+	if len(g.rows) == 0 {
+		s.text = []string{"No record of aikf profile is here."}
+		return s
+	}
+	s.charts, s.tables = []string{"phases"}, []table{{nil, g}}
+	s.text = []string{"Stages of a plan with several kernels, each alone, and phases within the kernel of the others, of an instrumented build; launch and end of the kernel are the rest of the call."}
+	return s
+}
+
+func (l Lab) adversarial() section {
+	return section{id: "adversarial", title: "Adversarial rows", charts: []string{"adversarial"},
+		text:   []string{"Our time over the read floor, on rows made to hurt: sorted, constant, masked, with ties. The mark is what random rows take."},
+		tables: l.tablesOf(func(r bench.Result) bool { return r.Work == bench.TopK && !isPlain(r) })}
+}
+
+func (l Lab) sampling() section {
+	s := section{id: "sampling", title: "Sampling",
+		tables: l.tablesOf(func(r bench.Result) bool { return r.Work == bench.Sample })}
+	if len(s.tables) == 0 {
+		s.text = []string{"No record measures sampling: aikf bench --work sample --out FILE makes one."}
+		return s
+	}
+	s.charts = []string{"sampling"}
+	s.text = []string{"Microseconds of drawing a token for each row, and the read floor."}
+	return s
+}
+
+func (l Lab) acceptance() section {
+	s := section{id: "acceptance", title: "Bars"}
+	for _, source := range l.benches() {
+		if verdicts := source.Bench.Acceptance; len(verdicts) > 0 {
+			s.tables = append(s.tables, table{[]string{source.subject() + ": " + source.File, summary(verdicts)}, acceptanceGrid(verdicts)})
+		}
+	}
+	return s
+}
+
+func (l Lab) python() section {
+	s := section{id: "python", title: "From PyTorch"}
+	for _, source := range l.Sources {
+		if r := source.Python; r != nil {
+			s.tables = append(s.tables, table{[]string{fmt.Sprintf("%s, torch %s: %s", r.Machine.GPU, r.Machine.Torch, source.File), pythonFacts}, r.grid()},
+				table{nil, r.barGrid()})
+		}
+	}
+	return s
+}
+
+func (l Lab) verified() section {
+	s := section{id: "verified", title: "Can it be believed"}
+	for _, source := range l.benches() {
+		loud := 0
+		for _, r := range source.Bench.Results {
+			if r.Spread() > noisy {
+				loud++
+			}
+		}
+		if all := len(source.Bench.Results); loud > 0 {
+			s.text = append(s.text, fmt.Sprintf("%s: %d of %d medians spread beyond ±%.0f %%: the machine was not idle, or is virtual.", source.File, loud, all, 100*noisy))
+		}
+	}
+	for _, source := range l.Sources {
+		v := source.Verified
+		if v == nil {
+			continue
+		}
+		line := fmt.Sprintf("%s: %s rows compared with the oracle's answers, to the bit: %s.", source.subject(), thousands(int(v.Rows)), v.Outcome)
+		if v.Counts.Rows > 0 {
+			line = fmt.Sprintf("%s: %s rows, %s logits compared with the CPU's answers, to the bit: %s (%s).",
+				source.subject(), thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)), v.Outcome, v.Command)
+		}
+		s.text = append(s.text, line)
+	}
+	return s
+}
+
+func (l Lab) records() section {
+	g := grid{columns: []heading{{"file", false}, {"machine", false}, {"command", false}, {"commit", false}, {"date", false}}}
+	for _, s := range l.Sources {
+		row := []string{s.File, s.subject(), "", notMeasured, notMeasured}
+		switch {
+		case s.Bench != nil:
+			lines := caption(*s.Bench)
+			machine := lines[0]
+			if s.Bench.GPU != nil {
+				machine += fmt.Sprintf(", %.2f GHz; %s", float64(s.Bench.GPU.ClockKHz)/1e6, lines[1])
+			}
+			row = []string{s.File, machine, s.Bench.Command, shortCommit(s.Bench.Commit), s.Bench.Date.UTC().Format("2006-01-02 15:04")}
+		case s.Profiles != nil:
+			row = []string{s.File, gpuLine(s.Profiles.GPU), s.Profiles.Command, shortCommit(s.Profiles.Commit), s.Profiles.Date.UTC().Format("2006-01-02 15:04")}
+		case s.Python != nil:
+			row[2] = s.Python.Command
+		case s.Verified != nil:
+			row[2], row[3] = s.Verified.Command, shortCommit(s.Verified.Commit)
+		}
+		g.rows = append(g.rows, row)
+	}
+	s := section{id: "records", title: "Records", text: []string{"What every number above comes from. Where two records have the same case, the charts show the newer one."}, tables: []table{{nil, g}}}
+	for _, source := range l.benches() {
+		for _, note := range source.Bench.Notes {
+			s.text = append(s.text, source.File+": "+note)
+		}
+	}
+	return s
+}
+
+// Markdown writes the document.
+func (l Lab) Markdown(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("# " + labTitle + "\n")
+	for _, s := range l.sections() {
+		fmt.Fprintf(&b, "\n## %s\n", s.title)
+		for _, line := range s.text {
+			fmt.Fprintf(&b, "\n%s\n", line)
+		}
+		for _, t := range s.tables {
+			for _, line := range t.caption {
+				fmt.Fprintf(&b, "\n%s\n", line)
+			}
+			b.WriteString("\n")
+			t.grid.markdown(&b)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+const labTitle = "aikf: what was measured"

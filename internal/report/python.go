@@ -1,0 +1,111 @@
+package report
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// PythonRecord is one run of python/bench/bars.py: the PyTorch package beside
+// torch.topk. Times are microseconds.
+type PythonRecord struct {
+	Schema  int `json:"schema"`
+	Machine struct {
+		GPU   string `json:"gpu"`
+		Torch string `json:"torch"`
+	} `json:"machine"`
+	Command string `json:"command"`
+	Results []struct {
+		Batch int                    `json:"batch"`
+		Vocab int                    `json:"vocab"`
+		TopK  int                    `json:"top_k"`
+		DType string                 `json:"dtype"`
+		Right bool                   `json:"right"`
+		Times map[string]pythonTimes `json:"times"` // by where the time was taken and of whom, as "eager torch"
+	} `json:"results"`
+	Acceptance []struct {
+		Figure   string   `json:"figure"`
+		Must     float64  `json:"must"`
+		Aim      float64  `json:"aim"`
+		Measured *float64 `json:"measured"` // none: not measured
+		Row      string   `json:"row"`
+		Verdict  string   `json:"verdict"`
+	} `json:"acceptance"`
+}
+
+// pythonTimes are the median and the 10th and 90th percentile.
+type pythonTimes struct {
+	US    float64 `json:"us"`
+	USP10 float64 `json:"us_p10"`
+	USP90 float64 `json:"us_p90"`
+}
+
+// pythonNames are the times of a result that are shown.
+var pythonNames = []string{"host copy_", "host aikf", "eager torch", "eager aikf", "graph torch", "graph aikf"}
+
+// DecodePython reads one such record and validates it. An error names every
+// field that cannot be.
+func DecodePython(from io.Reader) (PythonRecord, error) {
+	var r PythonRecord
+	if err := json.NewDecoder(from).Decode(&r); err != nil {
+		return r, fmt.Errorf("report: %w: %w", err, ErrSource)
+	}
+	if r.Schema != 1 || len(r.Results) == 0 {
+		return r, fmt.Errorf("report: schema = %d with %d results: %w", r.Schema, len(r.Results), ErrSource)
+	}
+	var problems []error
+	for i, result := range r.Results {
+		if !result.Right {
+			problems = append(problems, fmt.Errorf("results[%d].right = false, %d x %d: %w", i, result.Batch, result.TopK, ErrSource))
+		}
+		for _, name := range pythonNames {
+			if us := result.Times[name].US; !(us > 0) {
+				problems = append(problems, fmt.Errorf("results[%d].times[%q].us = %v, %d x %d: %w", i, name, us, result.Batch, result.TopK, ErrSource))
+			}
+		}
+	}
+	return r, errors.Join(problems...)
+}
+
+// Markdown renders the record.
+func (r PythonRecord) Markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, torch %s\n\n%s\n\n%s\n\n", r.Machine.GPU, r.Machine.Torch, r.Command, pythonFacts)
+	r.grid().markdown(&b)
+	b.WriteString("\n")
+	r.barGrid().markdown(&b)
+	return b.String()
+}
+
+const pythonFacts = "us: medians; host: what a call takes of the CPU; eager: a call in a loop; graph: a call in a CUDA graph"
+
+func (r PythonRecord) grid() grid {
+	g := grid{columns: []heading{
+		{"rows", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"host: copy_", true}, {"aikf", true},
+		{"eager: torch.topk", true}, {"aikf", true}, {"speed-up", true}, {"graph: torch.topk", true}, {"aikf", true}, {"speed-up", true},
+	}}
+	for _, result := range r.Results {
+		us := func(name string) float64 { return result.Times[name].US }
+		g.rows = append(g.rows, []string{
+			fmt.Sprint(result.Batch), fmt.Sprint(result.Vocab), fmt.Sprint(result.TopK), result.DType,
+			fmt.Sprintf("%.2f", us("host copy_")), fmt.Sprintf("%.2f", us("host aikf")),
+			fmt.Sprintf("%.1f", us("eager torch")), fmt.Sprintf("%.2f", us("eager aikf")), fmt.Sprintf("%.1fx", us("eager torch")/us("eager aikf")),
+			fmt.Sprintf("%.1f", us("graph torch")), fmt.Sprintf("%.2f", us("graph aikf")), fmt.Sprintf("%.1fx", us("graph torch")/us("graph aikf")),
+		})
+	}
+	return g
+}
+
+func (r PythonRecord) barGrid() grid {
+	g := grid{columns: []heading{{"figure, of the worst row of the matrix", false}, {"must", true}, {"aim", true}, {"measured", true}, {"verdict", false}}}
+	for _, v := range r.Acceptance {
+		measured := notMeasured
+		if v.Measured != nil {
+			measured = fmt.Sprintf("%.2f", *v.Measured)
+		}
+		g.rows = append(g.rows, []string{v.Figure, fmt.Sprintf("%g", v.Must), fmt.Sprintf("%g", v.Aim), measured, strings.TrimSuffix(v.Verdict+", at "+v.Row, ", at ")})
+	}
+	return g
+}
