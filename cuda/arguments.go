@@ -1,7 +1,7 @@
 package cuda
 
 // selectArguments mirrors SelectArguments of kernels/arguments.h: the argument
-// of every kernel, passed by value.
+// of every kernel but those that sample, passed by value.
 type selectArguments struct {
 	logits, values, indices Pointer
 	rowK, rowLengths        Pointer
@@ -12,4 +12,30 @@ type selectArguments struct {
 	smallest                int32
 	indexBytes              int32
 	reserved                int32
+}
+
+// sampleArguments mirrors SampleArguments: the argument of the kernels that sample.
+type sampleArguments struct {
+	selectArguments
+	rowTemperature, rowTopK, rowTopP, rowMinP Pointer
+	rowSeed, rowPosition                      Pointer
+	tokens, status, kept, keptCount           Pointer
+	seed, position                            uint64
+	temperature                               float32
+	topK                                      int32
+	topP, minP, softcap, greedyBelow          float32
+	draws                                     int32
+	firstDraw                                 uint32
+	rowDraws                                  int32
+	replacement, minPLast, invalidToken       int32
+}
+
+// editArguments mirrors EditArguments: the argument of the kernels that edit.
+type editArguments struct {
+	selectArguments
+	mask, biasIds, bias             Pointer
+	penaltyIds, penaltyCounts       Pointer
+	maskStride                      int64
+	maskWords, biases, penalties    int32
+	repetition, frequency, presence float32
 }

@@ -219,13 +219,13 @@ const clusterSuffix = "_cluster"
 func kernelSymbols() []string {
 	symbols := append([]string{emptySymbol}, lawSymbols...)
 	for t, names := range dtypes {
-		for _, name := range []string{"select_%s_block", "phases_%s_block"} {
+		for _, name := range []string{"select_%s_block", "phases_%s_block", "sample_%s_block"} {
 			symbols = append(symbols, fmt.Sprintf(name, names.symbol))
 			if width(PlanShape{DType: DType(t), Vocab: 1}) == narrow {
 				symbols = append(symbols, fmt.Sprintf(name, names.symbol)+narrow)
 			}
 		}
-		for _, name := range []string{"select_%s_cluster", "select_%s_stage1", "select_%s_stage2", "select_%s_any", "floor_read_%s"} {
+		for _, name := range []string{"select_%s_cluster", "select_%s_stage1", "select_%s_stage2", "select_%s_any", "floor_read_%s", "edit_%s"} {
 			symbols = append(symbols, fmt.Sprintf(name, names.symbol))
 		}
 	}

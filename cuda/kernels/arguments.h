@@ -1,4 +1,4 @@
-// The arguments of every selection kernel: one structure, passed by value.
+// The arguments of every kernel: one structure, passed by value.
 //
 // cuda/arguments.go holds the same structure in Go; a test compares the two
 // field by field. Offsets and strides are 64-bit, so rows * stride may exceed
@@ -25,3 +25,61 @@ struct SelectArguments {
 };
 
 static_assert(sizeof(SelectArguments) == 96, "cuda/arguments.go mirrors this structure");
+
+// How the other structures begin; in C++ they are selections themselves.
+#ifdef __cplusplus
+#define BEGINS_AS_SELECTION : SelectArguments {
+#else
+#define BEGINS_AS_SELECTION { struct SelectArguments selection;
+#endif
+
+// What a sampling kernel takes: the selection that it begins with, and what decides
+// the tokens. A parameter of rows is [rows] in device memory, or null: then its value
+// beside it is that of every row. Of the selection, k is the most that a row's top_k may
+// be, row_k is not read, and there are no values, indices and workspace.
+struct SampleArguments BEGINS_AS_SELECTION
+  const float* row_temperature;
+  const int* row_top_k;
+  const float* row_top_p;
+  const float* row_min_p;
+  const long long* row_seed;
+  const long long* row_position;
+  void* tokens;                  // [rows, draws] int32 or int64 (index_bytes), row i at i * result_stride
+  unsigned char* status;         // [rows], or null
+  int* kept;                     // [rows, k], row i at i * k: ids of the kept set in contract order; or null
+  int* kept_count;               // [rows], with kept
+  long long seed;
+  long long position;
+  float temperature;
+  int top_k;
+  float top_p;                   // 1: off
+  float min_p;                   // 0: off
+  float softcap;                 // 0: off
+  float greedy_below;            // a lower temperature takes the largest logit
+  int draws;                     // tokens a row
+  int first_draw;                // number of the first draw
+  int row_draws;                 // row i begins so many draws later than row i-1
+  int replacement;               // 1: with replacement
+  int min_p_last;                // 1: behind top-p, 0: before it
+  int invalid_token;             // what stands for no token
+};
+
+static_assert(sizeof(struct SampleArguments) == 240, "cuda/arguments.go mirrors this structure");
+
+// What a kernel takes that edits logits before they are sampled. values are float32.
+struct EditArguments BEGINS_AS_SELECTION
+  const int* mask;               // [rows, mask_words], row i at i * mask_stride, or null: bit j%32 of word j/32 allows id j
+  const int* bias_ids;           // [rows, biases], each id once; those outside the vocab stand for none
+  const float* bias;             // [rows, biases]
+  const int* penalty_ids;        // [rows, penalties], as bias_ids
+  const int* penalty_counts;     // [rows, penalties]: how often an id occurs in the output
+  long long mask_stride;         // words
+  int mask_words;                // ids past them are allowed
+  int biases;
+  int penalties;
+  float repetition;              // 1: off
+  float frequency;
+  float presence;
+};
+
+static_assert(sizeof(struct EditArguments) == 168, "cuda/arguments.go mirrors this structure");

@@ -11,6 +11,9 @@ constexpr int kSurpriseBits = 22;
 constexpr int kLeastSurprise = -44 * (1 << kSurpriseBits);
 constexpr u32 kMassBits = 42;  // of a mass that nothing exceeds
 
+// What makes surprises of differences between logits at a temperature.
+DEVICE float scale(float temperature) { return (float)(0x1.71547652b82fep+22 / (double)temperature); }
+
 // Of a logit that is not NaN nor above max, which is finite; scale is that of
 // law.Scale.
 DEVICE int surprise(float logit, float max, float scale) {
@@ -78,5 +81,55 @@ DEVICE u64 uniform(u64 seed, u64 position, u32 draw, u32 purpose) {
 
 // The place that a random number picks in a row of cumulative masses.
 DEVICE u64 target(u64 u, u64 total) { return multiply_high(u, total); }
+
+// p * w rounded up, for p from 0 to 1.
+DEVICE u64 ceil_product(float p, u64 w) {
+  const u32 exponent = as_bits(p) >> 23;
+  const u64 fraction = (as_bits(p) & 0x7fffff) | (exponent ? 0x800000 : 0);
+  const u32 shift = exponent ? 150 - exponent : 149;  // at least 23
+  const u64 high = multiply_high(fraction, w), low = fraction * w;
+  if (shift >= 128) return (high | low) != 0;
+  if (shift >= 64) {
+    const u64 lost = shift == 64 ? 0 : high << (128 - shift);
+    return (high >> (shift - 64)) + ((lost | low) != 0);
+  }
+  return (high << (64 - shift) | low >> shift) + (low << (64 - shift) != 0);
+}
+
+// 2^x for x from -100 to 0.
+DEVICE double exp2(double x) {
+  constexpr double kUnits = 0x1.8p52;
+  constexpr double kSeries[] = {0x1.62e42fefa39efp-1,  0x1.ebfbdff82c58fp-3,  0x1.c6b08d704a0cp-5,   0x1.3b2ab6fba4e77p-7,
+                                0x1.5d87fe78a6731p-10, 0x1.430912f86c787p-13, 0x1.ffcbfc588b0c7p-17, 0x1.62c0223a5c824p-20,
+                                0x1.b5253d395e7c4p-24, 0x1.e4cf5158b8ecap-28, 0x1.e8cac7351bb25p-32, 0x1.c3bd650fc2986p-36,
+                                0x1.816193166d0f9p-40};
+  const double n = x + kUnits - kUnits, f = x - n;
+  double p = 0;
+#pragma unroll
+  for (int i = 12; i >= 0; i--) p = p * f + kSeries[i];
+  return (1 + p * f) * as_double((u64)((int)n + 1023) << 52);
+}
+
+// The hyperbolic tangent.
+DEVICE double tanh(double x) {
+  const double magnitude = x < 0 ? -x : x;
+  if (magnitude < 0x1p-4) {
+    constexpr double kSeries[] = {-1.0 / 3, 2.0 / 15, -17.0 / 315, 62.0 / 2835, -1382.0 / 155925, 21844.0 / 6081075, -929569.0 / 638512875};
+    const double z = x * x;
+    double p = 0;
+#pragma unroll
+    for (int i = 6; i >= 0; i--) p = p * z + kSeries[i];
+    return x + p * z * x;
+  }
+  const double e = exp2(-2 * 0x1.71547652b82fep+0 * (magnitude < 32 ? magnitude : 32));
+  const double t = (1 - e) / (1 + e);
+  return x < 0 ? -t : t;
+}
+
+// A logit, not NaN, under a soft cap.
+DEVICE float capped(float logit, float cap) {
+  if (!(logit >= -0x1.fffffep127f)) return logit;
+  return (float)((double)cap * tanh((double)logit / (double)cap));
+}
 
 }  // namespace law

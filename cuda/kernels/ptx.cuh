@@ -18,9 +18,11 @@ using i64 = long long;
 // block fetches its instructions anew at each launch.
 #define DEVICE_APART __device__ __noinline__
 
-// A kernel of so many threads a block, of which an SM should hold so many.
-#define KERNEL(name, threads, blocks) \
-  extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ SelectArguments arguments)
+// A kernel of so many threads a block, of which an SM should hold so many, and the
+// type of its argument.
+#define KERNEL_OF(type, name, threads, blocks) \
+  extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ type arguments)
+#define KERNEL(name, threads, blocks) KERNEL_OF(SelectArguments, name, threads, blocks)
 
 // A variable in the shared memory of the block.
 #define SHARED(type, name) __shared__ type name
@@ -141,6 +143,7 @@ DEVICE u32 min_u16x2(u32 a, u32 b) {
 
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float x) { return __float_as_uint(x); }
+DEVICE double as_double(u64 bits) { return __longlong_as_double((i64)bits); }
 // The nearest integer, the even one of two.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
 // The upper half of a product.

@@ -7,6 +7,11 @@
 
 DEVICE u32 clamp(int v, int most) { return v < 0 ? 0 : v > most ? most : v; }
 
+// Lowers k, which is that of all rows, to that of one.
+DEVICE void limit_results(const SelectArguments& a, u32 number, u32& k) {
+  if (a.row_k) k = clamp(a.row_k[number], a.k);
+}
+
 template <class T>
 struct Row {
   const typename T::Element* logits;  // of the row, or of the chunk of it
@@ -16,11 +21,12 @@ struct Row {
   u32 vectors;  // whole, aligned vectors
   u32 k;        // results of the row or chunk
 
-  DEVICE Row(const SelectArguments& a, u32 number, u32 chunk, u32 chunks) {
+  template <class A>
+  DEVICE Row(const A& a, u32 number, u32 chunk, u32 chunks) {
     length = a.vocab;
     k = a.k;
     if (a.row_lengths) length = clamp(a.row_lengths[number], a.vocab);
-    if (a.row_k) k = clamp(a.row_k[number], a.k);
+    limit_results(a, number, k);
     logits = static_cast<const typename T::Element*>(a.logits) + (i64)number * a.stride;
     first = 0;
     if (chunks > 1) {

@@ -6,75 +6,8 @@
 // two-stage  rows * chunks   stage1: the k best of each chunk, into the workspace
 //            rows            stage2: the k best of those
 // any        rows            any k: candidates in the workspace
-#include "exact.cuh"
+#include "find.cuh"
 #include "stage2_merge.cuh"
-
-constexpr u32 kThreads = 512;  // 1,024 were slower by a fifth: more warps wait for each other
-constexpr u32 kRoom = 4096;    // candidates
-constexpr u32 kBlocks = 2;     // of a multiprocessor, for which the compiler leaves registers
-
-// Appends the elements at the edges. Apart, because most rows have none, and from the
-// arguments again: a row as a parameter would have to be in memory.
-template <class T, class B>
-DEVICE_APART void append_edges(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold) {
-  filter_edges(BlockPool<B>{block}, Row<T>(a, number, chunk, chunks), threshold);
-}
-
-// What crowded warps left of the filter's work.
-template <class T, class B>
-DEVICE_APART void append_rest(B& block, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold) {
-  filter_rest(BlockPool<B>{block}, block, Row<T>(a, number, chunk, chunks), threshold);
-}
-
-// What stage 1 finds where it is not the candidates of the first threshold: because `found`
-// elements reach that, fewer than k or more than there is room for, or because there
-// was no threshold that they could beat (found is 0).
-template <class T, class B, class R>
-DEVICE_APART Found find_otherwise(B& block, R results, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, u32 threshold, u32 found) {
-  return select_otherwise(block, BlockPool<B>{block}, Row<T>(a, number, chunk, chunks), results, threshold, found);
-}
-
-// Stamps of the instrumented build: clock cycles at the end of each phase.
-template <bool kOn>
-struct Stamps {
-  u64* at;
-  DEVICE Stamps(const SelectArguments& a) : at(kOn ? static_cast<u64*>(a.workspace) + (u64)block_index() * 8 : nullptr) { set(0); }
-  DEVICE void set(u32 phase) const {
-    if (kOn && thread_index() == 0) at[phase] = clock_cycles();
-  }
-};
-
-// Stage 1 for the block's row, or for its chunk of a row.
-template <class T, class B, class R, class S>
-DEVICE Found find(B& block, const R& results, const SelectArguments& a, u32 number, u32 chunk, u32 chunks, const S& stamps) {
-  const Row<T> row(a, number, chunk, chunks);
-  if (row.k == 0) return {0, 0};
-  u32 threshold = 0, n = 0;
-  // A row that has room as it is needs no threshold.
-  if (row.length > 512 && (row.length > B::kRoom || row.k * 2 <= row.length)) {
-    Share share;
-    read_share<T, B::kThreads>(row, share);
-    stamps.set(1);
-    threshold = find_threshold(block, row, share, a.groups);
-    stamps.set(2);
-    if (T::beatable(threshold)) {
-      filter(block, BlockPool<B>{block}, row, share, threshold);
-      if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
-      block_barrier();
-      n = found_at_least(block);
-      if (block.left > 0 && n <= B::kRoom) {
-        block_barrier();  // all have read that
-        append_rest<T>(block, a, number, chunk, chunks, threshold);
-        block_barrier();
-        n = block.count;
-      }
-    }
-  }
-  Found found = {n, row.k};
-  if (n < row.k || n > B::kRoom) found = find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n);
-  stamps.set(3);
-  return found;
-}
 
 template <class T, class Smallest, class W, bool kStamps>
 DEVICE void select_row(const SelectArguments& a) {

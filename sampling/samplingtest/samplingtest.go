@@ -38,8 +38,11 @@ type Backend struct {
 	Float32  Engine[float32]
 	Float16  Engine[topk.Float16]
 	BFloat16 Engine[topk.BFloat16]
-	// Supports says which rows the backend answers. Nil: all.
-	Supports func(row Row) bool
+	// Supports says which rows of a vocabulary the backend answers. Nil: all.
+	Supports func(row Row, vocab int) bool
+	// Reduce turns off what the backend does not support, if not nil: a random row
+	// has most steps on.
+	Reduce func(row *Row)
 }
 
 // CPU is the backend of package sampling, on an instruction set of that name, or the
@@ -99,10 +102,37 @@ func Oracle[T topk.Float](row Row, logits []T) Answer {
 	return answer
 }
 
+// Alike returns an engine for any batch, made of one for batches of rows that are of
+// one kind.
+func Alike[T topk.Float, K comparable](engine Engine[T], kind func(row Row) K) Engine[T] {
+	return func(rows []Row, logits []T, vocab int) ([]Answer, error) {
+		places := map[K][]int{}
+		for i, row := range rows {
+			places[kind(row)] = append(places[kind(row)], i)
+		}
+		answers := make([]Answer, len(rows))
+		for _, of := range places {
+			var some []Row
+			var theirs []T
+			for _, i := range of {
+				some, theirs = append(some, rows[i]), append(theirs, logits[i*vocab:(i+1)*vocab]...)
+			}
+			got, err := engine(some, theirs, vocab)
+			if err != nil {
+				return nil, err
+			}
+			for j, i := range of {
+				answers[i] = got[j]
+			}
+		}
+		return answers, nil
+	}
+}
+
 // Run is the conformance suite.
 func Run(t *testing.T, b Backend) {
 	if b.Supports == nil {
-		b.Supports = func(Row) bool { return true }
+		b.Supports = func(Row, int) bool { return true }
 	}
 	if b.Float32 != nil {
 		t.Run("float32", func(t *testing.T) { run(t, b, b.Float32) })
@@ -153,7 +183,10 @@ func supported(t *testing.T, b Backend, rng *rand.Rand, vocab, n int) []Row {
 		row.Params, row.Options = RandomParams(rng, vocab)
 		row.Params.Draws, row.Params.Replacement = 1+rng.IntN(4), rng.IntN(2) == 0
 		row.Params.Position = rng.Uint64() >> rng.IntN(64)
-		if b.Supports(row) {
+		if b.Reduce != nil {
+			b.Reduce(&row)
+		}
+		if b.Supports(row, vocab) {
 			rows = append(rows, row)
 		}
 	}
@@ -219,7 +252,7 @@ func testCommon[T topk.Float](t *testing.T, b Backend, engine Engine[T]) {
 		for _, preset := range []sampling.Preset{sampling.VLLM, sampling.Nanochat} {
 			params.Seed, params.Draws = uint64(i)<<32, 2
 			row := Row{params, sampling.Options{Preset: preset, History: history}}
-			if b.Supports(row) {
+			if b.Supports(row, vocab) {
 				check(t, engine, []Row{row}, logits, vocab)
 			}
 		}
@@ -240,7 +273,7 @@ func testRows[T topk.Float](t *testing.T, b Backend, engine Engine[T]) {
 				logits = append(logits, topktest.Convert[T](make(rng, vocab))...)
 			}
 			rows := []Row{good, row, wrong, {Params: sampling.Params{Temperature: row.Params.Temperature}}}
-			if slices.ContainsFunc(rows, func(row Row) bool { return !b.Supports(row) }) {
+			if slices.ContainsFunc(rows, func(row Row) bool { return !b.Supports(row, vocab) }) {
 				continue
 			}
 			check(t, engine, rows, logits, vocab)
@@ -253,7 +286,7 @@ func testZeroMass[T topk.Float](t *testing.T, b Backend, engine Engine[T]) {
 	inf := float32(math.Inf(-1))
 	logits := topktest.Convert[T]([]float32{inf, 0, -31, inf, 5, -30, inf, 4.5})
 	row := Row{Params: sampling.Params{Temperature: 1, Draws: 20000, Replacement: true, Seed: 6}}
-	if !b.Supports(row) {
+	if !b.Supports(row, len(logits)) {
 		t.Skip("the backend does not draw 20,000 tokens of a row")
 	}
 	answers, err := engine([]Row{row}, logits, len(logits))

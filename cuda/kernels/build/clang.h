@@ -18,6 +18,7 @@
 #define __ffs(v) __builtin_ffs(v)
 #define __clz(v) ((v) ? __builtin_clz(v) : 32)
 #define __uint_as_float(v) __builtin_bit_cast(float, v)
+#define __longlong_as_double(v) __builtin_bit_cast(double, v)
 #define __float_as_uint(v) __builtin_bit_cast(unsigned, v)
 #define __float2int_rn(v) __nvvm_f2i_rn(v)
 #define __umul64hi(a, b) __nvvm_mulhi_ull(a, b)

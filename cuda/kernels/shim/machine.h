@@ -22,13 +22,12 @@ using i64 = long long;
 #define DEVICE inline __attribute__((always_inline))
 #define DEVICE_APART inline __attribute__((noinline))
 
-#define KERNEL(name, threads, blocks) SHIM_KERNEL(name, threads)
-#define SHIM_KERNEL(name, threads)                                                                    \
-  static void name##_body(const SelectArguments& arguments);                                          \
-  static shim::Kernel name##_kernel(#name, threads, sizeof(SelectArguments), [](const void* at) {     \
-    name##_body(*static_cast<const SelectArguments*>(at));                                            \
-  });                                                                                                 \
-  static void name##_body([[maybe_unused]] const SelectArguments& arguments)
+#define KERNEL_OF(type, name, threads, blocks) SHIM_KERNEL(type, name, threads)
+#define KERNEL(name, threads, blocks) KERNEL_OF(SelectArguments, name, threads, blocks)
+#define SHIM_KERNEL(type, name, threads)                                                                                             \
+  static void name##_body(const type& arguments);                                                                                    \
+  static shim::Kernel name##_kernel(#name, threads, sizeof(type), [](const void* at) { name##_body(*static_cast<const type*>(at)); }); \
+  static void name##_body([[maybe_unused]] const type& arguments)
 
 // The name is a reference to the running block's copy; an array needs a name for
 // its type.
@@ -140,6 +139,11 @@ DEVICE u32 as_bits(float x) {
   u32 bits;
   memcpy(&bits, &x, sizeof bits);
   return bits;
+}
+DEVICE double as_double(u64 bits) {
+  double x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
 }
 DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }

@@ -22,6 +22,8 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
+
 extern "C" int aikf_shim_launch(const char* symbol, unsigned grid, unsigned block, unsigned cluster, const void* arguments);
 extern "C" const char* aikf_shim_error(void);
 extern "C" const char* aikf_shim_symbol(unsigned i);
@@ -204,10 +206,6 @@ struct LaunchConfig {
   Stream* stream;
   LaunchAttribute* attributes;
   unsigned count;
-};
-
-struct SelectArguments {
-  char bytes[96];
 };
 
 int cluster_of(const LaunchConfig* config, unsigned& cluster) {
@@ -520,14 +518,15 @@ int cuLaunchKernelEx(const LaunchConfig* config, Kernel* kernel, void** paramete
   unsigned cluster;
   if (int code = cluster_of(config, cluster)) return code;
   if (!config->grid[0] || config->grid[0] > 0x7fffffffu || !config->block[0] || config->block[0] > 1024) return INVALID_VALUE;
-  SelectArguments arguments;
-  memcpy(&arguments, parameters[0], sizeof arguments);
+  const bool samples = kernel->symbol.rfind("sample_", 0) == 0, edits = kernel->symbol.rfind("edit_", 0) == 0;
+  const std::string arguments(static_cast<const char*>(parameters[0]),
+                              samples ? sizeof(SampleArguments) : edits ? sizeof(EditArguments) : sizeof(SelectArguments));
   const unsigned grid = config->grid[0], block = config->block[0];
   const bool standin = setting("standin") && fakecuda_standin_has(kernel->symbol.c_str());
   return put(config->stream, [=]() -> int {
     if (int code = enter("kernel")) return code;
     const char* symbol = kernel->symbol.c_str();
-    const int status = standin ? fakecuda_standin(symbol, grid, &arguments) : aikf_shim_launch(symbol, grid, block, cluster, &arguments);
+    const int status = standin ? fakecuda_standin(symbol, grid, arguments.data()) : aikf_shim_launch(symbol, grid, block, cluster, arguments.data());
     if (status == 0) return SUCCESS;
     fprintf(stderr, "fakecuda: %s: %s\n", symbol, standin ? "the stand-in failed" : aikf_shim_error());
     return LAUNCH_FAILED;

@@ -62,7 +62,7 @@ bool parse(const char* symbol, std::string& what, std::string& dtype, std::strin
     plan = "empty";
     return true;
   }
-  if (b == s.npos) return false;
+  if (b == s.npos || what == "sample") return false;
   dtype = what == "floor" ? s.substr(b + 1) : s.substr(a + 1, b - a - 1);
   plan = what == "floor" ? s.substr(a + 1, b - a - 1) : s.substr(b + 1);
   return dtype == "bf16" || dtype == "f16" || dtype == "f32";

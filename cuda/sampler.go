@@ -1,0 +1,421 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"unsafe"
+
+	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
+	"github.com/ai-kernel-factory/aikf/internal/law"
+	"github.com/ai-kernel-factory/aikf/sampling"
+	"github.com/ai-kernel-factory/aikf/topk"
+)
+
+// SamplerOptions steer a [Sampler].
+type SamplerOptions struct {
+	// Preset is sampling.VLLM, which the zero value stands for, or
+	// sampling.Nanochat.
+	Preset sampling.Preset
+	// MostTopK is the largest top_k of a row, where rows have their own: see
+	// [Sampler.MostKept]. It changes the time, never a token. 0 stands for TopK of the
+	// parameters.
+	MostTopK int
+	// FirstDraw is the number of a row's first draw.
+	FirstDraw uint32
+	// InvalidToken is what a row gets in place of a token that it has not. A 0
+	// stands for -1.
+	InvalidToken int32
+	// Dependent is that of [Options].
+	Dependent bool
+}
+
+// RowParams are the addresses of parameters of each row, [Rows] of the type that is
+// named. 0 stands for the parameter that the Sampler was made with. They are read
+// when the kernel runs, so that a captured graph serves every step. There, top_p = 1,
+// min_p = 0 and a top_k below 1 are off.
+type RowParams struct {
+	Temperature, TopP, MinP Pointer // float32
+	TopK                    Pointer // int32
+	Seed, Position          Pointer // uint64
+}
+
+// Tokens is where the answer goes.
+type Tokens struct {
+	Tokens  Pointer // [Rows, Draws] int32, or int64 with Index64
+	Index64 bool
+	Draws   int     // of a row; 0 stands for 1
+	Stride  int     // elements from one row to the next; 0 stands for Draws
+	Status  Pointer // [Rows] uint8, each a sampling.Status; or 0
+	// Kept becomes [Rows, MostKept] int32: the kept set of each row in contract order; and
+	// KeptCount [Rows] int32, their numbers, -1 for a row of which [Sampler.MostKept] says
+	// that it is drawn from by passes: its kept set is not told. Both or neither are 0.
+	Kept, KeptCount Pointer
+}
+
+// draws returns the tokens of a row.
+func (t Tokens) draws() int { return max(1, t.Draws) }
+
+// stride returns the elements from one row of tokens to the next.
+func (t Tokens) stride() int {
+	if t.Stride == 0 {
+		return t.draws()
+	}
+	return t.Stride
+}
+
+// Edits are what is done to the logits of each row before all else, in this order: the
+// steps bitmask, logit_bias and penalties. Ids outside the vocabulary stand for none, and
+// none comes twice in a list.
+type Edits struct {
+	// Bitmask, if not 0, is the address of [Rows, BitmaskWords] int32, rows BitmaskStride
+	// words apart, or 0 for one that serves all rows.
+	Bitmask                     Pointer
+	BitmaskWords, BitmaskStride int
+	BiasIDs, Biases             Pointer // [Rows, BiasCount] int32 and float32
+	BiasCount                   int
+	// The tokens that the penalties of the parameters count: [Rows, PenaltyCount] int32 ids, and how
+	// often each occurs in the output; 0 is one of the prompt alone.
+	PenaltyIDs, PenaltyCounts Pointer
+	PenaltyCount              int
+	// Workspace has room for EditBytes.
+	Workspace Workspace
+}
+
+// EditBytes returns the workspace that edits of so many rows need.
+func EditBytes(rows, vocab int) int { return 4 * rows * vocab }
+
+// Sampler draws the tokens of batches in device memory, in one launch, and is safe for
+// use by many goroutines, on many streams at once. Its tokens are those of package
+// sampling, to the bit.
+//
+// It has the presets vllm and nanochat, of their steps temperature, min_p, top_k and
+// top_p, and softcap; and [Edits].
+type Sampler struct {
+	owned
+	penalties [3]float32 // repetition, frequency, presence
+	options   SamplerOptions
+	arguments sampleArguments
+	calls     sync.Pool // of *sampleCall
+}
+
+// sampleCall is what the driver reads of a call.
+type sampleCall struct {
+	arguments sampleArguments
+	launch    driver.Launch
+	edit      editArguments
+	before    driver.Launch // of the edits
+}
+
+// NewSampler returns a Sampler. Parameters out of range are an error that wraps
+// sampling.ErrParams; a preset or step that the device does not have is one that
+// wraps [ErrUnsupported] and names it. Params.Draws is not read: a call says it.
+func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sampler, error) {
+	if _, err := sampling.New[float32](params, sampling.Options{Preset: options.Preset}); err != nil {
+		return nil, fmt.Errorf("cuda: %w", err)
+	}
+	if err := supported(params, options.Preset); err != nil {
+		return nil, err
+	}
+	if options.Dependent && d.architecture.Major < clusterMajor {
+		return nil, fmt.Errorf("cuda: device %d: programmatic dependent launch on compute capability %d.%d, want %d.0 or later: %w",
+			d.properties.Ordinal, d.architecture.Major, d.architecture.Minor, clusterMajor, ErrUnsupported)
+	}
+	if options.MostTopK < 0 {
+		return nil, fmt.Errorf("cuda: most top_k = %d is negative: %w", options.MostTopK, ErrUnsupported)
+	}
+	if options.InvalidToken == 0 {
+		options.InvalidToken = sampling.NoToken
+	}
+	repetition := params.RepetitionPenalty
+	if repetition == 0 {
+		repetition = 1
+	}
+	s := &Sampler{options: options, penalties: [3]float32{repetition, params.FrequencyPenalty, params.PresencePenalty}, arguments: sampleArguments{
+		seed: params.Seed, position: params.Position,
+		temperature: params.Temperature, topK: int32(min(max(params.TopK, 0), math.MaxInt32)), topP: params.TopP, minP: params.MinP, softcap: params.Softcap,
+		greedyBelow: greedyBelow, firstDraw: options.FirstDraw, invalidToken: options.InvalidToken,
+	}}
+	a := &s.arguments
+	if a.topP == 0 {
+		a.topP = 1
+	}
+	if options.Preset == sampling.Nanochat {
+		a.greedyBelow, a.minPLast = law.ColdestTemperature, 1
+	}
+	if params.Replacement {
+		a.replacement = 1
+	}
+	s.calls.New = func() any {
+		c := &sampleCall{}
+		d.library.Prepare(&c.launch, unsafe.Pointer(&c.arguments))
+		d.library.Prepare(&c.before, unsafe.Pointer(&c.edit))
+		return c
+	}
+	if err := d.own(&s.owned, "a sampler", func() error { return nil }, func() error { return nil }); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// greedyBelow is where the preset vllm starts to be greedy.
+const greedyBelow = 1e-5
+
+// supported reports the preset or the first step that the device does not have.
+func supported(p sampling.Params, preset sampling.Preset) error {
+	if preset != "" && preset != sampling.VLLM && preset != sampling.Nanochat {
+		return fmt.Errorf("cuda: preset %q: %w", preset, ErrUnsupported)
+	}
+	for _, step := range []struct {
+		name sampling.Step
+		on   bool
+	}{
+		{sampling.AllowedIDs, len(p.AllowedIDs) > 0},
+		{sampling.BannedIDs, len(p.BannedIDs) > 0},
+		{sampling.Bitmask, len(p.GrammarBitmask) > 0},
+		{sampling.LogitBias, len(p.LogitBias) > 0},
+		{sampling.EncoderPenalty, p.EncoderRepetitionPenalty != 0 && p.EncoderRepetitionPenalty != 1},
+		{sampling.DRY, p.DRYMultiplier != 0},
+		{sampling.NoRepeatNgram, p.NoRepeatNgramSize > 0},
+		{sampling.EncoderNoRepeatNgram, p.EncoderNoRepeatNgramSize > 0},
+		{sampling.BadWords, len(p.BadWords) > 0},
+		{sampling.SequenceBias, len(p.SequenceBias) > 0},
+		{sampling.MinTokens, p.MinTokens > 0},
+		{sampling.ForcedIDs, len(p.ForcedIDs) > 0},
+		{sampling.DynamicTemperature, p.DynatempRange > 0},
+		{sampling.TypicalP, p.TypicalP != 0 && p.TypicalP < 1},
+		{sampling.EpsilonCutoff, p.EpsilonCutoff > 0},
+		{sampling.EtaCutoff, p.EtaCutoff > 0},
+		{sampling.TopNSigma, p.TopNSigma > 0},
+		{sampling.TopH, p.TopH != 0 && p.TopH < 1},
+		{sampling.XTC, p.XTCProbability > 0},
+		{sampling.AdaptiveP, p.AdaptiveTarget > 0},
+		{"min_keep", p.MinKeep > 1},
+	} {
+		if step.on {
+			return fmt.Errorf("cuda: step %s on a device: %w", step.name, ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// SampleDevice puts the sampling of Draws tokens of each row into the stream and
+// returns; [Stream.Synchronize] reports what fails later. The call neither allocates nor
+// synchronises, and can be captured in a graph. Of the shape, K and RowK are not used.
+//
+// What is wrong with a row is told by its status, and leaves the others as they are: also
+// a parameter of the row that is out of its range. If one seed serves all rows, row i uses
+// the draws i*Draws to i*Draws+Draws-1, so that equal rows get different tokens.
+func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if s.penalises() {
+		return fmt.Errorf("cuda: step %s without the tokens that it counts, see SampleEdited: %w", sampling.Penalties, ErrUnsupported)
+	}
+	return s.sample(stream, logits, shape, rows, tokens, nil)
+}
+
+// SampleEdited is SampleDevice with edits, which take a launch of their own as yet: the edited
+// logits are in the workspace, as float32, when the tokens are drawn. Too little of it is an error
+// that wraps [ErrWorkspace]. A soft cap before edits, as the preset vllm has it, is one
+// that wraps [ErrUnsupported].
+func (s *Sampler) SampleEdited(stream *Stream, logits Logits, shape Shape, rows RowParams, edits Edits, tokens Tokens) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if s.arguments.softcap > 0 && s.options.Preset != sampling.Nanochat {
+		return fmt.Errorf("cuda: softcap before edits: %w", ErrUnsupported)
+	}
+	return s.sample(stream, logits, shape, rows, tokens, &edits)
+}
+
+// penalises reports whether the step penalties is on.
+func (s *Sampler) penalises() bool { return s.penalties != [3]float32{1, 0, 0} }
+
+// sample is SampleDevice, with edits if these are not nil.
+func (s *Sampler) sample(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens, edits *Edits) error {
+	shape.K, shape.RowK = 0, 0
+	if err := s.check(stream, logits, shape, rows, tokens); err != nil || shape.Rows == 0 {
+		return err
+	}
+	c := s.calls.Get().(*sampleCall)
+	defer s.calls.Put(c)
+	if edits != nil {
+		if err := s.launchEdits(c, stream, logits, shape, edits); err != nil {
+			return err
+		}
+		logits, shape.Stride, shape.Expand = Logits{edits.Workspace.Pointer, Float32}, shape.Vocab, false
+	}
+	symbols := &sampleSymbols[logits.DType]
+	symbol := symbols.wide
+	if width(PlanShape{DType: logits.DType, Vocab: shape.Vocab}) == narrow {
+		symbol = symbols.narrow
+	}
+	kernel, ok := s.device.kernels[symbol]
+	if !ok {
+		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, symbol, s.device.architecture.Name, ErrUnsupported)
+	}
+	k := s.MostKept(logits.DType, shape.Vocab)
+	c.arguments = s.arguments
+	a := &c.arguments
+	a.selectArguments = selectArguments{
+		logits: logits.Pointer, rowLengths: shape.RowLengths,
+		stride: int64(shape.stride()), resultStride: int64(tokens.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
+		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: 1, indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
+	}
+	a.rowTemperature, a.rowTopK, a.rowTopP, a.rowMinP = rows.Temperature, rows.TopK, rows.TopP, rows.MinP
+	a.rowSeed, a.rowPosition = rows.Seed, rows.Position
+	a.tokens, a.status, a.kept, a.keptCount = tokens.Tokens, tokens.Status, tokens.Kept, tokens.KeptCount
+	a.draws = int32(tokens.draws())
+	if rows.Seed == 0 {
+		a.rowDraws = a.draws
+	}
+	c.launch.Configure(shape.Rows, blockThreads, 1, s.options.Dependent)
+	return s.device.launch(&c.launch, kernel, stream)
+}
+
+// editChunk is how many ids a block edits.
+const editChunk = 8 * blockThreads
+
+// launchEdits checks the edits and launches them.
+func (s *Sampler) launchEdits(c *sampleCall, stream *Stream, logits Logits, shape Shape, edits *Edits) error {
+	d, chunks := s.device, (shape.Vocab+editChunk-1)/editChunk
+	for _, n := range [...]int{edits.BiasCount, edits.PenaltyCount, edits.BitmaskWords} {
+		if n < 0 || n > sampling.MaxVocab {
+			return fmt.Errorf("cuda: %d edits of a row, want 0 to %d: %w", n, sampling.MaxVocab, topk.ErrShape)
+		}
+	}
+	if edits.BitmaskStride != 0 && edits.BitmaskStride < edits.BitmaskWords {
+		return fmt.Errorf("cuda: bitmask stride = %d is less than its %d words: %w", edits.BitmaskStride, edits.BitmaskWords, topk.ErrShape)
+	}
+	if shape.Rows > math.MaxInt32/chunks {
+		return fmt.Errorf("cuda: rows = %d times chunks = %d of edits exceed %d: %w", shape.Rows, chunks, math.MaxInt32, ErrUnsupported)
+	}
+	if need := EditBytes(shape.Rows, shape.Vocab); edits.Workspace.Pointer == 0 || edits.Workspace.Bytes < need {
+		return fmt.Errorf("cuda: edits need a workspace of %d bytes for rows = %d, vocab = %d, got %d: %w",
+			need, shape.Rows, shape.Vocab, edits.Workspace.Bytes, ErrWorkspace)
+	}
+	for _, memory := range [...]struct {
+		name    string
+		pointer Pointer
+		bytes   int
+		needed  bool
+	}{
+		{"workspace", edits.Workspace.Pointer, 8, true},
+		{"bitmask", edits.Bitmask, 4, edits.Bitmask != 0},
+		{"bias ids", edits.BiasIDs, 4, edits.BiasCount > 0},
+		{"biases", edits.Biases, 4, edits.BiasCount > 0},
+		{"penalty ids", edits.PenaltyIDs, 4, edits.PenaltyCount > 0},
+		{"penalty counts", edits.PenaltyCounts, 4, edits.PenaltyCount > 0},
+	} {
+		if !memory.needed {
+			continue
+		}
+		if err := d.checkPointer(memory.name, memory.pointer, memory.bytes); err != nil {
+			return err
+		}
+	}
+	kernel, ok := d.kernels[sampleSymbols[logits.DType].edit]
+	if !ok {
+		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", d.properties.Ordinal, sampleSymbols[logits.DType].edit, d.architecture.Name, ErrUnsupported)
+	}
+	c.edit = editArguments{
+		selectArguments: selectArguments{
+			logits: logits.Pointer, values: edits.Workspace.Pointer, stride: int64(shape.stride()), resultStride: int64(shape.Vocab),
+			rows: int32(shape.Rows), vocab: int32(shape.Vocab), chunks: int32(chunks),
+		},
+		mask: edits.Bitmask, biasIds: edits.BiasIDs, bias: edits.Biases, penaltyIds: edits.PenaltyIDs, penaltyCounts: edits.PenaltyCounts,
+		maskStride: int64(edits.BitmaskStride), maskWords: int32(edits.BitmaskWords), biases: int32(edits.BiasCount), penalties: int32(edits.PenaltyCount),
+		repetition: s.penalties[0], frequency: s.penalties[1], presence: s.penalties[2],
+	}
+	c.before.Configure(shape.Rows*chunks, blockThreads, 1, s.options.Dependent)
+	return d.launch(&c.before, kernel, stream)
+}
+
+// check reports what is wrong with a call.
+func (s *Sampler) check(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens) error {
+	d := s.device
+	if err := d.checkStream(stream); err != nil {
+		return err
+	}
+	if err := logits.DType.validate(); err != nil {
+		return err
+	}
+	if err := shape.validate(); err != nil {
+		return err
+	}
+	draws, stride := tokens.draws(), tokens.stride()
+	switch {
+	case shape.Vocab < 1 || shape.Vocab > sampling.MaxVocab:
+		return fmt.Errorf("cuda: vocab = %d is outside 1 to %d: %w", shape.Vocab, sampling.MaxVocab, topk.ErrShape)
+	case tokens.Draws < 0 || draws > math.MaxInt32/max(1, shape.Rows):
+		return fmt.Errorf("cuda: draws = %d of rows = %d: %w", tokens.Draws, shape.Rows, topk.ErrShape)
+	case stride < draws:
+		return fmt.Errorf("cuda: token stride = %d is less than draws = %d: %w", stride, draws, topk.ErrShape)
+	case stride > math.MaxInt/max(1, shape.Rows):
+		return fmt.Errorf("cuda: rows = %d times token stride = %d overflows: %w", shape.Rows, stride, topk.ErrShape)
+	case (tokens.Kept == 0) != (tokens.KeptCount == 0):
+		return fmt.Errorf("cuda: the kept set without its count: %w", topk.ErrShape)
+	}
+	if shape.Rows == 0 {
+		return nil
+	}
+	tokenBytes := Result{Index64: tokens.Index64}.indexBytes()
+	for _, memory := range [...]struct {
+		name    string
+		pointer Pointer
+		bytes   int
+		needed  bool
+	}{
+		{"logits", logits.Pointer, logits.DType.Bytes(), true},
+		{"tokens", tokens.Tokens, tokenBytes, true},
+		{"row lengths", shape.RowLengths, 4, false},
+		{"temperatures", rows.Temperature, 4, false},
+		{"top_k", rows.TopK, 4, false},
+		{"top_p", rows.TopP, 4, false},
+		{"min_p", rows.MinP, 4, false},
+		{"seeds", rows.Seed, 8, false},
+		{"positions", rows.Position, 8, false},
+		{"statuses", tokens.Status, 1, false},
+		{"kept", tokens.Kept, 4, false},
+		{"kept counts", tokens.KeptCount, 4, false},
+	} {
+		if memory.pointer == 0 && !memory.needed {
+			continue
+		}
+		if err := d.checkPointer(memory.name, memory.pointer, memory.bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MostKept returns how many tokens a row may have among which a call draws fast: as many
+// as the option MostTopK or the parameter TopK says, or as there is room for. A row with a
+// larger top_k, or without one, is drawn from by passes over all of it, unless its
+// vocabulary is no larger.
+func (s *Sampler) MostKept(dtype DType, vocab int) int {
+	room := 1024
+	if width(PlanShape{DType: dtype, Vocab: vocab}) == narrow {
+		room = 2048
+	}
+	k := s.options.MostTopK
+	if k == 0 {
+		k = int(s.arguments.topK)
+	}
+	if k == 0 || k > room {
+		k = room
+	}
+	return min(k, vocab)
+}
+
+// sampleSymbols are the kernels for each type, and for its rows of few tokens.
+var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow, edit string }) {
+	for t, names := range dtypes {
+		symbols[t].wide = "sample_" + names.symbol + "_block"
+		symbols[t].narrow = symbols[t].wide + narrow
+		symbols[t].edit = "edit_" + names.symbol
+	}
+	return symbols
+}()

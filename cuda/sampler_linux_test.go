@@ -1,0 +1,295 @@
+//go:build linux && (amd64 || arm64)
+
+package cuda
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ai-kernel-factory/aikf/sampling"
+	"github.com/ai-kernel-factory/aikf/sampling/samplingtest"
+	"github.com/ai-kernel-factory/aikf/topk"
+	"github.com/ai-kernel-factory/aikf/topk/topktest"
+)
+
+// together is what rows of one call have in common.
+type together struct {
+	draws       int
+	replacement bool
+	preset      sampling.Preset
+	softcap     float32
+}
+
+func togetherOf(row samplingtest.Row) together {
+	return together{max(1, row.Params.Draws), row.Params.Replacement, row.Options.Preset, row.Params.Softcap}
+}
+
+// sampledOn answers by a Sampler, with every parameter in device memory, or, for one row,
+// in the Sampler.
+func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
+	return samplingtest.Alike(func(rows []samplingtest.Row, logits []T, vocab int) ([]samplingtest.Answer, error) {
+		m.calls++
+		alike, n := togetherOf(rows[0]), len(rows)
+		params := sampling.Params{Replacement: alike.replacement, Softcap: alike.softcap}
+		options := SamplerOptions{Preset: alike.preset, MostTopK: m.calls % 100}
+		stride := alike.draws + m.calls%3
+		to := Tokens{Draws: alike.draws, Stride: stride, Index64: m.calls%2 == 0}
+		var by RowParams
+		if one := rows[0]; n == 1 && fitsVocab(one, vocab) {
+			params, options.MostTopK = one.Params, 0
+		} else {
+			temperature, topP, minP := make([]float32, n), make([]float32, n), make([]float32, n)
+			topK, seed, position := make([]int32, n), make([]uint64, n), make([]uint64, n)
+			for i, row := range rows {
+				p := row.Params
+				temperature[i], topK[i], topP[i], minP[i], seed[i], position[i] = p.Temperature, int32(p.TopK), p.TopP, p.MinP, p.Seed, p.Position
+				if p.TopP == 0 {
+					topP[i] = 1
+				}
+				if !fitsVocab(row, vocab) {
+					temperature[i] = float32(math.NaN())
+				}
+			}
+			by = RowParams{
+				Temperature: upload(m, "temperature", 0, temperature), TopK: upload(m, "top_k", 0, topK),
+				TopP: upload(m, "top_p", 0, topP), MinP: upload(m, "min_p", 0, minP),
+				Seed: upload(m, "seed", 0, seed), Position: upload(m, "position", 0, position),
+			}
+		}
+		s, err := m.device.NewSampler(params, options)
+		if err != nil {
+			return nil, err
+		}
+		defer s.Close()
+		from := Logits{upload(m, "logits", 16, logits), dtypeOf[T]()}
+		if to.Index64 {
+			to.Tokens = upload(m, "tokens", 0, make([]int64, n*stride))
+		} else {
+			to.Tokens = upload(m, "tokens", 0, make([]int32, n*stride))
+		}
+		to.Status = upload(m, "status", 0, make([]uint8, n))
+		to.Kept, to.KeptCount = upload(m, "kept", 0, make([]int32, n*vocab)), upload(m, "kept count", 0, make([]int32, n))
+		if m.err != nil {
+			return nil, m.err
+		}
+		k := s.MostKept(from.DType, vocab)
+		if err := s.SampleDevice(m.stream, from, Shape{Rows: n, Vocab: vocab}, by, to); err != nil {
+			return nil, err
+		}
+		if err := m.stream.Synchronize(); err != nil {
+			return nil, err
+		}
+		var tokens []int64
+		if to.Index64 {
+			tokens = download[int64](m, "tokens", n*stride)
+		} else {
+			tokens = widen(download[int32](m, "tokens", n*stride))
+		}
+		status, kept, count := download[uint8](m, "status", n), download[int32](m, "kept", n*k), download[int32](m, "kept count", n)
+		answers := make([]samplingtest.Answer, n)
+		for i := range answers {
+			answers[i].Status = sampling.Status(status[i])
+			if count[i] >= 0 {
+				answers[i].Kept = kept[i*k:][:count[i]]
+			}
+			for _, token := range tokens[i*stride:][:alike.draws] {
+				answers[i].Tokens = append(answers[i].Tokens, sampling.Token(token))
+			}
+		}
+		return answers, m.err
+	}, togetherOf)
+}
+
+// fitsVocab reports whether package sampling takes parameters and ids.
+func fitsVocab(row samplingtest.Row, vocab int) bool {
+	s, err := sampling.New[float32](row.Params, row.Options)
+	if err != nil {
+		return false
+	}
+	_, err = s.Explain(make([]float32, vocab), 0)
+	return !errors.Is(err, sampling.ErrParams)
+}
+
+// A Sampler gives the tokens of package sampling.
+func TestSamplerConformance(t *testing.T) {
+	fake(t)
+	d := open(t, 0)
+	m := &memory{device: d, buffers: map[string]*Buffer{}}
+	samplingtest.Run(t, samplingtest.Backend{
+		Float32: sampledOn[float32](m), Float16: sampledOn[topk.Float16](m), BFloat16: sampledOn[topk.BFloat16](m),
+		Supports: func(row samplingtest.Row, vocab int) bool {
+			p := row.Params
+			return p.Draws <= 500 && row.Options.Chain == nil && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
+		},
+		Reduce: func(row *samplingtest.Row) {
+			p := row.Params
+			row.Params = sampling.Params{
+				Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP, Softcap: float32(p.MinTokens) / 2,
+				Seed: p.Seed, Position: p.Position, Draws: p.Draws, Replacement: p.Replacement,
+			}
+			row.Options = sampling.Options{Preset: []sampling.Preset{"", sampling.VLLM, sampling.Nanochat}[p.Seed%3]}
+		},
+	})
+}
+
+// One seed for a batch gives its rows different draws, those of sampling.SampleRows.
+func TestSamplerOfOneSeed(t *testing.T) {
+	fake(t)
+	d := open(t, 0)
+	m := &memory{device: d, buffers: map[string]*Buffer{}}
+	const rows, vocab, draws = 5, 3000, 2
+	params := sampling.Params{Temperature: 1.5, TopK: 300, Seed: 9, Position: 4}
+	logits := topktest.Convert[topk.BFloat16](topktest.Random(rand.New(rand.NewPCG(18, 18)), vocab))
+	cpu, err := sampling.New[topk.BFloat16](params, sampling.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]sampling.Token, rows*draws)
+	shape := topk.Shape{Rows: rows, Vocab: vocab, Expand: true}
+	if err := sampling.SampleRows(want, nil, []*sampling.Sampler[topk.BFloat16]{cpu}, logits, shape); err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.NewSampler(params, SamplerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := Logits{upload(m, "logits", 0, logits), BFloat16}
+	to := Tokens{Tokens: upload(m, "tokens", 0, make([]int32, rows*draws)), Draws: draws}
+	call := func() error {
+		return s.SampleDevice(m.stream, from, Shape{Rows: rows, Vocab: vocab, Expand: true}, RowParams{}, to)
+	}
+	if err := errors.Join(m.err, call(), m.stream.Synchronize()); err != nil {
+		t.Fatal(err)
+	}
+	if got := download[int32](m, "tokens", rows*draws); !slices.Equal(got, want) {
+		t.Errorf("tokens %v, want %v", got, want)
+	}
+	if n := testing.AllocsPerRun(20, func() { err = errors.Join(err, call()) }); n > 0 && !raceEnabled {
+		t.Errorf("%v allocations a call", n)
+	}
+	if err := errors.Join(err, m.stream.Synchronize()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a device does not have is named.
+func TestSamplerNamesWhatIsUnsupported(t *testing.T) {
+	standIn(t)
+	d := open(t, 0)
+	for _, c := range []struct {
+		params sampling.Params
+		preset sampling.Preset
+		want   error
+		names  string
+	}{
+		{sampling.Params{Temperature: 1}, sampling.HF, ErrUnsupported, "hf"},
+		{sampling.Params{TypicalP: 0.5}, "", ErrUnsupported, "typical_p"},
+		{sampling.Params{LogitBias: map[int32]float32{3: 1}}, "", ErrUnsupported, "logit_bias"},
+		{sampling.Params{BannedIDs: []int32{1}}, sampling.Nanochat, ErrUnsupported, "banned_ids"},
+		{sampling.Params{GrammarBitmask: []int32{1}}, "", ErrUnsupported, "bitmask"},
+		{sampling.Params{DynatempRange: 1}, "", ErrUnsupported, "dynamic_temperature"},
+		{sampling.Params{MinKeep: 2}, "", ErrUnsupported, "min_keep"},
+		{sampling.Params{TopP: 2}, "", sampling.ErrParams, "top_p"},
+		{sampling.Params{Temperature: -1}, "", sampling.ErrParams, "temperature"},
+	} {
+		s, err := d.NewSampler(c.params, SamplerOptions{Preset: c.preset})
+		if s != nil || !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.names) {
+			t.Errorf("%+v: %v, want %v that names %s", c.params, err, c.want, c.names)
+		}
+	}
+}
+
+// Edits are those of package sampling: masks, biases and penalties of each row.
+func TestSamplerEdits(t *testing.T) {
+	fake(t)
+	d := open(t, 0)
+	m := &memory{device: d, buffers: map[string]*Buffer{}}
+	t.Run("float32", func(t *testing.T) { testEdits[float32](t, m) })
+	t.Run("float16", func(t *testing.T) { testEdits[topk.Float16](t, m) })
+	t.Run("bfloat16", func(t *testing.T) { testEdits[topk.BFloat16](t, m) })
+}
+
+func testEdits[T topk.Float](t *testing.T, m *memory) {
+	rng := rand.New(rand.NewPCG(19, 19))
+	const n, few = 3, 12 // rows, and edits of one
+	for _, kind := range topktest.Rows() {
+		vocab := 40 + rng.IntN(9000)
+		params := sampling.Params{
+			Temperature: 0.9, TopK: rng.IntN(60), TopP: 0.9, RepetitionPenalty: 1.3, FrequencyPenalty: 0.3, PresencePenalty: -0.2,
+		}
+		preset := []sampling.Preset{sampling.VLLM, sampling.Nanochat}[rng.IntN(2)]
+		var logits []T
+		var biases []float32
+		var biasIDs, penaltyIDs, counts, mask []int32
+		words := rng.IntN(vocab/32 + 2)
+		seeds := make([]uint64, n)
+		var want []samplingtest.Answer
+		for i := range n {
+			row := samplingtest.Row{Params: params, Options: sampling.Options{Preset: preset}}
+			seeds[i] = rng.Uint64()
+			row.Params.Seed, row.Params.LogitBias = seeds[i], map[int32]float32{}
+			ids := rng.Perm(vocab)[:2*few]
+			for j, id := range ids[:few] {
+				bias := float32(rng.NormFloat64())
+				if j == 0 {
+					bias = float32(math.Inf(-1))
+				}
+				row.Params.LogitBias[int32(id)] = bias
+				biasIDs, biases = append(biasIDs, int32(id)), append(biases, bias)
+			}
+			for j, id := range ids[few/2 : few/2+few] { // some have a bias too
+				row.Options.Prompt = append(row.Options.Prompt, int32(id))
+				for range j % 3 {
+					row.Options.History = append(row.Options.History, int32(id))
+				}
+				penaltyIDs, counts = append(penaltyIDs, int32(id)), append(counts, int32(j%3))
+			}
+			for range words {
+				mask = append(mask, int32(rng.Uint32()))
+			}
+			row.Params.GrammarBitmask = mask[len(mask)-words:]
+			logits = append(logits, topktest.Convert[T](kind.Make(rng, vocab))...)
+			// The position is that of the parameters: what was generated before does not move it.
+			want = append(want, samplingtest.Oracle(row, logits[i*vocab:]))
+		}
+		s, err := m.device.NewSampler(params, SamplerOptions{Preset: preset})
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := Logits{upload(m, "logits", 0, logits), dtypeOf[T]()}
+		edits := Edits{
+			BitmaskWords: words, BitmaskStride: words, BiasCount: few, PenaltyCount: few,
+			BiasIDs: upload(m, "bias ids", 0, biasIDs), Biases: upload(m, "biases", 0, biases),
+			PenaltyIDs: upload(m, "penalty ids", 0, penaltyIDs), PenaltyCounts: upload(m, "penalty counts", 0, counts),
+		}
+		if words > 0 {
+			edits.Bitmask = upload(m, "bitmask", 0, mask)
+		}
+		to := Tokens{Tokens: upload(m, "tokens", 0, make([]int32, n)), Status: upload(m, "status", 0, make([]uint8, n))}
+		rows, shape := RowParams{Seed: upload(m, "seed", 0, seeds)}, Shape{Rows: n, Vocab: vocab}
+		if err := s.SampleEdited(m.stream, from, shape, rows, edits, to); !errors.Is(err, ErrWorkspace) {
+			t.Fatalf("without a workspace: %v", err)
+		}
+		if err := s.SampleDevice(m.stream, from, shape, rows, to); !errors.Is(err, ErrUnsupported) {
+			t.Fatalf("penalties without edits: %v", err)
+		}
+		workspace := m.buffer("workspace", EditBytes(n, vocab))
+		if m.err != nil {
+			t.Fatal(m.err)
+		}
+		edits.Workspace = Workspace{workspace.Pointer(), EditBytes(n, vocab)}
+		if err := errors.Join(s.SampleEdited(m.stream, from, shape, rows, edits, to), m.stream.Synchronize(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		tokens, status := download[int32](m, "tokens", n), download[uint8](m, "status", n)
+		for i := range n {
+			if tokens[i] != want[i].Tokens[0] || sampling.Status(status[i]) != want[i].Status {
+				t.Errorf("%s, vocab %d, row %d: token %d, status %v, want %d, %v", kind.Name, vocab, i, tokens[i], sampling.Status(status[i]), want[i].Tokens[0], want[i].Status)
+			}
+		}
+	}
+}
