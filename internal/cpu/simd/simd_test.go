@@ -45,10 +45,10 @@ func eachTier(t *testing.T, test func(t *testing.T, tier simd.Tier)) {
 	}
 }
 
-// A misspelt name must not make a requirement vanish. Three are not of tiers: a
-// GPU, its driver over host memory, and its kernels on the CPU.
+// A misspelt name must not make a requirement vanish. Four are not of tiers: a
+// GPU, its driver over host memory, its kernels on the CPU, and a browser.
 func TestRequiredTiersExist(t *testing.T) {
-	known := []string{"cuda", "fakecuda", "shim"}
+	known := []string{"cuda", "fakecuda", "chromium", "shim"}
 	for _, tier := range allTiers {
 		known = append(known, tier.String())
 	}
