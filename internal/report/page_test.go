@@ -72,7 +72,7 @@ func TestPage(t *testing.T) {
 	b.open(self)
 
 	charts := eval[[]string](b, `[...document.querySelectorAll("figure[data-chart]")].map(f => f.dataset.chart)`)
-	if want := []string{"speedups", "rows", "vocab", "k", "floor", "phases", "adversarial"}; !slices.Equal(charts, want) {
+	if want := []string{"speedups", "rows", "vocab", "k", "floor", "phases", "adversarial", "sampling"}; !slices.Equal(charts, want) {
 		t.Fatalf("charts %v, want %v", charts, want)
 	}
 
