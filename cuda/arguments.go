@@ -17,17 +17,24 @@ type selectArguments struct {
 // sampleArguments mirrors SampleArguments: the argument of the kernels that sample.
 type sampleArguments struct {
 	selectArguments
-	rowTemperature, rowTopK, rowTopP, rowMinP Pointer
-	rowSeed, rowPosition                      Pointer
-	tokens, status, kept, keptCount           Pointer
-	seed, position                            uint64
-	temperature                               float32
-	topK                                      int32
-	topP, minP, softcap, greedyBelow          float32
-	draws                                     int32
-	firstDraw                                 uint32
-	rowDraws                                  int32
-	replacement, minPLast, invalidToken       int32
+	rowTemperature, rowTopK, rowTopP, rowMinP, rowTypicalP                        Pointer
+	rowTopNSigma, rowXtcProbability, rowXtcThreshold, rowRepetition, rowFrequency Pointer
+	rowPresence, rowSeed, rowPosition, tokens, status                             Pointer
+	kept, keptCount, keptProbabilities, logprobs, ranks                           Pointer
+	topIds, topLogprobs, mask, biasIds, bias                                      Pointer
+	penaltyIds, penaltyCounts                                                     Pointer
+	maskStride                                                                    int64
+	seed, position                                                                uint64
+	maskWords, biases, penalties                                                  int32
+	temperature                                                                   float32
+	topK                                                                          int32
+	topP, minP, typicalP, topNSigma, xtcProbability                               float32
+	xtcThreshold, repetition, frequency, presence, softcap                        float32
+	greedyBelow                                                                   float32
+	draws                                                                         int32
+	firstDraw                                                                     uint32
+	rowDraws, replacement, minPLast, invalidToken, topCount                       int32
+	processed                                                                     int32
 }
 
 // editArguments mirrors EditArguments: the argument of the kernels that edit.

@@ -16,7 +16,7 @@ func TestArgumentsMirrorHeader(t *testing.T) {
 		testMirror(t, "struct SelectArguments {", reflect.VisibleFields(reflect.TypeFor[selectArguments]()), 0, 96)
 	})
 	t.Run("sample", func(t *testing.T) {
-		testMirror(t, "struct SampleArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 240)
+		testMirror(t, "struct SampleArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 432)
 	})
 	t.Run("edit", func(t *testing.T) {
 		testMirror(t, "struct EditArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[editArguments]()), 96, 168)

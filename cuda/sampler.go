@@ -134,6 +134,7 @@ func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sa
 	s := &Sampler{options: options, penalties: [3]float32{repetition, params.FrequencyPenalty, params.PresencePenalty}, arguments: sampleArguments{
 		seed: params.Seed, position: params.Position,
 		temperature: params.Temperature, topK: int32(min(max(params.TopK, 0), math.MaxInt32)), topP: params.TopP, minP: params.MinP, softcap: params.Softcap,
+		typicalP: 1, repetition: repetition, frequency: params.FrequencyPenalty, presence: params.PresencePenalty,
 		greedyBelow: greedyBelow, firstDraw: options.FirstDraw, invalidToken: options.InvalidToken,
 	}}
 	a := &s.arguments

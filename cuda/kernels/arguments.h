@@ -36,24 +36,52 @@ static_assert(sizeof(SelectArguments) == 96, "cuda/arguments.go mirrors this str
 // What a sampling kernel takes: the selection that it begins with, and what decides
 // the tokens. A parameter of rows is [rows] in device memory, or null: then its value
 // beside it is that of every row. Of the selection, k is the most that a row's top_k may
-// be, row_k is not read, and there are no values, indices and workspace.
+// be, row_k is not read, and there are no values and indices.
 struct SampleArguments BEGINS_AS_SELECTION
   const float* row_temperature;
   const int* row_top_k;
   const float* row_top_p;
   const float* row_min_p;
+  const float* row_typical_p;
+  const float* row_top_n_sigma;
+  const float* row_xtc_probability;
+  const float* row_xtc_threshold;
+  const float* row_repetition;
+  const float* row_frequency;
+  const float* row_presence;
   const long long* row_seed;
   const long long* row_position;
   void* tokens;                  // [rows, draws] int32 or int64 (index_bytes), row i at i * result_stride
   unsigned char* status;         // [rows], or null
   int* kept;                     // [rows, k], row i at i * k: ids of the kept set in contract order; or null
   int* kept_count;               // [rows], with kept
+  float* kept_probabilities;     // as kept, or null
+  float* logprobs;               // [rows, draws]: of the tokens, or null
+  int* ranks;                    // [rows, draws]: of the tokens, from 1, with logprobs
+  int* top_ids;                  // [rows, top_count]: the most likely, or null
+  float* top_logprobs;           // with top_ids
+  const int* mask;               // [rows, mask_words], row i at i * mask_stride, or null: bit j%32 of word j/32 allows id j
+  const int* bias_ids;           // [rows, biases], each id once; those outside the vocab stand for none
+  const float* bias;             // [rows, biases]
+  const int* penalty_ids;        // [rows, penalties], as bias_ids
+  const int* penalty_counts;     // [rows, penalties]: how often an id occurs in the output
+  long long mask_stride;         // words
   long long seed;
   long long position;
+  int mask_words;                // ids past them are allowed
+  int biases;
+  int penalties;
   float temperature;
   int top_k;
   float top_p;                   // 1: off
   float min_p;                   // 0: off
+  float typical_p;               // 1: off
+  float top_n_sigma;             // 0: off
+  float xtc_probability;         // 0: off
+  float xtc_threshold;
+  float repetition;              // 1: off
+  float frequency;               // 0: off
+  float presence;                // 0: off
   float softcap;                 // 0: off
   float greedy_below;            // a lower temperature takes the largest logit
   int draws;                     // tokens a row
@@ -62,9 +90,11 @@ struct SampleArguments BEGINS_AS_SELECTION
   int replacement;               // 1: with replacement
   int min_p_last;                // 1: behind top-p, 0: before it
   int invalid_token;             // what stands for no token
+  int top_count;
+  int processed;                 // 1: logprobs are of what the steps keep, 0: of the logits as they came
 };
 
-static_assert(sizeof(struct SampleArguments) == 240, "cuda/arguments.go mirrors this structure");
+static_assert(sizeof(struct SampleArguments) == 432, "cuda/arguments.go mirrors this structure");
 
 // What a kernel takes that edits logits before they are sampled. values are float32.
 struct EditArguments BEGINS_AS_SELECTION

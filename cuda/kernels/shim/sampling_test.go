@@ -19,15 +19,24 @@ import (
 // sampleArguments is SampleArguments of cuda/kernels/arguments.h.
 type sampleArguments struct {
 	arguments
-	rowTemperature, rowTopK, rowTopP, rowMinP unsafe.Pointer
-	rowSeed, rowPosition                      unsafe.Pointer
-	tokens, status, kept, keptCount           unsafe.Pointer
-	seed, position                            int64
-	temperature                               float32
-	topK                                      int32
-	topP, minP, softcap, greedyBelow          float32
-	draws, firstDraw, rowDraws                int32
-	replacement, minPLast, invalidToken       int32
+	rowTemperature, rowTopK, rowTopP, rowMinP, rowTypicalP                        unsafe.Pointer
+	rowTopNSigma, rowXtcProbability, rowXtcThreshold, rowRepetition, rowFrequency unsafe.Pointer
+	rowPresence, rowSeed, rowPosition, tokens, status                             unsafe.Pointer
+	kept, keptCount, keptProbabilities, logprobs, ranks                           unsafe.Pointer
+	topIds, topLogprobs, mask, biasIds, bias                                      unsafe.Pointer
+	penaltyIds, penaltyCounts                                                     unsafe.Pointer
+	maskStride                                                                    int64
+	seed, position                                                                int64
+	maskWords, biases, penalties                                                  int32
+	temperature                                                                   float32
+	topK                                                                          int32
+	topP, minP, typicalP, topNSigma, xtcProbability                               float32
+	xtcThreshold, repetition, frequency, presence, softcap                        float32
+	greedyBelow                                                                   float32
+	draws                                                                         int32
+	firstDraw                                                                     int32
+	rowDraws, replacement, minPLast, invalidToken, topCount                       int32
+	processed                                                                     int32
 }
 
 // mostKept is the most that a row's top-k may be, by the width of candidates.
@@ -81,6 +90,7 @@ func sample[T topk.Float](k *kernels, wide bool, order uint64) samplingtest.Engi
 			rowTemperature: first(temperature), rowTopK: first(topK), rowTopP: first(topP), rowMinP: first(minP),
 			rowSeed: first(seed), rowPosition: first(position),
 			tokens: first(tokens), status: first(status), kept: first(kept), keptCount: first(keptCount),
+			typicalP: 1, repetition: 1,
 			softcap: alike.softcap, greedyBelow: 1e-5, draws: int32(alike.draws), invalidToken: -1,
 		}
 		if alike.nanochat {
