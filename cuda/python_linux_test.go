@@ -210,6 +210,14 @@ func TestPythonPlans(t *testing.T) {
 // buildPythonPlan returns the path of a library of plan.c.
 func buildPythonPlan(t *testing.T) string {
 	t.Helper()
+	library := filepath.Join(t.TempDir(), "plan.so")
+	compile(t, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-o", library, filepath.Join(pythonNative, "plan.c"))
+	return library
+}
+
+// compile runs the compiler of C, or skips the test if there is none.
+func compile(t *testing.T, args ...string) {
+	t.Helper()
 	compiler, err := findCCompiler()
 	if err != nil {
 		if slices.Contains(strings.Split(os.Getenv("AIKF_TEST_REQUIRE"), ","), "shim") {
@@ -217,13 +225,9 @@ func buildPythonPlan(t *testing.T) string {
 		}
 		t.Skip(err)
 	}
-	library := filepath.Join(t.TempDir(), "plan.so")
-	out, err := exec.Command(compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-o", library,
-		filepath.Join(pythonNative, "plan.c")).CombinedOutput()
-	if err != nil {
+	if out, err := exec.Command(compiler, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return library
 }
 
 // findCCompiler returns $CC, or the first compiler of C that is there.

@@ -28,8 +28,7 @@ static inline uint64_t pack(int32_t place, uint32_t index) {
 static inline int32_t place_in(uint64_t word) { return (int32_t)((uint32_t)(word >> 32) ^ 0x80000000u); }
 static inline uint32_t index_in(uint64_t word) { return ~(uint32_t)word; }
 
-// Orders words, the largest first. spare has room for as many.
-static void sort_words(uint64_t* words, uint64_t* spare, int64_t n) {
+void sort_words(uint64_t* words, uint64_t* spare, int64_t n) {
   if (n <= 48) {
     for (int64_t i = 1; i < n; i++) {
       const uint64_t word = words[i];

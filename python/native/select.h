@@ -9,3 +9,6 @@
 // INT32_MAX. Returns -1 without memory for the candidates, else 0.
 int select_rows(int dtype, int smallest, int64_t rows, int64_t vocab, int64_t stride, int64_t k, const void* logits,
                 void* values, int64_t* indices);
+
+// Orders words, the largest first, in a time that grows with their number. spare has room for as many.
+void sort_words(uint64_t* words, uint64_t* spare, int64_t n);

@@ -1,0 +1,315 @@
+//go:build linux && (amd64 || arm64)
+
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+
+	"github.com/ai-kernel-factory/aikf/internal/law"
+	"github.com/ai-kernel-factory/aikf/sampling"
+	"github.com/ai-kernel-factory/aikf/topk"
+)
+
+// buildPythonSampler returns sample_rows of the PyTorch package, which samples on a CPU with
+// the arguments of a kernel.
+func buildPythonSampler(t *testing.T) func(dtype int32, arguments *sampleArguments) int32 {
+	t.Helper()
+	library := filepath.Join(t.TempDir(), "sample.so")
+	compile(t, "-std=c11", "-O2", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared",
+		"-Ikernels", "-o", library, filepath.Join(pythonNative, "sample.c"), filepath.Join(pythonNative, "select.c"))
+	handle, err := purego.Dlopen(library, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sample func(dtype int32, arguments *sampleArguments) int32
+	purego.RegisterLibFunc(&sample, handle, "sample_rows")
+	return sample
+}
+
+// pythonCase is a batch for both samplers, as the golden answers hold it.
+type pythonCase struct {
+	Params  sampling.Params `json:"params"`
+	Preset  sampling.Preset `json:"preset"`
+	Prompt  []int32         `json:"prompt,omitempty"`
+	History []int32         `json:"history,omitempty"`
+	Rows    int             `json:"rows"`
+	Vocab   int             `json:"vocab"`
+	Draws   int             `json:"draws"`
+	// Processed and Top say which logprobs are wanted, and of how many.
+	Processed bool `json:"processed,omitempty"`
+	Top       int  `json:"top"`
+}
+
+// randomPythonCase draws a case in which most steps are off.
+func randomPythonCase(random *rand.Rand) pythonCase {
+	one := func(most int) int { return 1 + random.IntN(most) }
+	sometimes := func() bool { return random.IntN(4) == 0 }
+	c := pythonCase{Preset: sampling.VLLM, Rows: one(3), Vocab: one(200), Draws: 1, Top: random.IntN(4), Processed: sometimes()}
+	if sometimes() {
+		c.Preset = sampling.Nanochat
+	}
+	if sometimes() {
+		c.Vocab = one(6000)
+	}
+	if sometimes() {
+		c.Draws = one(5)
+	}
+	share := func() float32 { return float32(one(1000)) / 1000 }
+	p := &c.Params
+	p.Seed, p.Position, p.Replacement = random.Uint64(), random.Uint64()>>random.IntN(64), random.IntN(2) == 0
+	p.Temperature = []float32{0, 1e-6, 1e-5, .3, 1, 1, 1.7, 30, 0x1p-101, 0x1p-99}[random.IntN(10)]
+	for _, step := range []func(){
+		func() { p.TopK = one(c.Vocab + 3) },
+		func() { p.TopP = share() },
+		func() { p.MinP = share() / 10 },
+		func() { p.TypicalP = share() },
+		func() { p.TopNSigma = 3 * share() },
+		func() { p.XTCProbability, p.XTCThreshold = share(), share()*.6+1e-6 },
+		func() { p.Softcap = 15 * share() },
+		func() {
+			p.RepetitionPenalty, p.FrequencyPenalty, p.PresencePenalty = 2*share(), share()-.5, share()-.5
+			for range random.IntN(30) {
+				c.History = append(c.History, int32(random.IntN(c.Vocab)))
+				if sometimes() {
+					c.Prompt = append(c.Prompt, int32(random.IntN(c.Vocab)))
+				}
+			}
+		},
+		func() {
+			p.LogitBias = map[int32]float32{}
+			for range one(9) {
+				bias := 4*share() - 2
+				if sometimes() {
+					bias = float32(math.Inf(-1))
+				}
+				p.LogitBias[int32(random.IntN(c.Vocab))] = bias
+			}
+		},
+		func() {
+			p.GrammarBitmask = make([]int32, one((c.Vocab+31)/32))
+			for i := range p.GrammarBitmask {
+				p.GrammarBitmask[i] = int32(random.Uint32() | random.Uint32())
+			}
+		},
+	} {
+		if sometimes() {
+			step()
+		}
+	}
+	return c
+}
+
+// pythonAnswer is what a batch is answered.
+type pythonAnswer struct {
+	Tokens   []int32   `json:"tokens"`
+	Status   []uint8   `json:"status"`
+	Logprobs []float32 `json:"-"`
+	Ranks    []int32   `json:"-"`
+	TopIDs   []int32   `json:"-"`
+	TopLog   []float32 `json:"-"`
+}
+
+// answerInGo samples by package sampling.
+func answerInGo[T topk.Float](t *testing.T, c pythonCase, logits []T) (a pythonAnswer) {
+	t.Helper()
+	params := c.Params
+	sampler, err := sampling.New[T](params, sampling.Options{Preset: c.Preset, Prompt: c.Prompt, History: c.History})
+	if err != nil {
+		t.Fatalf("%+v: %v", c, err)
+	}
+	for i := range c.Rows {
+		// The position is behind the history in both.
+		row := logits[i*c.Vocab : (i+1)*c.Vocab]
+		tokens, status := make([]sampling.Token, c.Draws), make([]sampling.Status, 1)
+		options := sampling.Options{Preset: c.Preset, Prompt: c.Prompt, History: c.History, FirstDraw: uint32(i * c.Draws)}
+		if sampler, err = sampling.New[T](params, options); err != nil {
+			t.Fatal(err)
+		}
+		if err := sampling.SampleRows(tokens, status, []*sampling.Sampler[T]{sampler}, row, topk.Row(c.Vocab, 0)); err != nil {
+			t.Fatal(err)
+		}
+		a.Tokens = append(a.Tokens, tokens...)
+		a.Status = append(a.Status, uint8(status[0]))
+		for d, token := range tokens {
+			n := 0
+			if d == 0 {
+				n = min(c.Top, c.Vocab)
+			}
+			var list []sampling.Logprob
+			switch {
+			case token < 0:
+				list = []sampling.Logprob{{Logprob: float32(math.NaN())}}
+			case c.Processed:
+				list = sampler.AppendProcessedLogprobs(nil, token, n)
+			default:
+				if list, err = sampler.AppendLogprobs(nil, row, token, n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.Logprobs, a.Ranks = append(a.Logprobs, list[0].Logprob), append(a.Ranks, int32(list[0].Rank))
+			if d > 0 || token < 0 {
+				continue
+			}
+			for _, top := range list[1:] {
+				a.TopIDs, a.TopLog = append(a.TopIDs, top.Token), append(a.TopLog, top.Logprob)
+			}
+		}
+	}
+	return a
+}
+
+// pythonLists holds what the arguments of a case point to.
+type pythonLists struct {
+	biasIDs, penaltyIDs, counts, ranks, topIDs, mask []int32
+	bias, logprobs, topLog                           []float32
+}
+
+func addressOf[T any](s []T) Pointer { return Pointer(uintptr(unsafe.Pointer(unsafe.SliceData(s)))) }
+
+// answerInC samples by the PyTorch package.
+func answerInC[T topk.Float](t *testing.T, sample func(int32, *sampleArguments) int32, dtype DType, c pythonCase, logits []T) (got pythonAnswer) {
+	t.Helper()
+	p, lists := c.Params, &pythonLists{}
+	got.Tokens, got.Status = make([]int32, c.Rows*c.Draws), make([]uint8, c.Rows)
+	or := func(v, off float32) float32 {
+		if v == 0 {
+			return off
+		}
+		return v
+	}
+	a := &sampleArguments{
+		selectArguments: selectArguments{
+			logits: addressOf(logits), stride: int64(c.Vocab), resultStride: int64(c.Draws), rows: int32(c.Rows), vocab: int32(c.Vocab), indexBytes: 4,
+		},
+		seed: p.Seed, position: p.Position, temperature: p.Temperature, topK: int32(p.TopK), topP: or(p.TopP, 1), minP: p.MinP,
+		typicalP: or(p.TypicalP, 1), topNSigma: p.TopNSigma, xtcProbability: p.XTCProbability, xtcThreshold: p.XTCThreshold,
+		repetition: or(p.RepetitionPenalty, 1), frequency: p.FrequencyPenalty, presence: p.PresencePenalty, softcap: p.Softcap,
+		greedyBelow: greedyBelow, draws: int32(c.Draws), rowDraws: int32(c.Draws), invalidToken: -1, topCount: int32(c.Top),
+		tokens: addressOf(got.Tokens), status: addressOf(got.Status),
+	}
+	if c.Preset == sampling.Nanochat {
+		a.greedyBelow, a.minPLast = law.ColdestTemperature, 1
+	}
+	if p.Replacement {
+		a.replacement = 1
+	}
+	if c.Processed {
+		a.processed = 1
+	}
+	ids := make([]int32, 0, len(p.LogitBias))
+	for id := range p.LogitBias {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	counts, order := map[int32]int32{}, []int32{}
+	for i, list := range [][]int32{c.Prompt, c.History} {
+		for _, id := range list {
+			if _, seen := counts[id]; !seen {
+				order = append(order, id)
+			}
+			counts[id] += int32(i)
+		}
+	}
+	for range c.Rows {
+		for _, id := range ids {
+			lists.biasIDs, lists.bias = append(lists.biasIDs, id), append(lists.bias, p.LogitBias[id])
+		}
+		for _, id := range order {
+			lists.penaltyIDs, lists.counts = append(lists.penaltyIDs, id), append(lists.counts, counts[id])
+		}
+	}
+	lists.mask = p.GrammarBitmask
+	if len(lists.mask) > 0 {
+		a.mask, a.maskWords = addressOf(lists.mask), int32(len(lists.mask))
+	}
+	a.biases, a.penalties = int32(len(ids)), int32(len(order))
+	a.biasIds, a.bias = addressOf(lists.biasIDs), addressOf(lists.bias)
+	a.penaltyIds, a.penaltyCounts = addressOf(lists.penaltyIDs), addressOf(lists.counts)
+	got.Logprobs, got.Ranks = make([]float32, c.Rows*c.Draws), make([]int32, c.Rows*c.Draws)
+	lists.topIDs, lists.topLog = make([]int32, c.Rows*c.Top), make([]float32, c.Rows*c.Top)
+	a.logprobs, a.ranks = addressOf(got.Logprobs), addressOf(got.Ranks)
+	if c.Top > 0 {
+		a.topIds, a.topLogprobs = addressOf(lists.topIDs), addressOf(lists.topLog)
+	}
+	if status := sample(int32(dtype), a); status != 0 {
+		t.Fatalf("sample_rows returned %d", status)
+	}
+	runtime.KeepAlive(lists)
+	runtime.KeepAlive(logits)
+	for i := range c.Rows {
+		if got.Tokens[i*c.Draws] < 0 {
+			continue
+		}
+		for j := range min(c.Top, c.Vocab) {
+			if id := lists.topIDs[i*c.Top+j]; id >= 0 {
+				got.TopIDs, got.TopLog = append(got.TopIDs, id), append(got.TopLog, lists.topLog[i*c.Top+j])
+			}
+		}
+	}
+	return got
+}
+
+// TestPythonSamples holds the tokens and logprobs that the PyTorch package answers on a CPU, where C samples,
+// to those of package sampling, on random rows and parameters.
+func TestPythonSamples(t *testing.T) {
+	sample := buildPythonSampler(t)
+	random := rand.New(rand.NewPCG(3, 4))
+	cases, statuses := 60000, map[uint8]int{}
+	if testing.Short() {
+		cases = 6000
+	}
+	for i := range cases {
+		c := randomPythonCase(random)
+		logits := make([]float32, c.Rows*c.Vocab)
+		kind := random.IntN(6)
+		for j := range logits {
+			logits[j] = float32(random.NormFloat64() * 4)
+			switch {
+			case kind == 0: // ties
+				logits[j] = float32(random.IntN(3))
+			case kind == 1 && random.IntN(10) > 0:
+				logits[j] = float32(math.Inf(-1))
+			case kind == 2 && random.IntN(50) == 0:
+				logits[j] = float32([]float64{math.Inf(1), math.NaN(), math.Inf(-1), 3e38, -3e38, 1e-45}[random.IntN(6)])
+			}
+		}
+		var want, got pythonAnswer
+		switch DType(i % len(dtypes)) {
+		case Float32:
+			want, got = answerInGo(t, c, logits), answerInC(t, sample, Float32, c, logits)
+		case Float16:
+			halves := make([]topk.Float16, len(logits))
+			for j, l := range logits {
+				halves[j] = topk.Float16FromFloat32(l)
+			}
+			want, got = answerInGo(t, c, halves), answerInC(t, sample, Float16, c, halves)
+		default:
+			halves := make([]topk.BFloat16, len(logits))
+			for j, l := range logits {
+				halves[j] = topk.BFloat16FromFloat32(l)
+			}
+			want, got = answerInGo(t, c, halves), answerInC(t, sample, BFloat16, c, halves)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) { // in which NaN equals NaN
+			t.Fatalf("case %d, %+v, %s:\n C  %+v\n Go %+v\n logits %v", i, c, DType(i%len(dtypes)), got, want, logits)
+		}
+		for _, status := range want.Status {
+			statuses[status]++
+		}
+	}
+	t.Logf("%d cases, statuses %v", cases, statuses)
+	for _, status := range []sampling.Status{sampling.StatusOK, sampling.StatusNaN, sampling.StatusEmpty, sampling.StatusExhausted} {
+		if statuses[uint8(status)] == 0 {
+			t.Errorf("no row was %v", status)
+		}
+	}
+}
