@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/ebitengine/purego"
+
+	"github.com/ai-kernel-factory/aikf/sampling"
 )
 
 // pythonNative holds the C sources of the PyTorch package, which plans for itself.
@@ -33,7 +35,8 @@ func TestPythonPlanTable(t *testing.T) {
 		{"kFastK", fastK}, {"kMergeCandidates", mergeCandidates}, {"kNarrowVocab", narrowVocab},
 		{"kClusterK", clusterK}, {"kTargetStage2", targetStage2}, {"kClusterBytes", clusterBytes},
 		{"kClusterRows", clusterRows}, {"kClusterBlocks", clusterBlocks}, {"kClusterChunk", clusterChunk},
-		{"kBlockThreads", blockThreads},
+		{"kBlockThreads", blockThreads}, {"kSampleVocab", sampling.MaxVocab},
+		{"kSampleRoom", pythonRoom(Float32)}, {"kSampleRoomNarrow", pythonRoom(BFloat16)},
 	} {
 		fmt.Fprintf(&b, "  %s = %d,\n", constant.name, constant.value)
 	}
@@ -50,7 +53,7 @@ func TestPythonPlanTable(t *testing.T) {
 		fmt.Fprint(&b, separator(i), dtype.bytes)
 	}
 	b.WriteString("};\n\n// In the order of enum plan_dtype and enum plan_kernel; null where there is none.\n")
-	b.WriteString("static const char* const kSymbols[][6] = {\n")
+	b.WriteString("static const char* const kSymbols[][8] = {\n")
 	for i := range dtypes {
 		var names []string
 		for _, symbol := range pythonSymbols(DType(i)) {
@@ -87,7 +90,7 @@ func separator(i int) string {
 
 // pythonSymbols lists the kernels of the dtype in the order of enum plan_kernel.
 func pythonSymbols(t DType) []string {
-	symbols := make([]string, 0, 6)
+	symbols := make([]string, 0, 8)
 	for _, plan := range []struct {
 		name  string
 		vocab int
@@ -99,8 +102,15 @@ func pythonSymbols(t DType) []string {
 			symbols = append(symbols, launch.Symbol)
 		}
 	}
-	return symbols
+	wide, narrow := sampleSymbols[t].wide, sampleSymbols[t].narrow
+	if t.Bytes() > 2 {
+		narrow = ""
+	}
+	return append(symbols, wide, narrow)
 }
+
+// pythonRoom returns how many tokens of a row of a vocabulary that a narrow kernel takes there is room for.
+func pythonRoom(t DType) int { return (&Sampler{}).MostKept(t, narrowVocab) }
 
 // The structures of python/native/plan.h.
 type (

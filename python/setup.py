@@ -56,11 +56,15 @@ setup(
     ext_modules=[
         Extension(
             "aikf._native",
-            sources=["native/module.c", "native/plan.c", "native/select.c"],
-            depends=["native/plan.h", "native/plan_table.h", "native/select.h", str(KERNELS / "arguments.h")],
+            sources=[f"native/{name}.c" for name in ("module", "plan", "sample", "sampler", "select")],
+            depends=[*map(str, (HERE / "native").glob("*.h")), str(KERNELS / "arguments.h")],
             include_dirs=[str(KERNELS)],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
-            extra_compile_args=["-std=c11", "-O3", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-fvisibility=hidden"],
+            # Each operation of the law of a token is rounded once.
+            extra_compile_args=[
+                *("-std=c11", "-O3", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-fvisibility=hidden"),
+                *("-ffp-contract=off", "-fno-math-errno"),
+            ],
             py_limited_api=True,
         )
     ],

@@ -1,71 +1,29 @@
-// The extension module aikf._native: a call of topk from a PyTorch tensor to a
-// launch, or to the selection on the CPU. Nothing here knows torch but through its
+// The extension module aikf._native, and in it a call of topk from a PyTorch tensor to a
+// launch, or to the selection on the CPU; sampler.c has those that sample. Nothing here knows torch but through its
 // Python objects, and nothing knows the driver but through addresses of functions
 // and handles that aikf/_driver.py found: no headers of either, no linking.
 //
 // The cost of a call is that of the Python objects that it makes: two tensors and
 // the tuple that holds them. Attributes that tell what a tensor is cost tens of
 // nanoseconds each, a plan costs a few.
-#include <Python.h>
+#include "module.h"
+
 #include <assert.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <string.h>
 
-typedef struct SelectArguments SelectArguments;  // as the header has it in C++
-#include "arguments.h"
-#include "plan.h"
 #include "select.h"
 
-enum {
-  kDevices = 64,            // ordinals that a Selector can use
-  kRanks = 64,              // dimensions of a tensor, at most
-  kProbes = 16,             // of a Selector, at most
-  kSerialLogits = 1 << 12,  // logits up to which a call on the CPU keeps the lock of the interpreter
-};
-
-// Names of attributes, made once.
-static struct {
-  PyObject *requires_grad, *is_cuda, *is_cpu, *dtype, *device, *shape, *stride, *is_contiguous, *data_ptr, *get_device, *is_neg, *is_inference;
-} names;
+struct names names;
 
 static bool make_names(void) {
 #define NAME(of) (names.of || (names.of = PyUnicode_InternFromString(#of)))
   return NAME(requires_grad) && NAME(is_cuda) && NAME(is_cpu) && NAME(dtype) && NAME(device) && NAME(shape) && NAME(stride) &&
-         NAME(is_contiguous) && NAME(data_ptr) && NAME(get_device) && NAME(is_neg) && NAME(is_inference);
+         NAME(is_contiguous) && NAME(data_ptr) && NAME(get_device) && NAME(is_neg) && NAME(is_inference) && NAME(initial_seed) &&
+         NAME(get_offset) && NAME(set_offset);
 #undef NAME
 }
 
 // ---------------------------------------------------------------- the driver
-
-typedef struct {
-  unsigned id, pad;
-  unsigned value[16];
-} LaunchAttribute;  // CUlaunchAttribute
-
-typedef struct {
-  unsigned grid[3], block[3];
-  unsigned shared_bytes;
-  void* stream;
-  LaunchAttribute* attributes;
-  unsigned attribute_count;
-} LaunchConfig;  // CUlaunchConfig
-
-enum { kClusterDimension = 4, kInvalidContext = 201 };
-
-// Device is a GPU with its kernels loaded, as aikf/_driver.py opened it.
-typedef struct {
-  PyObject ob_base;
-  int ordinal;
-  struct plan_architecture architecture;
-  void* context;
-  void* kernels[PLAN_DTYPES][PLAN_KERNELS];
-  int (*launch)(const LaunchConfig*, void*, void**, void**);
-  int (*push)(void*);
-  int (*pop)(void**);
-  int (*current)(void**);
-  PyObject* error;  // of a function's name and a code: the exception to raise
-} Device;
 
 static int device_init(Device* d, PyObject* args, PyObject* keywords) {
   static char* list[] = {"ordinal", "context", "launch", "push", "pop", "current", "multiprocessors", "cluster_blocks", "kernels", "error", NULL};
@@ -110,7 +68,7 @@ static void device_dealloc(Device* d) {
 // that takes a kernel's context from the thread, want the context to be current.
 // Returns 0, or the driver's code with the name of the function that failed. The
 // lock of the interpreter need not be held.
-static int device_launch(const Device* d, const struct plan* plan, int dtype, SelectArguments* arguments, void* stream, const char** failed) {
+static int device_launch(const Device* d, const struct plan* plan, int dtype, void* arguments, void* stream, const char** failed) {
   void* parameters[1] = {arguments};
   LaunchAttribute attribute = {.id = kClusterDimension, .value = {0, 1, 1}};
   LaunchConfig config = {.stream = stream, .attributes = &attribute};
@@ -146,48 +104,6 @@ static int device_launch(const Device* d, const struct plan* plan, int dtype, Se
 
 // ---------------------------------------------------------------- the selector
 
-// Selector answers topk. What it knows of torch it is given.
-typedef struct {
-  PyObject ob_base;
-  PyObject* types;         // tuple of the types that may take the short way
-  PyObject* dtypes[PLAN_DTYPES];
-  PyObject* int64;
-  PyObject* result;        // the structure sequence (values, indices)
-  PyObject* empty;         // torch.empty_strided
-  PyObject* short_empty[2];  // of sizes, strides and dtype: the same on the current GPU, and on the CPU; None: there is none
-  PyObject* current_device;  // the ordinal of the current GPU
-  PyObject* grad_enabled;  // torch.is_grad_enabled
-  PyObject* inference_enabled;  // torch.is_inference_mode_enabled
-  PyObject* wrote;         // of a tensor: tells autograd of a write to it
-  PyObject* stream;        // of a device's ordinal: the address of its current stream
-  PyObject* open;          // of a device's ordinal: its Device
-  PyObject* arrange;       // topk of rows that do not lie as they should
-  PyObject* dispatch;      // topk by way of torch's dispatcher
-  PyObject* probes[kProbes];
-  PyObject* quiet[kProbes];  // what each probe returns when no mode or transform of torch is on
-  int probe_count;
-  struct plan_options options;
-  // The layout of the last results: most calls are like the one before.
-  PyObject* layout;
-  int layout_rank;
-  int64_t layout_shape[kRanks];
-  Device* devices[kDevices];
-  PyObject* keywords[kDevices + 1][PLAN_DTYPES + 1];  // of empty, for each device, the CPU last, and dtype, int64 last
-} Selector;
-
-// How a call goes on.
-enum way { DONE, FAILED, ARRANGE, DISPATCH };
-
-// Batch is a call: the logits as rows, and how its results look.
-typedef struct {
-  PyObject* x;
-  int dtype, smallest, device;  // device: kDevices is the CPU
-  int64_t rows, vocab, k, stride;
-  uintptr_t logits;
-  int rank;
-  int64_t shape[kRanks];  // of the results
-} Batch;
-
 static bool get_bool(PyObject* x, PyObject* name, bool* value) {
   PyObject* got = PyObject_GetAttr(x, name);
   if (!got) return false;
@@ -196,7 +112,7 @@ static bool get_bool(PyObject* x, PyObject* name, bool* value) {
   return true;
 }
 
-static PyObject* call0(PyObject* x, PyObject* method) { return PyObject_CallMethodObjArgs(x, method, NULL); }
+PyObject* call0(PyObject* x, PyObject* method) { return PyObject_CallMethodObjArgs(x, method, NULL); }
 
 static bool call_bool(PyObject* x, PyObject* method, bool* value) {
   PyObject* got = call0(x, method);
@@ -219,7 +135,7 @@ static int get_sizes(PyObject* tuple, int64_t* sizes) {
   if (!tuple) return -1;
   int n = -1;
   if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) > kRanks) {
-    PyErr_Format(PyExc_ValueError, "aikf.topk: a shape that is no tuple of at most %d dimensions", kRanks);
+    PyErr_Format(PyExc_ValueError, "aikf: a shape that is no tuple of at most %d dimensions", kRanks);
   } else {
     n = (int)PyTuple_Size(tuple);
     for (int i = 0; i < n; i++) {
@@ -241,14 +157,14 @@ static enum way otherwise(enum way way) {
   return way;
 }
 
-static int dtype_of(const Selector* s, PyObject* x) {
-  PyObject* dtype = PyObject_GetAttr(x, names.dtype);
+static int dtype_of(const Selector* s, const Batch* b) {
+  PyObject* dtype = PyObject_GetAttr(b->x, names.dtype);
   if (!dtype) return -1;
   int found = -1;
   for (int t = PLAN_DTYPES - 1; t >= 0; t--) {
     if (dtype == s->dtypes[t]) found = t;
   }
-  if (found < 0) PyErr_Format(PyExc_TypeError, "aikf.topk: dtype %S, want torch.float32, torch.float16 or torch.bfloat16", dtype);
+  if (found < 0) PyErr_Format(PyExc_TypeError, "aikf.%s: dtype %S, want torch.float32, torch.float16 or torch.bfloat16", b->call, dtype);
   Py_DECREF(dtype);
   return found;
 }
@@ -292,12 +208,38 @@ static int is_smallest(PyObject* largest) {
   return is < 0 ? -1 : !is;
 }
 
-// Finds the rows of a tensor: the last dimension, without gaps, and the others with
-// one stride.
-static enum way find_rows(Batch* b, PyObject* k, PyObject* dim) {
+// Finds the rows of a tensor, along a dimension: the last one, without gaps, and the others with one
+// stride.
+static enum way find_rows(Batch* b, int at) {
   int64_t strides[kRanks];
-  b->rank = get_sizes(PyObject_GetAttr(b->x, names.shape), b->shape);
-  if (b->rank < 0) return otherwise(DISPATCH);
+  if (b->vocab > INT32_MAX) {
+    PyErr_Format(PyExc_RuntimeError, "aikf.%s: dimension %d has %lld, more than %d", b->call, at, (long long)b->vocab, INT32_MAX);
+    return FAILED;
+  }
+  if (at != b->rank - 1) return ARRANGE;
+  b->rows = 1;
+  for (int i = 0; i < at; i++) b->rows *= b->shape[i];
+  bool contiguous;
+  if (!call_bool(b->x, names.is_contiguous, &contiguous)) return otherwise(DISPATCH);
+  b->stride = b->vocab;
+  if (contiguous || b->rows == 0) return DONE;
+  if (get_sizes(call0(b->x, names.stride), strides) != b->rank) return otherwise(DISPATCH);
+  if (strides[at] != 1 && b->vocab > 1) return ARRANGE;
+  int64_t next = -1;  // the stride that the next dimension has, if it goes on
+  for (int i = at - 1; i >= 0; i--) {
+    if (b->shape[i] == 1) continue;
+    if (next < 0) {
+      b->stride = strides[i];
+    } else if (strides[i] != next) {
+      return ARRANGE;
+    }
+    next = strides[i] * b->shape[i];
+  }
+  return b->stride == 0 || b->stride >= b->vocab ? DONE : ARRANGE;
+}
+
+// Finds the rows of which k are wanted along a dimension.
+static enum way find_selection(Batch* b, PyObject* k, PyObject* dim) {
   const int dims = b->rank ? b->rank : 1;
   int64_t wanted;
   int overflow;
@@ -319,36 +261,13 @@ static enum way find_rows(Batch* b, PyObject* k, PyObject* dim) {
   }
   Py_DECREF(number);
   if (!fits) return FAILED;
-  if (b->vocab > INT32_MAX) {
-    PyErr_Format(PyExc_RuntimeError, "aikf.topk: dimension %d has %lld, more than %d", at, (long long)b->vocab, INT32_MAX);
-    return FAILED;
-  }
-  if (at != b->rank - 1) return ARRANGE;
-  b->rows = 1;
-  for (int i = 0; i < at; i++) b->rows *= b->shape[i];
+  const enum way way = find_rows(b, at);
   b->shape[at] = b->k;
-  bool contiguous;
-  if (!call_bool(b->x, names.is_contiguous, &contiguous)) return otherwise(DISPATCH);
-  b->stride = b->vocab;
-  if (contiguous || b->rows == 0) return DONE;
-  if (get_sizes(call0(b->x, names.stride), strides) != b->rank) return otherwise(DISPATCH);
-  if (strides[at] != 1 && b->vocab > 1) return ARRANGE;
-  int64_t next = -1;  // the stride that the next dimension has, if it goes on
-  for (int i = at - 1; i >= 0; i--) {
-    if (b->shape[i] == 1) continue;
-    if (next < 0) {
-      b->stride = strides[i];
-    } else if (strides[i] != next) {
-      return ARRANGE;
-    }
-    next = strides[i] * b->shape[i];
-  }
-  return b->stride == 0 || b->stride >= b->vocab ? DONE : ARRANGE;
+  return way;
 }
 
-// Fills the batch from a tensor.
-static enum way find_batch(const Selector* s, Batch* b, PyObject* k, PyObject* dim) {
-  bool cuda, cpu, negative = false;
+enum way find_device(Batch* b) {
+  bool cuda, cpu;
   if (!get_bool(b->x, names.is_cuda, &cuda)) return FAILED;
   b->device = kDevices;
   if (cuda) {
@@ -360,11 +279,27 @@ static enum way find_batch(const Selector* s, Batch* b, PyObject* k, PyObject* d
     if (!get_bool(b->x, names.is_cpu, &cpu)) return FAILED;
     if (!cpu) return DISPATCH;
   }
-  b->dtype = dtype_of(s, b->x);
+  return DONE;
+}
+
+enum way find_batch(const Selector* s, Batch* b, PyObject* k, PyObject* dim) {
+  bool negative = false;
+  enum way way = find_device(b);
+  if (way != DONE) return way;
+  b->dtype = dtype_of(s, b);
   if (b->dtype < 0) return FAILED;
   // A part of a complex tensor may wait to be negated.
   if (b->dtype != PLAN_BFLOAT16 && !call_bool(b->x, names.is_neg, &negative)) return FAILED;
-  const enum way way = find_rows(b, k, dim);
+  b->rank = get_sizes(PyObject_GetAttr(b->x, names.shape), b->shape);
+  if (b->rank < 0) return otherwise(DISPATCH);
+  if (k) {
+    way = find_selection(b, k, dim);
+  } else if (b->rank == 0) {
+    way = DISPATCH;
+  } else {
+    b->vocab = b->shape[b->rank - 1];
+    way = find_rows(b, b->rank - 1);
+  }
   if (way != DONE) return way;
   if (negative) return ARRANGE;
   PyObject* pointer = call0(b->x, names.data_ptr);  // fails where there is no memory: sparse, and transforms
@@ -398,8 +333,7 @@ static int is_current(const Selector* s, const Batch* b) {
   return current == -1 && PyErr_Occurred() ? -1 : current == b->device;
 }
 
-// Makes a tensor on the device of the batch, and tells its address.
-static PyObject* allocate(Selector* s, const Batch* b, PyObject* sizes_and_strides, int dtype, uintptr_t* address) {
+PyObject* allocate(Selector* s, const Batch* b, PyObject* sizes_and_strides, int dtype, uintptr_t* address) {
   const int current = is_current(s, b);
   PyObject* made = NULL;
   if (current > 0) {
@@ -417,8 +351,7 @@ static PyObject* allocate(Selector* s, const Batch* b, PyObject* sizes_and_strid
   return made;
 }
 
-// Returns the sizes and the strides of the results, which have no gaps.
-static PyObject* result_layout(Selector* s, const Batch* b) {
+PyObject* result_layout(Selector* s, const Batch* b) {
   const size_t bytes = (size_t)b->rank * sizeof *b->shape;
   if (s->layout && s->layout_rank == b->rank && !memcmp(s->layout_shape, b->shape, bytes)) {
     Py_INCREF(s->layout);
@@ -453,8 +386,7 @@ static PyObject* result_layout(Selector* s, const Batch* b) {
   return both;
 }
 
-// Returns the device, which is opened at its first use.
-static Device* device_of(Selector* s, int ordinal) {
+Device* device_of(Selector* s, int ordinal) {
   if (!s->devices[ordinal]) {
     PyObject* number = PyLong_FromLong(ordinal);
     PyObject* opened = number ? PyObject_CallFunctionObjArgs(s->open, number, NULL) : NULL;
@@ -469,31 +401,24 @@ static Device* device_of(Selector* s, int ordinal) {
   return s->devices[ordinal];
 }
 
-static bool select_on_device(Selector* s, const Batch* b, uintptr_t values, uintptr_t indices) {
-  Device* const d = device_of(s, b->device);
-  if (!d) return false;
-  struct plan plan;
-  const struct plan_shape shape = {b->rows, b->vocab, b->k, b->dtype};
-  if (plan_choose(&shape, &d->architecture, &s->options, &plan)) {
-    PyErr_Format(PyExc_RuntimeError, "aikf.topk: no launch plan for rows = %lld, vocab = %lld, k = %lld", (long long)b->rows,
-                 (long long)b->vocab, (long long)b->k);
-    return false;
-  }
-  for (int i = 0; i < plan.launches; i++) {
-    if (!d->kernels[b->dtype][plan.launch[i].kernel]) {
-      PyErr_Format(PyExc_RuntimeError, "aikf.topk: device %d has no kernel %s", d->ordinal, plan_symbol_of(b->dtype, plan.launch[i].kernel));
+bool launch_plan(Selector* s, const Batch* b, const struct plan* plan, void* arguments) {
+  Device* const d = s->devices[b->device];
+  for (int i = 0; i < plan->launches; i++) {
+    if (!d->kernels[b->dtype][plan->launch[i].kernel]) {
+      PyErr_Format(PyExc_RuntimeError, "aikf.%s: device %d has no kernel %s", b->call, d->ordinal, plan_symbol_of(b->dtype, plan->launch[i].kernel));
       return false;
     }
   }
   // The workspace lives until the launch; torch gives its memory to nobody before
   // the work of this stream is done.
   PyObject* workspace = NULL;
-  uintptr_t workspace_address = 0;
-  if (plan.workspace_bytes) {
-    PyObject* layout = Py_BuildValue("((L)(i))", (long long)(plan.workspace_bytes / 8), 1);
-    workspace = layout ? allocate(s, b, layout, PLAN_DTYPES, &workspace_address) : NULL;
+  if (plan->workspace_bytes) {
+    uintptr_t address;
+    PyObject* layout = Py_BuildValue("((L)(i))", (long long)(plan->workspace_bytes / 8), 1);
+    workspace = layout ? allocate(s, b, layout, PLAN_DTYPES, &address) : NULL;
     Py_XDECREF(layout);
     if (!workspace) return false;
+    ((SelectArguments*)arguments)->workspace = (void*)address;
   }
   PyObject* number = PyLong_FromLong(b->device);
   PyObject* stream = number ? PyObject_CallFunctionObjArgs(s->stream, number, NULL) : NULL;
@@ -504,11 +429,34 @@ static bool select_on_device(Selector* s, const Batch* b, uintptr_t values, uint
     Py_XDECREF(workspace);
     return false;
   }
+  const char* failed = "";
+  int code;
+  // A launch may wait for the device, and the device for another thread's.
+  Py_BEGIN_ALLOW_THREADS
+  code = device_launch(d, plan, b->dtype, arguments, handle, &failed);
+  Py_END_ALLOW_THREADS
+  Py_XDECREF(workspace);
+  if (!code) return true;
+  PyObject* error = PyObject_CallFunction(d->error, "si", failed, code);
+  if (error) PyErr_SetObject((PyObject*)Py_TYPE(error), error);
+  Py_XDECREF(error);
+  return false;
+}
+
+static bool select_on_device(Selector* s, const Batch* b, uintptr_t values, uintptr_t indices) {
+  const Device* const d = device_of(s, b->device);
+  if (!d) return false;
+  struct plan plan;
+  const struct plan_shape shape = {b->rows, b->vocab, b->k, b->dtype};
+  if (plan_choose(&shape, &d->architecture, &s->options, &plan)) {
+    PyErr_Format(PyExc_RuntimeError, "aikf.topk: no launch plan for rows = %lld, vocab = %lld, k = %lld", (long long)b->rows,
+                 (long long)b->vocab, (long long)b->k);
+    return false;
+  }
   SelectArguments arguments = {
       .logits = (const void*)b->logits,
       .values = (void*)values,
       .indices = (void*)indices,
-      .workspace = (void*)workspace_address,
       .stride = b->stride,
       .result_stride = b->k,
       .rows = (int)b->rows,
@@ -519,18 +467,7 @@ static bool select_on_device(Selector* s, const Batch* b, uintptr_t values, uint
       .smallest = b->smallest,
       .index_bytes = 8,
   };
-  const char* failed = "";
-  int code;
-  // A launch may wait for the device, and the device for another thread's.
-  Py_BEGIN_ALLOW_THREADS
-  code = device_launch(d, &plan, b->dtype, &arguments, handle, &failed);
-  Py_END_ALLOW_THREADS
-  Py_XDECREF(workspace);
-  if (!code) return true;
-  PyObject* error = PyObject_CallFunction(d->error, "si", failed, code);
-  if (error) PyErr_SetObject((PyObject*)Py_TYPE(error), error);
-  Py_XDECREF(error);
-  return false;
+  return launch_plan(s, b, &plan, &arguments);
 }
 
 static bool select_on_cpu(const Batch* b, uintptr_t values, uintptr_t indices) {
@@ -573,8 +510,7 @@ static PyObject* select_anew(Selector* s, const Batch* b) {
   return NULL;
 }
 
-// Whether a function without arguments returns True: 1 or 0, or -1 with an error.
-static int is_on(PyObject* function) {
+int is_on(PyObject* function) {
   PyObject* got = PyObject_CallNoArgs(function);
   if (!got) return -1;
   Py_DECREF(got);
@@ -616,9 +552,7 @@ static int fits(const Selector* s, const Batch* b, PyObject* to, int dtype, uint
   return b->rows == 0 || end <= b->logits || logits_end <= *address;
 }
 
-// Whether no mode or transform of torch is on that would have a say in the call:
-// 1 or 0, or -1 with an error.
-static int undisturbed(const Selector* s) {
+int undisturbed(const Selector* s) {
   for (int i = 0; i < s->probe_count; i++) {
     PyObject* got = PyObject_CallNoArgs(s->probes[i]);
     if (!got) return -1;
@@ -636,10 +570,14 @@ static int differentiated(const Selector* s, PyObject* x) {
   return required ? is_on(s->grad_enabled) : 0;
 }
 
-static enum way way_of(const Selector* s, PyObject* x) {
+bool is_plain(const Selector* s, PyObject* x) {
   bool plain = false;
   for (Py_ssize_t i = 0, n = PyTuple_Size(s->types); i < n && !plain; i++) plain = (PyObject*)Py_TYPE(x) == PyTuple_GetItem(s->types, i);
-  if (!plain) return DISPATCH;
+  return plain;
+}
+
+static enum way way_of(const Selector* s, PyObject* x) {
+  if (!is_plain(s, x)) return DISPATCH;
   const int gradient = differentiated(s, x);
   if (gradient) return gradient < 0 ? FAILED : DISPATCH;
   const int quiet = undisturbed(s);
@@ -649,7 +587,7 @@ static enum way way_of(const Selector* s, PyObject* x) {
 // The rest of a call of (x, k, dim, largest) whose way was found. A call that the
 // dispatcher made does not go back to it.
 static PyObject* go(Selector* s, enum way way, bool dispatched, PyObject* const* args) {
-  Batch b = {.x = args[0]};
+  Batch b = {.call = "topk", .x = args[0]};
   if (way == FAILED) return NULL;
   b.smallest = is_smallest(args[3]);
   if (b.smallest < 0) return NULL;
@@ -697,7 +635,7 @@ PyDoc_STRVAR(into_doc,
 static PyObject* selector_into(Selector* s, PyObject* const* args, Py_ssize_t n) {
   if (!takes("into", 6, n)) return NULL;
   enum way way = DONE;
-  Batch b = {.x = args[0]};
+  Batch b = {.call = "topk", .x = args[0]};
   for (int i = 0; way == DONE && i < 3; i++) way = way_of(s, args[i ? 3 + i : 0]);
   if (way == DONE) {
     b.smallest = is_smallest(args[3]);
@@ -881,9 +819,14 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject* selector_type;
+
+bool is_selector(PyObject* x) { return (PyObject*)Py_TYPE(x) == selector_type; }
+
 static int add_type(PyObject* module, const char* name, PyType_Spec* spec) {
   PyObject* type = PyType_FromSpec(spec);
   if (!type) return -1;
+  if (spec == &selector_spec) selector_type = type;  // the module has it as long as there are any
   if (PyModule_AddObjectRef(module, name, type)) return -1;
   Py_DECREF(type);
   return 0;
@@ -891,7 +834,7 @@ static int add_type(PyObject* module, const char* name, PyType_Spec* spec) {
 
 static int module_exec(PyObject* module) {
   if (!make_names()) return -1;
-  if (add_type(module, "Device", &device_spec) || add_type(module, "Selector", &selector_spec)) return -1;
+  if (add_type(module, "Device", &device_spec) || add_type(module, "Selector", &selector_spec) || add_type(module, "Sampler", &sampler_spec)) return -1;
   return PyModule_AddIntConstant(module, "block_threads", plan_block_threads());
 }
 
@@ -900,7 +843,7 @@ static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}}
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "aikf._native",
-    .m_doc = "The launch, the launch plan and the selection on a CPU.",
+    .m_doc = "The launch, the launch plan, and selection and sampling on a CPU.",
     .m_methods = module_methods,
     .m_slots = module_slots,
 };

@@ -81,6 +81,9 @@ static int add(struct plan* p, int kernel, int64_t grid, int cluster) {
   return 0;
 }
 
+// Whether a candidate fits a word of 32 bits.
+static int is_narrow(const struct plan_shape* s) { return kDTypeBytes[s->dtype] == 2 && s->vocab <= kNarrowVocab; }
+
 static int launches(const struct plan_shape* s, struct plan* p) {
   switch (p->name) {
     case PLAN_CLUSTER:
@@ -91,8 +94,7 @@ static int launches(const struct plan_shape* s, struct plan* p) {
     case PLAN_ANY:
       return add(p, KERNEL_ANY, s->rows, 1);
   }
-  const int narrow = kDTypeBytes[s->dtype] == 2 && s->vocab <= kNarrowVocab;
-  return add(p, narrow ? KERNEL_BLOCK_NARROW : KERNEL_BLOCK, s->rows, 1);
+  return add(p, is_narrow(s) ? KERNEL_BLOCK_NARROW : KERNEL_BLOCK, s->rows, 1);
 }
 
 int plan_choose(const struct plan_shape* s, const struct plan_architecture* a, const struct plan_options* o, struct plan* p) {
@@ -127,6 +129,17 @@ int plan_choose(const struct plan_shape* s, const struct plan_architecture* a, c
   p->workspace_bytes = 8 * workspace_words * s->rows;
   p->chunk_size = chunk_size(s, p->chunks);
   return launches(s, p);
+}
+
+int plan_sample(const struct plan_shape* s, struct plan* p, int32_t* k) {
+  *p = (struct plan){.name = PLAN_NONE, .chunks = 1, .chunk_size = s->vocab};
+  if (s->dtype < 0 || s->dtype >= PLAN_DTYPES || s->rows < 0 || s->rows > INT32_MAX || s->vocab < 1 || s->vocab > kSampleVocab) return -1;
+  const int64_t room = is_narrow(s) ? kSampleRoomNarrow : kSampleRoom;
+  *k = (int32_t)least(s->k > 0 && s->k < room ? s->k : room, s->vocab);
+  if (s->rows == 0) return 0;
+  p->name = PLAN_BLOCK;
+  p->groups = choose_groups(*k, &(struct plan_options){0});
+  return add(p, is_narrow(s) ? KERNEL_SAMPLE_NARROW : KERNEL_SAMPLE, s->rows, 1);
 }
 
 const char* plan_name_of(int name) {

@@ -13,6 +13,9 @@ enum {
   kClusterBlocks = 8,
   kClusterChunk = 4096,
   kBlockThreads = 512,
+  kSampleVocab = 1048576,
+  kSampleRoom = 1024,
+  kSampleRoomNarrow = 2048,
 };
 
 static const int kGroupCounts[] = {128, 256, 512};
@@ -25,8 +28,8 @@ static const struct {
 static const int kDTypeBytes[] = {4, 2, 2};
 
 // In the order of enum plan_dtype and enum plan_kernel; null where there is none.
-static const char* const kSymbols[][6] = {
-    {"select_f32_block", 0, "select_f32_cluster", "select_f32_stage1", "select_f32_stage2", "select_f32_any"},
-    {"select_f16_block", "select_f16_block_narrow", "select_f16_cluster", "select_f16_stage1", "select_f16_stage2", "select_f16_any"},
-    {"select_bf16_block", "select_bf16_block_narrow", "select_bf16_cluster", "select_bf16_stage1", "select_bf16_stage2", "select_bf16_any"},
+static const char* const kSymbols[][8] = {
+    {"select_f32_block", 0, "select_f32_cluster", "select_f32_stage1", "select_f32_stage2", "select_f32_any", "sample_f32_block", 0},
+    {"select_f16_block", "select_f16_block_narrow", "select_f16_cluster", "select_f16_stage1", "select_f16_stage2", "select_f16_any", "sample_f16_block", "sample_f16_block_narrow"},
+    {"select_bf16_block", "select_bf16_block_narrow", "select_bf16_cluster", "select_bf16_stage1", "select_bf16_stage2", "select_bf16_any", "sample_bf16_block", "sample_bf16_block_narrow"},
 };

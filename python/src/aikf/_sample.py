@@ -1,0 +1,530 @@
+"""Sampling for torch: what a call comes to before the extension has it, and the ways that are not the short one."""
+
+from __future__ import annotations
+
+import enum
+import operator
+from typing import Any, Mapping, NamedTuple, Optional, Tuple, Union
+
+import torch
+from torch.compiler import is_dynamo_compiling as _is_compiling
+
+from . import _native, _torch
+
+Number = Union[float, int, torch.Tensor]
+Lists = Tuple[torch.Tensor, torch.Tensor]
+
+MOST_VOCAB = 1 << 20
+MOST_DRAWS = 1 << 24
+PRESETS = ("vllm", "nanochat")
+OTHER_PRESETS = ("llama.cpp", "hf", "sglang", "mlx", "ollama")  # of the Go package
+BACKENDS = ("auto", "cuda", "triton", "cutedsl", "torch")
+
+
+class Status(enum.IntEnum):
+    """How the sampling of a row went."""
+
+    OK = 0
+    NAN = 1  #: a logit that is not masked is NaN
+    EMPTY = 2  #: every logit is -Inf behind the edits
+    EXHAUSTED = 3  #: draws without replacement found no further token
+    BAD_PARAMETERS = 4  #: a parameter of the row, in a tensor, is out of its range
+
+
+class SampleResult(NamedTuple):
+    """What :func:`sample` returns. ``...`` is the shape of the logits without the vocabulary."""
+
+    tokens: torch.Tensor  #: int64, [...] for one draw, else [..., draws]
+    status: torch.Tensor  #: uint8, [...]: a :class:`Status` for each row
+    logprobs: Optional[torch.Tensor] = None  #: float32, as tokens: of the tokens; NaN where there is no token
+    ranks: Optional[torch.Tensor] = None  #: int32, as tokens: 1 for the most likely; 0 where there is no token
+    top_ids: Optional[torch.Tensor] = None  #: int32, [..., logprobs]: the most likely, best first
+    top_logprobs: Optional[torch.Tensor] = None  #: float32, as top_ids
+
+
+def sample(
+    logits: torch.Tensor,
+    *,
+    temperature: Number = 1.0,
+    top_k: Union[None, int, torch.Tensor] = None,
+    top_p: Number = 1.0,
+    min_p: Number = 0.0,
+    typical_p: Number = 1.0,
+    top_n_sigma: Number = 0.0,
+    xtc_probability: Number = 0.0,
+    xtc_threshold: Number = 1.0,
+    repetition_penalty: Number = 1.0,
+    frequency_penalty: Number = 0.0,
+    presence_penalty: Number = 0.0,
+    token_counts: Optional[Lists] = None,
+    logit_bias: Union[None, Mapping[int, float], Lists] = None,
+    bitmask: Optional[torch.Tensor] = None,
+    softcap: float = 0.0,
+    seed: Union[None, int, torch.Tensor] = None,
+    position: Union[None, int, torch.Tensor] = None,
+    draws: int = 1,
+    first_draw: int = 0,
+    replacement: bool = True,
+    preset: str = "vllm",
+    logprobs: Optional[int] = None,
+    processed_logprobs: bool = False,
+    invalid_token: int = -1,
+    most_top_k: int = 0,
+    generator: Optional[torch.Generator] = None,
+) -> SampleResult:
+    """Draw tokens for each row of logits, in one launch on a GPU.
+
+    A token is a function of the row's logits, the parameters, the seed, the position and the number of the draw alone:
+    the same on the CPU and on every GPU, in any batch. ``docs/semantics.md`` of the project is the whole contract.
+
+    Every parameter from ``temperature`` to ``presence_penalty``, ``seed`` and ``position`` is a number, or a tensor on the
+    device of the logits with a value for each row. Tensors are read when the kernel runs, so that one captured graph serves
+    every step. In place are read float32, int32 for ``top_k``, and int64 for ``seed`` and ``position``; other dtypes are
+    converted on the device. A tensor without dimensions serves all rows.
+
+    Args:
+        logits: [..., vocab] of float32, float16 or bfloat16, on the CPU or on an NVIDIA GPU of compute capability 8.0 or
+            later; vocab is at most 2^20. Rows that lie one stride apart, which may be 0, are read where they are. They
+            are not modified.
+        temperature: divides the logits; 0 takes the largest. In [0, +Inf).
+        top_k: keeps so many of the largest; None, below 1 and vocab or more keep all. A top_k of at most 1,024 is fast.
+        top_p: keeps the fewest likely tokens that hold this mass, in (0, 1].
+        min_p: keeps tokens of at least this share of the largest probability, in [0, 1].
+        typical_p: keeps this mass of the most typical tokens, in (0, 1].
+        top_n_sigma: keeps what is within so many standard deviations of the largest logit; 0 keeps all.
+        xtc_probability, xtc_threshold: how often, in [0, 1], all tokens of at least this probability are dropped but the
+            least likely of them. A threshold above 0.5 drops nothing.
+        repetition_penalty: positive logits of ids in token_counts are divided by it, others multiplied. Above 0.
+        frequency_penalty: subtracted from them for each occurrence in the output.
+        presence_penalty: subtracted from those that occur in the output.
+        token_counts: (ids, counts), integers of [..., n] or [n]: each id once, and how often it occurs in the output: 0 for one of the
+            prompt alone. Ids outside the vocabulary, as -1, stand for none.
+        logit_bias: {id: bias} for all rows, which is copied to the device; or (ids, biases) of [..., n] or [n]. A bias of
+            -Inf bans. Ids as in token_counts.
+        bitmask: int32 of [..., words] or [words], 32 ids a word from the least significant bit on, as xgrammar makes them: 1 allows. Ids
+            past its end are allowed.
+        softcap: cap * tanh(logit / cap), before all edits; 0: none.
+        seed: of the random numbers, from -2^63 to 2^64-1. One seed for the batch gives row i the draws i * draws to
+            (i + 1) * draws - 1, so that equal rows get different tokens; with a seed for each row, draws begin at 0.
+        position: of the token in its sequence, the other half of what decides a random number; 0 if it is not given.
+        draws: tokens of a row, up to 2^24.
+        first_draw: the number of a row's first draw.
+        replacement: whether draws may take the same token again.
+        preset: "vllm": bitmask, bias, penalties, temperature, min_p, top_k, top_p, typical_p, top_n_sigma, xtc; below a
+            temperature of 1e-5 the largest logit. Or "nanochat": top_k, temperature, top_p, min_p and the rest; the softcap is
+            applied to what top_k keeps.
+        logprobs: how many of the most likely tokens to report beside each row's own; 0 is the tokens' own alone, and None
+            reports nothing.
+        processed_logprobs: whether logprobs are of what all steps keep, instead of the logits as they came.
+        invalid_token: what stands where there is no token. -1 as an index into an embedding is an assertion of the device
+            that fails; the status says why.
+        most_top_k: the largest value of a top_k that is a tensor: smaller is faster. It changes no token.
+        generator: where seed and position come from if seed is not given; None is the default generator of the device. One
+            of a GPU has its seed and, as the position, its offset, which the call advances without a wait. From one of the
+            CPU a seed is drawn.
+
+    Nothing has a gradient. The call works on the current stream and does not wait for the device. What is wrong with a row
+    is told by its status, and leaves the others as they are. Under :func:`torch.compile` and the modes of torch it is the
+    operator ``torch.ops.aikf.sample``.
+
+    Raises:
+        TypeError: logits or another argument are of a type or dtype that is none of those above.
+        ValueError: a number is out of its range; the message has both.
+        NotImplementedError: the preset is of the Go package alone.
+        RuntimeError: a tensor has another shape or device; the generator is of another device than the logits, or would be frozen in a
+            CUDA graph that is captured: give seed= and position= then.
+    """
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"aikf.sample: logits must be Tensor, not {type(logits).__name__}")
+    if logits.dim() < 1:
+        raise ValueError("aikf.sample: logits have no dimension, want [..., vocab]")
+    if preset not in PRESETS:
+        if preset in OTHER_PRESETS:
+            raise NotImplementedError(f"aikf.sample: preset {preset!r} is of the Go package alone, want 'vllm' or 'nanochat'")
+        raise ValueError(f"aikf.sample: preset {preset!r}, want 'vllm' or 'nanochat'")
+    _in_range("draws", draws, 1, MOST_DRAWS)
+    _in_range("first_draw", first_draw, 0, 2**32 - 1)
+    _in_range("invalid_token", invalid_token, -(2**31), 2**31 - 1)
+    _in_range("most_top_k", most_top_k, 0, 2**31 - 1)
+    if logprobs is not None:
+        _in_range("logprobs", logprobs, 0, logits.shape[-1])
+    reals, rows = [], []
+    for name, value, off in (
+        ("temperature", temperature, 1.0),
+        ("top_p", top_p, 1.0),
+        ("min_p", min_p, 0.0),
+        ("typical_p", typical_p, 1.0),
+        ("top_n_sigma", top_n_sigma, 0.0),
+        ("xtc_probability", xtc_probability, 0.0),
+        ("xtc_threshold", xtc_threshold, 1.0),
+        ("repetition_penalty", repetition_penalty, 1.0),
+        ("frequency_penalty", frequency_penalty, 0.0),
+        ("presence_penalty", presence_penalty, 0.0),
+    ):
+        value, row = _parameter(name, value, off, logits, torch.float32)
+        reals.append(_real(name, value))
+        rows.append(row)
+    reals.append(_real("softcap", softcap))
+    top_k, row_k = _parameter("top_k", top_k, 0, logits, torch.int32)
+    rows.insert(1, row_k)
+    if seed is None and position is not None:
+        raise ValueError("aikf.sample: position without seed; a generator has both")
+    if seed is not None and generator is not None:
+        raise ValueError("aikf.sample: seed and generator, want one of them")
+    shared = not (isinstance(seed, torch.Tensor) and seed.dim() > 0)
+    for name, value in (("seed", seed), ("position", position)):
+        value, row = _parameter(name, value, 0, logits, torch.int64)
+        rows.append(row)
+        if name == "seed":
+            seed_number = None if seed is None else _wrapped(name, value)
+        else:
+            position_number = _wrapped(name, value)
+    edits = (
+        *_bitmask(bitmask, logits),
+        *_bias(logit_bias, logits),
+        *_counts(token_counts, logits, reals[7:10], rows[8:11]),
+    )
+    arguments = (
+        logits, rows, edits, reals, 0 if top_k is None else max(0, min(_integer("top_k", top_k), 2**31 - 1)), seed_number, position_number,
+        generator, draws, first_draw, shared, bool(replacement), preset == "nanochat", -1 if logprobs is None else logprobs,
+        bool(processed_logprobs), invalid_token, most_top_k,
+    )  # fmt: skip
+    if not _is_compiling() and _sampler.quiet(logits):
+        answers = run(*arguments)
+    else:
+        answers = torch.ops.aikf.sample(*arguments)
+    tokens, status, chosen, ranks, top_ids, top_logprobs = answers
+    if logprobs is None:
+        return SampleResult(tokens, status)
+    if logprobs == 0:
+        return SampleResult(tokens, status, chosen, ranks)
+    return SampleResult(tokens, status, chosen, ranks, top_ids, top_logprobs)
+
+
+def _in_range(name: str, value: Any, least: int, most: int) -> None:
+    if not least <= _integer(name, value) <= most:
+        raise ValueError(f"aikf.sample: {name} = {value} is outside {least} to {most}")
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        return value  # type: ignore[return-value]
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"aikf.sample: {name} must be int, not {type(value).__name__}")
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, (float, int, torch.SymFloat)) and not isinstance(value, bool):
+        return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"aikf.sample: {name} must be float or Tensor, not {type(value).__name__}") from None
+
+
+def _wrapped(name: str, value: Any) -> int:
+    """Return 64 bits as torch's operators take them."""
+    value = _integer(name, value)
+    if not -(2**63) <= value < 2**64:
+        raise ValueError(f"aikf.sample: {name} = {value} is outside -2^63 to 2^64-1")
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _parameter(name: str, value: Any, off: Any, logits: torch.Tensor, dtype: torch.dtype) -> Tuple[Any, Optional[torch.Tensor]]:
+    """Return a parameter as a number and, if each row has its own, the tensor of these."""
+    if value is None:
+        return off, None
+    if not isinstance(value, torch.Tensor):
+        return value, None
+    if value.dim() == 0 and value.device.type == "cpu" and logits.device.type != "cpu":
+        return value.item(), None
+    if value.dtype == torch.bool or value.is_complex() or (dtype != torch.float32 and value.is_floating_point()):
+        raise TypeError(f"aikf.sample: {name} has dtype {value.dtype}, want {dtype}")
+    lead = logits.shape[:-1]
+    if value.device != logits.device:
+        raise RuntimeError(f"aikf.sample: {name} is on {value.device} and the logits are on {logits.device}")
+    if value.dim() and value.shape != lead:
+        raise RuntimeError(f"aikf.sample: {name} has shape {list(value.shape)}, want that of the rows, {list(lead)}")
+    if dtype == torch.int32 and value.dtype != dtype:
+        value = value.clamp(0, 2**31 - 1)
+    return off, value.detach().to(dtype).expand(lead).contiguous()
+
+
+def _list(name: str, value: torch.Tensor, logits: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a list of each row as [..., n] without gaps."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"aikf.sample: {name} must be Tensor, not {type(value).__name__}")
+    if value.dtype == torch.bool or value.is_complex() or (dtype == torch.int32 and value.is_floating_point()):
+        raise TypeError(f"aikf.sample: {name} has dtype {value.dtype}, want {dtype}")
+    if value.device != logits.device:
+        raise RuntimeError(f"aikf.sample: {name} is on {value.device} and the logits are on {logits.device}")
+    lead = logits.shape[:-1]
+    if value.dim() != 1 and value.shape[:-1] != lead:
+        raise RuntimeError(f"aikf.sample: {name} has shape {list(value.shape)}, want {[*lead, 'n']} or ['n']")
+    return value.detach().to(dtype).expand(*lead, value.shape[-1]).contiguous()
+
+
+def _pair(name: str, value: Any, names: Tuple[str, str], logits: torch.Tensor, dtype: torch.dtype) -> Tuple[torch.Tensor, torch.Tensor]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"aikf.sample: {name} must be a pair of {names[0]} and {names[1]}, not {type(value).__name__}")
+    ids, values = (_list(f"{name} {n}", v, logits, t) for n, v, t in zip(names, value, (torch.int32, dtype)))
+    if ids.shape != values.shape:
+        raise RuntimeError(f"aikf.sample: {name} has {ids.shape[-1]} {names[0]} and {values.shape[-1]} {names[1]}")
+    return ids, values
+
+
+def _bias(bias: Any, logits: torch.Tensor) -> Tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
+    if bias is None:
+        return None, None
+    if isinstance(bias, Mapping):
+        for i, value in bias.items():
+            _in_range("logit_bias id", i, 0, logits.shape[-1] - 1)
+            if not _real("logit_bias", value) < float("inf"):
+                raise ValueError(f"aikf.sample: logit_bias of {i} = {value} is outside [-Inf, +Inf)")
+        bias = (
+            torch.tensor(list(bias.keys()), dtype=torch.int32, device=logits.device),
+            torch.tensor(list(bias.values()), dtype=torch.float32, device=logits.device),
+        )
+    return _pair("logit_bias", bias, ("ids", "biases"), logits, torch.float32)
+
+
+def _counts(counts: Any, logits: torch.Tensor, penalties: Any, rows: Any) -> Tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
+    if counts is not None:
+        return _pair("token_counts", counts, ("ids", "counts"), logits, torch.int32)
+    for name, value, off, row in zip(("repetition_penalty", "frequency_penalty", "presence_penalty"), penalties, (1.0, 0.0, 0.0), rows):
+        if value != off or row is not None:
+            raise ValueError(f"aikf.sample: {name} without token_counts")
+    return None, None
+
+
+def _bitmask(bitmask: Optional[torch.Tensor], logits: torch.Tensor) -> Tuple[Optional[torch.Tensor]]:
+    if bitmask is None:
+        return (None,)
+    if not isinstance(bitmask, torch.Tensor):
+        raise TypeError(f"aikf.sample: bitmask must be Tensor, not {type(bitmask).__name__}")
+    if bitmask.dtype != torch.int32:
+        raise TypeError(f"aikf.sample: bitmask has dtype {bitmask.dtype}, want torch.int32")
+    if bitmask.device != logits.device:
+        raise RuntimeError(f"aikf.sample: bitmask is on {bitmask.device} and the logits are on {logits.device}")
+    lead = logits.shape[:-1]
+    if bitmask.dim() != 1 and bitmask.shape[:-1] != lead:
+        raise RuntimeError(f"aikf.sample: bitmask has shape {list(bitmask.shape)}, want {[*lead, 'words']} or ['words']")
+    if bitmask.dim() > 2:
+        bitmask = bitmask.flatten(0, -2)
+    if bitmask.stride(-1) != 1 or (bitmask.dim() == 2 and 0 < bitmask.stride(0) < bitmask.shape[1]):
+        bitmask = bitmask.contiguous()
+    return (bitmask,)
+
+
+def shapes(logits: torch.Tensor, draws: int, logprobs: int):
+    """Yield the shape and dtype of each answer; what is not asked for is empty."""
+    lead = list(logits.shape[:-1])
+    tokens = lead if draws == 1 else [*lead, draws]
+    yield tokens, torch.int64
+    yield lead, torch.uint8
+    yield tokens if logprobs >= 0 else [0], torch.float32
+    yield tokens if logprobs >= 0 else [0], torch.int32
+    yield [*lead, logprobs] if logprobs > 0 else [0], torch.int32
+    yield [*lead, logprobs] if logprobs > 0 else [0], torch.float32
+
+
+def run(
+    logits, rows, edits, reals, top_k, seed, position, generator, draws, first_draw, shared, replacement, nanochat, logprobs, processed,
+    invalid_token, most_top_k,
+):  # fmt: skip
+    """Sample, whatever of torch is on: what the dispatcher calls."""
+    answers = tuple(torch.empty(shape, dtype=dtype, device=logits.device) for shape, dtype in shapes(logits, draws, logprobs))
+    wanted = 2 if logprobs < 0 else 4 if logprobs == 0 else 6
+    if seed is None:
+        seed, position = _sampler.numbers(logits, generator)
+    bitmask, bias_ids, _, penalty_ids, _ = edits
+    words = 0 if bitmask is None else min(bitmask.shape[-1], (logits.shape[-1] + 31) // 32)
+    numbers = (
+        *reals, top_k, seed % 2**64, position % 2**64, bitmask.stride(0) if bitmask is not None and bitmask.dim() == 2 else 0, words,
+        0 if bias_ids is None else bias_ids.shape[-1], 0 if penalty_ids is None else penalty_ids.shape[-1], draws, first_draw,
+        draws if shared else 0, replacement, nanochat, invalid_token, max(logprobs, 0), processed, most_top_k if rows[1] is not None else top_k,
+    )  # fmt: skip
+    given = (tuple(rows), tuple(edits), answers[:wanted] + (None,) * (6 - wanted), numbers)
+    if not _sampler.sample(logits, *given):
+        _sampler.sample(logits.resolve_neg().contiguous(), *given)
+    return answers
+
+
+def _generator(generator: Optional[torch.Generator], ordinal: int, call: str) -> torch.Generator:
+    """Return the generator, checked, or the default one of the device with that ordinal; -1 is the CPU."""
+    if generator is None:
+        return torch.default_generator if ordinal < 0 else torch.cuda.default_generators[ordinal]
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"aikf.{call}: generator must be torch.Generator or None, not {type(generator).__name__}")
+    want = torch.device("cpu") if ordinal < 0 else torch.device("cuda", ordinal)
+    if generator.device.type != want.type or (ordinal >= 0 and generator.device.index != ordinal):
+        raise RuntimeError(f"aikf.{call}: a generator of {generator.device} for logits on {want}")
+    return generator
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """Return the next 64 bits of a generator of the CPU."""
+    return torch.empty((), dtype=torch.int64, device="cpu").random_(-(2**63), None, generator=generator).item()
+
+
+def sample_logits(
+    logits: torch.Tensor,
+    *,
+    top_k: Optional[int] = None,
+    temperature: float = 1.0,
+    generator: Optional[torch.Generator] = None,
+    num_samples: int = 1,
+    replacement: bool = True,
+    backend: str = "auto",
+) -> torch.Tensor:
+    """Draw tokens for each row: the top_k largest logits, the temperature, softmax over these, num_samples draws.
+
+    Args:
+        logits: [rows, vocab], as :func:`sample` takes them.
+        top_k: at least 1; None, and vocab or more, keep all.
+        temperature: 0 takes the largest logit.
+        generator: as in :func:`sample`.
+        num_samples: tokens of a row.
+        replacement: whether the same token may come again. Without it, -1 stands where no token is left.
+        backend: "auto", or "cuda", which wants logits on a GPU and has the aliases "triton" and "cutedsl"; "torch" is made of torch's own
+            operators, with other tokens.
+
+    Returns int64: [rows] for one sample, else [rows, num_samples].
+
+    Raises:
+        ValueError: logits are not of two dimensions; temperature < 0; num_samples < 1; top_k < 1; an unknown backend.
+        TypeError, RuntimeError: as :func:`sample`.
+    """
+    if backend != "auto":
+        if backend not in BACKENDS:
+            raise ValueError(f"aikf.sample_logits: backend {backend!r}, want one of {', '.join(BACKENDS)}")
+        if backend == "torch":
+            return _torch_logits(logits, top_k, temperature, generator, num_samples, replacement)
+        if isinstance(logits, torch.Tensor) and logits.device.type != "cuda":
+            raise ValueError(f"aikf.sample_logits: backend {backend!r} for logits on {logits.device}")
+    if _is_compiling():
+        return _logits(logits, top_k, temperature, generator, num_samples, replacement)
+    return _short_logits(logits, top_k, temperature, generator, num_samples, replacement)
+
+
+def _check_logits(logits, top_k, temperature, num_samples):
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"aikf.sample_logits: logits must be Tensor, not {type(logits).__name__}")
+    if logits.dim() != 2:
+        raise ValueError(f"aikf.sample_logits: logits of {logits.dim()} dimensions, want [rows, vocab]")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"aikf.sample_logits: temperature = {temperature} is outside [0, +Inf)")
+    if not 1 <= num_samples <= MOST_DRAWS:
+        raise ValueError(f"aikf.sample_logits: num_samples = {num_samples} is outside 1 to {MOST_DRAWS}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"aikf.sample_logits: top_k = {top_k} is less than 1")
+
+
+def _logits(logits, top_k, temperature, generator, num_samples, replacement):
+    _check_logits(logits, top_k, temperature, num_samples)
+    return sample(
+        logits, top_k=top_k, temperature=temperature, generator=generator, draws=num_samples, replacement=replacement, preset="nanochat"
+    ).tokens
+
+
+def _torch_logits(logits, top_k, temperature, generator, num_samples, replacement):
+    """Sample with torch's own operators."""
+    _check_logits(logits, top_k, temperature, num_samples)
+    if temperature == 0:
+        best = logits.argmax(-1)
+        return best if num_samples == 1 else best.unsqueeze(1).expand(-1, num_samples).clone()
+    if top_k is None or top_k >= logits.shape[1]:
+        tokens = torch.multinomial((logits.float() / temperature).softmax(-1), num_samples, replacement, generator=generator)
+    else:
+        values, indices = logits.float().topk(top_k)
+        places = torch.multinomial((values / temperature).softmax(-1), num_samples, replacement, generator=generator)
+        tokens = indices.gather(1, places)
+    return tokens.squeeze(1) if num_samples == 1 else tokens
+
+
+def next_token(logits, generator, temperature, top_k):
+    """Be nanochat.sample_next_token by way of sample."""
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"aikf.nanochat.sample_next_token: logits must be Tensor, not {type(logits).__name__}")
+    if logits.dim() != 2:
+        raise ValueError(f"aikf.nanochat.sample_next_token: logits of {logits.dim()} dimensions, want [rows, vocab]")
+    tokens = sample(logits, top_k=top_k, temperature=temperature, generator=generator, preset="nanochat").tokens
+    return tokens.unsqueeze(1)
+
+
+def _dispatch(call: str, arguments: Tuple[Any, ...]) -> torch.Tensor:
+    """Answer a short call that is not short."""
+    return (_logits if call == "sample_logits" else next_token)(*arguments)
+
+
+def new_sampler(selector: _native.Selector) -> _native.Sampler:
+    """Return what sampling is made of, beside the selector."""
+    return _native.Sampler(
+        selector=selector,
+        capturing=getattr(torch._C, "_cuda_isCurrentStreamCapturing", bool),
+        generator=_generator,
+        draw_seed=draw_seed,
+        dispatch=_dispatch,
+    )
+
+
+_sampler = new_sampler(_torch._selector)
+_short_logits = _sampler.logits
+short_next_token = _sampler.next_token
+
+
+def apply_bitmask(
+    logits: torch.Tensor, bitmask: torch.Tensor, *, vocab_size: Optional[int] = None, indices: Optional[torch.Tensor] = None
+) -> torch.Tensor:
+    """Return the logits with -Inf for each id whose bit is 0. :func:`apply_bitmask_` writes to the logits instead.
+
+    ``sample(logits, bitmask=...)`` needs neither: it masks while it reads.
+
+    Args:
+        logits: [rows, vocab] or [vocab] of a floating dtype.
+        bitmask: int32 [rows, words] or [words], 32 ids a word from the least significant bit on, which serves all rows if
+            it has one. As in xgrammar's apply_token_bitmask_inplace; ids past its end stay.
+        vocab_size: how many ids are masked; None: all of the mask.
+        indices: the rows that are masked, of both; None: all.
+
+    Raises:
+        TypeError: bitmask is not int32, or logits are not floating.
+        RuntimeError: shapes or devices do not fit each other.
+    """
+    return apply_bitmask_(logits.clone(), bitmask, vocab_size=vocab_size, indices=indices)
+
+
+def apply_bitmask_(
+    logits: torch.Tensor, bitmask: torch.Tensor, *, vocab_size: Optional[int] = None, indices: Optional[torch.Tensor] = None
+) -> torch.Tensor:
+    """Write -Inf to the logits of each id whose bit is 0, and return them: :func:`apply_bitmask` in place."""
+    if bitmask.dtype != torch.int32:
+        raise TypeError(f"aikf.apply_bitmask: bitmask has dtype {bitmask.dtype}, want torch.int32")
+    if not logits.is_floating_point():
+        raise TypeError(f"aikf.apply_bitmask: logits have dtype {logits.dtype}, want a floating one")
+    if bitmask.device != logits.device:
+        raise RuntimeError(f"aikf.apply_bitmask: bitmask is on {bitmask.device} and the logits are on {logits.device}")
+    if logits.dim() not in (1, 2) or bitmask.dim() not in (1, 2) or (logits.dim() == 1 and bitmask.dim() == 2 and len(bitmask) != 1):
+        raise RuntimeError(f"aikf.apply_bitmask: bitmask of {list(bitmask.shape)} for logits of {list(logits.shape)}")
+    rows, mask = logits.view(-1, logits.shape[-1]), bitmask.view(-1, bitmask.shape[-1])
+    if len(mask) not in (1, len(rows)):
+        raise RuntimeError(f"aikf.apply_bitmask: bitmask of {list(bitmask.shape)} for logits of {list(logits.shape)}")
+    size = min(rows.shape[1], 32 * mask.shape[1])
+    if vocab_size is not None:
+        size = min(size, vocab_size)
+    bits = torch.arange(32, dtype=torch.int32, device=logits.device)
+    banned = ((mask.unsqueeze(-1) >> bits) & 1).eq(0).flatten(1)[:, :size]
+    part = rows[:, :size]
+    if indices is None:
+        part.masked_fill_(banned, float("-inf"))
+    else:
+        indices = torch.as_tensor(indices, device=logits.device)
+        part[indices] = part[indices].masked_fill(banned if len(banned) == 1 else banned[indices], float("-inf"))
+    return logits
+
+
+from . import _sample_operator  # noqa: E402,F401  registers torch.ops.aikf.sample
