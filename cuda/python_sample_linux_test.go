@@ -3,9 +3,13 @@
 package cuda
 
 import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -37,16 +41,15 @@ func buildPythonSampler(t *testing.T) func(dtype int32, arguments *sampleArgumen
 
 // pythonCase is a batch for both samplers, as the golden answers hold it.
 type pythonCase struct {
-	Params  sampling.Params `json:"params"`
-	Preset  sampling.Preset `json:"preset"`
-	Prompt  []int32         `json:"prompt,omitempty"`
-	History []int32         `json:"history,omitempty"`
-	Rows    int             `json:"rows"`
-	Vocab   int             `json:"vocab"`
-	Draws   int             `json:"draws"`
-	// Processed and Top say which logprobs are wanted, and of how many.
-	Processed bool `json:"processed,omitempty"`
-	Top       int  `json:"top"`
+	Params    sampling.Params `json:"params"`
+	Preset    sampling.Preset `json:"preset"`
+	Prompt    []int32         `json:"prompt,omitempty"`
+	History   []int32         `json:"history,omitempty"`
+	Rows      int             `json:"rows"`
+	Vocab     int             `json:"vocab"`
+	Draws     int             `json:"draws"`
+	Processed bool            `json:"processed"` // the logprobs
+	Top       int             `json:"top"`       // so many of them
 }
 
 // randomPythonCase draws a case in which most steps are off.
@@ -108,31 +111,116 @@ func randomPythonCase(random *rand.Rand) pythonCase {
 	return c
 }
 
-// pythonAnswer is what a batch is answered.
+// pythonAnswer is what a batch is answered. The most likely are those of the rows that have a first token.
 type pythonAnswer struct {
-	Tokens   []int32   `json:"tokens"`
-	Status   []uint8   `json:"status"`
-	Logprobs []float32 `json:"-"`
-	Ranks    []int32   `json:"-"`
-	TopIDs   []int32   `json:"-"`
-	TopLog   []float32 `json:"-"`
+	Tokens   []int32
+	Status   []uint8
+	Logprobs []float32
+	Ranks    []int32
+	TopIDs   []int32
+	TopLog   []float32
+}
+
+// randomPythonLogits draws the logits of a case.
+func randomPythonLogits(random *rand.Rand, n int) []float32 {
+	logits, kind := make([]float32, n), random.IntN(6)
+	for j := range logits {
+		logits[j] = float32(random.NormFloat64() * 4)
+		switch {
+		case kind == 0: // ties
+			logits[j] = float32(random.IntN(3))
+		case kind == 1 && random.IntN(10) > 0:
+			logits[j] = float32(math.Inf(-1))
+		case kind == 2 && random.IntN(50) == 0:
+			logits[j] = float32([]float64{math.Inf(1), math.NaN(), math.Inf(-1), 3e38, -3e38, 1e-45}[random.IntN(6)])
+		}
+	}
+	return logits
+}
+
+// halves converts logits.
+func halves[T topk.Float](logits []float32, convert func(float32) T) []T {
+	converted := make([]T, len(logits))
+	for i, l := range logits {
+		converted[i] = convert(l)
+	}
+	return converted
+}
+
+// pythonGolden is a case with its logits, as float32, and the answer of package sampling, in bits.
+type pythonGolden struct {
+	pythonCase
+	DType    string   `json:"dtype"`
+	Logits   []byte   `json:"logits"` // little-endian
+	Tokens   []int32  `json:"tokens"`
+	Status   []int32  `json:"status"`
+	Logprobs []uint32 `json:"logprobs"`
+	Ranks    []int32  `json:"ranks"`
+	TopIDs   []int32  `json:"top_ids"`
+}
+
+// TestPythonTokens holds the golden tokens of the PyTorch package to those of package sampling; go test
+// -update writes them.
+func TestPythonTokens(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	var lines bytes.Buffer
+	for i := range 120 {
+		c := randomPythonCase(random)
+		for c.Vocab > 70 || c.Rows > 2 {
+			c = randomPythonCase(random)
+		}
+		logits := randomPythonLogits(random, c.Rows*c.Vocab)
+		g := pythonGolden{pythonCase: c, DType: dtypes[i%len(dtypes)].name}
+		var a pythonAnswer
+		switch DType(i % len(dtypes)) {
+		case Float32:
+			a = answerInGo(t, c, logits)
+		case Float16:
+			a = answerInGo(t, c, halves(logits, topk.Float16FromFloat32))
+		default:
+			a = answerInGo(t, c, halves(logits, topk.BFloat16FromFloat32))
+		}
+		g.Tokens, g.Ranks, g.TopIDs = a.Tokens, a.Ranks, a.TopIDs
+		for _, status := range a.Status {
+			g.Status = append(g.Status, int32(status))
+		}
+		for _, logprob := range a.Logprobs {
+			g.Logprobs = append(g.Logprobs, math.Float32bits(logprob))
+		}
+		for _, l := range logits {
+			g.Logits = binary.LittleEndian.AppendUint32(g.Logits, math.Float32bits(l))
+		}
+		line, err := json.Marshal(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines.Write(append(line, '\n'))
+	}
+	golden := filepath.Join("..", "python", "tests", "tokens.jsonl")
+	if *update {
+		if err := os.WriteFile(golden, lines.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, lines.Bytes()) {
+		t.Errorf("%s is not what package sampling answers; go test ./cuda -run TestPythonTokens -update writes it", golden)
+	}
 }
 
 // answerInGo samples by package sampling.
 func answerInGo[T topk.Float](t *testing.T, c pythonCase, logits []T) (a pythonAnswer) {
 	t.Helper()
-	params := c.Params
-	sampler, err := sampling.New[T](params, sampling.Options{Preset: c.Preset, Prompt: c.Prompt, History: c.History})
-	if err != nil {
-		t.Fatalf("%+v: %v", c, err)
-	}
 	for i := range c.Rows {
-		// The position is behind the history in both.
 		row := logits[i*c.Vocab : (i+1)*c.Vocab]
 		tokens, status := make([]sampling.Token, c.Draws), make([]sampling.Status, 1)
 		options := sampling.Options{Preset: c.Preset, Prompt: c.Prompt, History: c.History, FirstDraw: uint32(i * c.Draws)}
-		if sampler, err = sampling.New[T](params, options); err != nil {
-			t.Fatal(err)
+		sampler, err := sampling.New[T](c.Params, options)
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
 		}
 		if err := sampling.SampleRows(tokens, status, []*sampling.Sampler[T]{sampler}, row, topk.Row(c.Vocab, 0)); err != nil {
 			t.Fatal(err)
@@ -269,35 +357,17 @@ func TestPythonSamples(t *testing.T) {
 	}
 	for i := range cases {
 		c := randomPythonCase(random)
-		logits := make([]float32, c.Rows*c.Vocab)
-		kind := random.IntN(6)
-		for j := range logits {
-			logits[j] = float32(random.NormFloat64() * 4)
-			switch {
-			case kind == 0: // ties
-				logits[j] = float32(random.IntN(3))
-			case kind == 1 && random.IntN(10) > 0:
-				logits[j] = float32(math.Inf(-1))
-			case kind == 2 && random.IntN(50) == 0:
-				logits[j] = float32([]float64{math.Inf(1), math.NaN(), math.Inf(-1), 3e38, -3e38, 1e-45}[random.IntN(6)])
-			}
-		}
+		logits := randomPythonLogits(random, c.Rows*c.Vocab)
 		var want, got pythonAnswer
 		switch DType(i % len(dtypes)) {
 		case Float32:
 			want, got = answerInGo(t, c, logits), answerInC(t, sample, Float32, c, logits)
 		case Float16:
-			halves := make([]topk.Float16, len(logits))
-			for j, l := range logits {
-				halves[j] = topk.Float16FromFloat32(l)
-			}
-			want, got = answerInGo(t, c, halves), answerInC(t, sample, Float16, c, halves)
+			rounded := halves(logits, topk.Float16FromFloat32)
+			want, got = answerInGo(t, c, rounded), answerInC(t, sample, Float16, c, rounded)
 		default:
-			halves := make([]topk.BFloat16, len(logits))
-			for j, l := range logits {
-				halves[j] = topk.BFloat16FromFloat32(l)
-			}
-			want, got = answerInGo(t, c, halves), answerInC(t, sample, BFloat16, c, halves)
+			rounded := halves(logits, topk.BFloat16FromFloat32)
+			want, got = answerInGo(t, c, rounded), answerInC(t, sample, BFloat16, c, rounded)
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) { // in which NaN equals NaN
 			t.Fatalf("case %d, %+v, %s:\n C  %+v\n Go %+v\n logits %v", i, c, DType(i%len(dtypes)), got, want, logits)
