@@ -346,10 +346,12 @@ static PyObject* sampler_sample(Sampler* sampler, PyObject* const* args, Py_ssiz
 
 PyDoc_STRVAR(quiet_doc,
              "quiet($self, x, /)\n--\n\n"
-             "Return whether x is a plain tensor and nothing of torch wants to know of the call.");
+             "Return whether x is a plain tensor on a device that is known and nothing of torch wants to know of the call.");
 static PyObject* sampler_quiet(Sampler* sampler, PyObject* x) {
+  Batch b = {.call = "sample", .x = x};
   const int quiet = is_plain(sampler->selector, x) ? undisturbed(sampler->selector) : 0;
-  return quiet < 0 ? NULL : PyBool_FromLong(quiet);
+  const enum way way = quiet > 0 ? find_device(&b) : DISPATCH;
+  return quiet < 0 || way == FAILED ? NULL : PyBool_FromLong(way == DONE);
 }
 
 PyDoc_STRVAR(numbers_doc,
