@@ -88,6 +88,14 @@ DEVICE u32 atomic_add(u32* at, u32 v) {
   return before;
 }
 DEVICE void atomic_add_only(u32* at, u32 v) { atomic_add(at, v); }
+// Blocks of a launch follow one another here.
+DEVICE void device_max(u32* at, u32 v) { *at = larger(*at, v); }
+DEVICE u32 device_add(u32* at, u32 v) { return atomic_add(at, v); }
+DEVICE u32 device_exchange(u32* at, u32 v) {
+  const u32 before = *at;
+  *at = v;
+  return before;
+}
 
 namespace shim {
 
