@@ -53,7 +53,7 @@ func TestPythonPlanTable(t *testing.T) {
 		fmt.Fprint(&b, separator(i), dtype.bytes)
 	}
 	b.WriteString("};\n\n// In the order of enum plan_dtype and enum plan_kernel; null where there is none.\n")
-	b.WriteString("static const char* const kSymbols[][8] = {\n")
+	b.WriteString("static const char* const kSymbols[][9] = {\n")
 	for i := range dtypes {
 		var names []string
 		for _, symbol := range pythonSymbols(DType(i)) {
@@ -90,7 +90,7 @@ func separator(i int) string {
 
 // pythonSymbols lists the kernels of the dtype in the order of enum plan_kernel.
 func pythonSymbols(t DType) []string {
-	symbols := make([]string, 0, 8)
+	symbols := make([]string, 0, 9)
 	for _, plan := range []struct {
 		name  string
 		vocab int
@@ -106,7 +106,7 @@ func pythonSymbols(t DType) []string {
 	if t.Bytes() > 2 {
 		narrow = ""
 	}
-	return append(symbols, wide, narrow)
+	return append(symbols, wide, narrow, verifySymbols[t])
 }
 
 // pythonRoom returns how many tokens of a row of a vocabulary that a narrow kernel takes there is room for.

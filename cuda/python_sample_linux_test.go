@@ -23,20 +23,28 @@ import (
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
-// buildPythonSampler returns sample_rows of the PyTorch package, which samples on a CPU with
-// the arguments of a kernel.
-func buildPythonSampler(t *testing.T) func(dtype int32, arguments *sampleArguments) int32 {
+// pythonEngine is what samples on a CPU in the PyTorch package, with the arguments of the kernels.
+type pythonEngine struct {
+	sample func(dtype int32, arguments *sampleArguments) int32
+	verify func(dtype int32, arguments *verifyArguments) int32
+}
+
+// buildPythonEngine compiles it.
+func buildPythonEngine(t *testing.T) (e pythonEngine) {
 	t.Helper()
 	library := filepath.Join(t.TempDir(), "sample.so")
-	compile(t, "-std=c11", "-O2", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared",
-		"-Ikernels", "-o", library, filepath.Join(pythonNative, "sample.c"), filepath.Join(pythonNative, "select.c"))
+	args := []string{"-std=c11", "-O2", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-Ikernels", "-o", library}
+	for _, name := range []string{"sample.c", "verify.c", "select.c"} {
+		args = append(args, filepath.Join(pythonNative, name))
+	}
+	compile(t, args...)
 	handle, err := purego.Dlopen(library, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var sample func(dtype int32, arguments *sampleArguments) int32
-	purego.RegisterLibFunc(&sample, handle, "sample_rows")
-	return sample
+	purego.RegisterLibFunc(&e.sample, handle, "sample_rows")
+	purego.RegisterLibFunc(&e.verify, handle, "verify_sequences")
+	return e
 }
 
 // pythonCase is a batch for both samplers, as the golden answers hold it.
@@ -349,7 +357,7 @@ func answerInC[T topk.Float](t *testing.T, sample func(int32, *sampleArguments) 
 // TestPythonSamples holds the tokens and logprobs that the PyTorch package answers on a CPU, where C samples,
 // to those of package sampling, on random rows and parameters.
 func TestPythonSamples(t *testing.T) {
-	sample := buildPythonSampler(t)
+	sample := buildPythonEngine(t).sample
 	random := rand.New(rand.NewPCG(3, 4))
 	cases, statuses := 60000, map[uint8]int{}
 	if testing.Short() {
@@ -381,5 +389,95 @@ func TestPythonSamples(t *testing.T) {
 		if statuses[uint8(status)] == 0 {
 			t.Errorf("no row was %v", status)
 		}
+	}
+}
+
+// pythonVerdicts is what the PyTorch package answers for all chains on a CPU.
+func pythonVerdicts[T topk.Float](t *testing.T, e pythonEngine, c *chains[T], wide bool) []verdict {
+	t.Helper()
+	n, drafts := c.shape.Sequences, c.shape.Drafts
+	var keep []any
+	sideOf := func(side int, logits []T, stride int, of func(one chain) sampling.Params) lawArguments {
+		var temperature, topP, minP []float32
+		var topK []int32
+		for _, one := range c.sequences {
+			p := of(one)
+			if p.TopP == 0 {
+				p.TopP = 1
+			}
+			temperature, topK, topP, minP = append(temperature, p.Temperature), append(topK, int32(p.TopK)), append(topP, p.TopP), append(minP, p.MinP)
+		}
+		keep = append(keep, temperature, topK, topP, minP)
+		l := lawOf(sampling.Params{Softcap: c.softcaps[side]}, c.presets[side], 0)
+		l.rowTemperature, l.rowTopK, l.rowTopP, l.rowMinP = addressOf(temperature), addressOf(topK), addressOf(topP), addressOf(minP)
+		l.logits, l.stride = addressOf(logits), int64(stride)
+		return l
+	}
+	var tokens, seed, position []int64
+	var narrow, counts []int32
+	for _, one := range c.sequences {
+		for _, token := range append(slices.Clone(one.tokens), 0) { // a stride of one more
+			tokens, narrow = append(tokens, int64(token)), append(narrow, int32(token))
+		}
+		counts = append(counts, int32(one.count))
+		seed, position = append(seed, int64(one.target.Seed)), append(position, int64(one.target.Position))
+	}
+	got, accepted, status := make([]int64, n*(drafts+1)), make([]int32, n), make([]uint8, n)
+	a := &verifyArguments{
+		target:        sideOf(0, c.logits, c.target, func(one chain) sampling.Params { return one.target }),
+		draft:         sideOf(1, c.draftLogits, c.draft, func(one chain) sampling.Params { return one.draft }),
+		probabilities: addressOf(c.probabilities), drafted: addressOf(narrow), draftedCount: addressOf(counts),
+		rowSeed: addressOf(seed), rowPosition: addressOf(position), tokens: addressOf(got), accepted: addressOf(accepted), status: addressOf(status),
+		draftedStride: int64(drafts + 1), resultStride: int64(drafts + 1), sequences: int32(n), drafts: int32(drafts), vocab: int32(c.shape.Vocab),
+		indexBytes: 8, draftedBytes: 4, invalidToken: -1,
+	}
+	if wide {
+		a.drafted, a.draftedBytes = addressOf(tokens), 8
+	}
+	if failed := e.verify(int32(dtypeOf[T]()), a); failed != 0 {
+		t.Fatalf("verify_sequences returned %d", failed)
+	}
+	runtime.KeepAlive(keep)
+	runtime.KeepAlive([]any{c, narrow, tokens, counts, seed, position})
+	verdicts := make([]verdict, n)
+	for s := range verdicts {
+		verdicts[s] = verdict{accepted: int(accepted[s]), status: sampling.Status(status[s])}
+		for _, token := range got[s*(drafts+1):][:drafts+1] {
+			verdicts[s].tokens = append(verdicts[s].tokens, sampling.Token(token))
+		}
+	}
+	return verdicts
+}
+
+// TestPythonVerdicts holds the verification of drafts in the PyTorch package on a CPU to package sampling.
+func TestPythonVerdicts(t *testing.T) {
+	engine, random := buildPythonEngine(t), rand.New(rand.NewPCG(7, 8))
+	statuses := map[sampling.Status]int{}
+	for batch := range 60 {
+		switch vocab := []int{1, 2, 33, 300, 2600}[random.IntN(5)]; batch % 3 {
+		case 0:
+			comparePythonVerdicts(t, engine, randomChains[float32](random, 24, batch%6, vocab), batch%2 == 0, statuses)
+		case 1:
+			comparePythonVerdicts(t, engine, randomChains[topk.Float16](random, 24, batch%6, vocab), batch%2 == 0, statuses)
+		default:
+			comparePythonVerdicts(t, engine, randomChains[topk.BFloat16](random, 24, batch%6, vocab), batch%2 == 0, statuses)
+		}
+	}
+	t.Logf("statuses %v", statuses)
+	for _, status := range []sampling.Status{sampling.StatusOK, sampling.StatusNaN, sampling.StatusEmpty, sampling.StatusBadParams} {
+		if statuses[status] == 0 {
+			t.Errorf("no sequence was %v", status)
+		}
+	}
+}
+
+func comparePythonVerdicts[T topk.Float](t *testing.T, e pythonEngine, c *chains[T], wide bool, statuses map[sampling.Status]int) {
+	t.Helper()
+	for s, got := range pythonVerdicts(t, e, c, wide) {
+		want := c.want(s)
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("sequence %d of %d, drafts = %d, vocab = %d: C %+v, Go %+v\n%+v", s, c.shape.Sequences, c.shape.Drafts, c.shape.Vocab, got, want, c.sequences[s])
+		}
+		statuses[want.status]++
 	}
 }

@@ -56,7 +56,7 @@ setup(
     ext_modules=[
         Extension(
             "aikf._native",
-            sources=[f"native/{name}.c" for name in ("module", "plan", "sample", "sampler", "select")],
+            sources=[f"native/{name}.c" for name in ("module", "plan", "sample", "sampler", "select", "verify")],
             depends=[*map(str, (HERE / "native").glob("*.h")), str(KERNELS / "arguments.h")],
             include_dirs=[str(KERNELS)],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],

@@ -125,8 +125,8 @@ PyObject* allocate(Selector* s, const Batch* b, PyObject* sizes_and_strides, int
 // Returns the device, which is opened at its first use.
 Device* device_of(Selector* s, int ordinal);
 
-// Puts the launches of a plan into the current stream of the batch's device, which was opened. The arguments
-// begin with a selection, whose workspace is set.
+// Puts the launches of a plan into the current stream of the batch's device, which was opened. If the plan has
+// a workspace, the arguments begin with a selection, which gets it.
 bool launch_plan(Selector* s, const Batch* b, const struct plan* plan, void* arguments);
 
 extern PyType_Spec sampler_spec;

@@ -131,14 +131,25 @@ int plan_choose(const struct plan_shape* s, const struct plan_architecture* a, c
   return launches(s, p);
 }
 
-int plan_sample(const struct plan_shape* s, struct plan* p, int32_t* k) {
+int plan_groups(int64_t k) { return choose_groups(k, &(struct plan_options){0}); }
+
+static int samples(const struct plan_shape* s, struct plan* p) {
   *p = (struct plan){.name = PLAN_NONE, .chunks = 1, .chunk_size = s->vocab};
-  if (s->dtype < 0 || s->dtype >= PLAN_DTYPES || s->rows < 0 || s->rows > INT32_MAX || s->vocab < 1 || s->vocab > kSampleVocab) return -1;
+  return s->dtype >= 0 && s->dtype < PLAN_DTYPES && s->rows >= 0 && s->rows <= INT32_MAX && s->vocab >= 1 && s->vocab <= kSampleVocab;
+}
+
+int plan_verify(const struct plan_shape* s, struct plan* p) {
+  if (!samples(s, p)) return -1;
+  return s->rows == 0 ? 0 : add(p, KERNEL_VERIFY, s->rows, 1);
+}
+
+int plan_sample(const struct plan_shape* s, struct plan* p, int32_t* k) {
+  if (!samples(s, p)) return -1;
   const int64_t room = is_narrow(s) ? kSampleRoomNarrow : kSampleRoom;
   *k = (int32_t)least(s->k > 0 && s->k < room ? s->k : room, s->vocab);
   if (s->rows == 0) return 0;
   p->name = PLAN_BLOCK;
-  p->groups = choose_groups(*k, &(struct plan_options){0});
+  p->groups = plan_groups(*k);
   return add(p, is_narrow(s) ? KERNEL_SAMPLE_NARROW : KERNEL_SAMPLE, s->rows, 1);
 }
 

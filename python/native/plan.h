@@ -11,7 +11,7 @@ enum plan_dtype { PLAN_FLOAT32, PLAN_FLOAT16, PLAN_BFLOAT16, PLAN_DTYPES };
 enum plan_name { PLAN_CHOSEN, PLAN_BLOCK, PLAN_CLUSTER, PLAN_TWO_STAGE, PLAN_ANY, PLAN_NONE, PLAN_NAMES };
 
 // The kernels of one dtype.
-enum plan_kernel { KERNEL_BLOCK, KERNEL_BLOCK_NARROW, KERNEL_CLUSTER, KERNEL_STAGE1, KERNEL_STAGE2, KERNEL_ANY, KERNEL_SAMPLE, KERNEL_SAMPLE_NARROW, PLAN_KERNELS };
+enum plan_kernel { KERNEL_BLOCK, KERNEL_BLOCK_NARROW, KERNEL_CLUSTER, KERNEL_STAGE1, KERNEL_STAGE2, KERNEL_ANY, KERNEL_SAMPLE, KERNEL_SAMPLE_NARROW, KERNEL_VERIFY, PLAN_KERNELS };
 
 struct plan_shape {
   int64_t rows, vocab, k;
@@ -57,6 +57,12 @@ int plan_choose(const struct plan_shape* shape, const struct plan_architecture* 
 // Makes the plan of sampling from rows whose top-k is at most shape->k, or from 0 on unknown; k becomes how
 // many tokens of a row there is room for. Returns 0, or -1 if the shape is none.
 int plan_sample(const struct plan_shape* shape, struct plan* plan, int32_t* k);
+
+// Makes the plan of verifying drafts for so many rows of target logits. Returns 0, or -1 if the shape is none.
+int plan_verify(const struct plan_shape* shape, struct plan* plan);
+
+// The group maxima that bound the k-th value.
+int plan_groups(int64_t k);
 
 // The name of a plan, and of a kernel in an image.
 const char* plan_name_of(int name);

@@ -28,8 +28,8 @@ static const struct {
 static const int kDTypeBytes[] = {4, 2, 2};
 
 // In the order of enum plan_dtype and enum plan_kernel; null where there is none.
-static const char* const kSymbols[][8] = {
-    {"select_f32_block", 0, "select_f32_cluster", "select_f32_stage1", "select_f32_stage2", "select_f32_any", "sample_f32_block", 0},
-    {"select_f16_block", "select_f16_block_narrow", "select_f16_cluster", "select_f16_stage1", "select_f16_stage2", "select_f16_any", "sample_f16_block", "sample_f16_block_narrow"},
-    {"select_bf16_block", "select_bf16_block_narrow", "select_bf16_cluster", "select_bf16_stage1", "select_bf16_stage2", "select_bf16_any", "sample_bf16_block", "sample_bf16_block_narrow"},
+static const char* const kSymbols[][9] = {
+    {"select_f32_block", 0, "select_f32_cluster", "select_f32_stage1", "select_f32_stage2", "select_f32_any", "sample_f32_block", 0, "verify_f32"},
+    {"select_f16_block", "select_f16_block_narrow", "select_f16_cluster", "select_f16_stage1", "select_f16_stage2", "select_f16_any", "sample_f16_block", "sample_f16_block_narrow", "verify_f16"},
+    {"select_bf16_block", "select_bf16_block_narrow", "select_bf16_cluster", "select_bf16_stage1", "select_bf16_stage2", "select_bf16_any", "sample_bf16_block", "sample_bf16_block_narrow", "verify_bf16"},
 };

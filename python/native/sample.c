@@ -434,3 +434,20 @@ int sample_rows(int dtype, const struct SampleArguments* a) {
   free(places);
   return status;
 }
+
+bool sample_parameters_valid(const struct SampleArguments* a) {
+  const struct parameters p = parameters_of(a, 0);
+  return are_valid(&p);
+}
+
+int sample_law(int dtype, const struct SampleArguments* a, uint64_t* masses, uint64_t* total) {
+  const struct parameters p = parameters_of(a, 0);
+  struct row r;
+  if (!make_row(&r, a->selection.vocab)) return -1;
+  const int status = run(&r, dtype, a, &p, 0);
+  memset(masses, 0, (size_t)r.vocab * sizeof *masses);
+  for (int64_t i = 0; status == SAMPLE_OK && i < r.n; i++) masses[r.ids[i]] = r.masses[i];
+  *total = status == SAMPLE_OK ? r.total : 0;
+  free(r.memory);
+  return status;
+}

@@ -291,17 +291,25 @@ static const struct {
 #undef REAL
 };
 
+// Sets an error if the real parameter, rounded, is out of its range.
+static bool check_real(const char* call, const char* side, int parameter, double given) {
+  const float value = (float)given;
+  const bool fits = real_parameters[parameter].open ? value > real_parameters[parameter].least : value >= real_parameters[parameter].least;
+  if (fits && value <= real_parameters[parameter].most) return true;
+  PyObject* number = PyFloat_FromDouble(given);
+  if (number) {
+    PyErr_Format(PyExc_ValueError, "aikf.%s: %s%s = %S is outside %s", call, side, real_parameters[parameter].name, number, real_parameters[parameter].range);
+  }
+  Py_XDECREF(number);
+  return false;
+}
+
 // Sets the real parameters, rounded, or an error.
 static bool set_reals(struct SampleArguments* a, const double* reals) {
   for (int i = 0; i < kReals; i++) {
     const float value = (float)reals[i];
     memcpy((char*)a + real_parameters[i].at, &value, sizeof value);
-    const bool fits = real_parameters[i].open ? value > real_parameters[i].least : value >= real_parameters[i].least;
-    if (fits && value <= real_parameters[i].most) continue;
-    PyObject* number = PyFloat_FromDouble(reals[i]);
-    if (number) PyErr_Format(PyExc_ValueError, "aikf.sample: %s = %S is outside %s", real_parameters[i].name, number, real_parameters[i].range);
-    Py_XDECREF(number);
-    return false;
+    if (!check_real("sample", "", i, reals[i])) return false;
   }
   return true;
 }
@@ -344,6 +352,95 @@ static PyObject* sampler_sample(Sampler* sampler, PyObject* const* args, Py_ssiz
   Py_RETURN_TRUE;
 }
 
+// Reads the parameters of a law: temperature, top_p, min_p, softcap; top_k; whether the preset is nanochat; the
+// largest top_k of a sequence.
+static bool read_law(const char* side, PyObject* numbers, struct LawArguments* law) {
+  double reals[4];
+  int nanochat;
+  long long most;
+  if (!PyTuple_Check(numbers) || !PyArg_ParseTuple(numbers, "ddddiiL:law", &reals[0], &reals[1], &reals[2], &reals[3], &law->top_k, &nanochat, &most)) {
+    return false;
+  }
+  static const int at[] = {0, 1, 2, kReals - 1};
+  float* const values[] = {&law->temperature, &law->top_p, &law->min_p, &law->softcap};
+  for (int i = 0; i < 4; i++) {
+    *values[i] = (float)reals[i];
+    if (!check_real("speculative_verify", side, at[i], reals[i])) return false;
+  }
+  law->greedy_below = nanochat ? kColdest : kGreedyBelow;
+  law->min_p_last = nanochat;
+  law->k = (int)(most > 0 && most < INT32_MAX ? most : 0);
+  return true;
+}
+
+// Sets how many tokens a law's row has room for.
+static void set_room(struct LawArguments* law, int64_t vocab) {
+  enum { kRoom = 1024 };
+  if (law->k == 0 || law->k > kRoom) law->k = kRoom;
+  if (law->k > vocab) law->k = (int)vocab;
+  law->groups = plan_groups(law->k);
+}
+
+PyDoc_STRVAR(verify_doc,
+             "verify($self, logits, draft, rows, tensors, target_numbers, draft_numbers, numbers, /)\n--\n\n"
+             "Verify drafts into tensors, whatever of torch is on. Return False if the rows do not lie as they should.");
+static PyObject* sampler_verify(Sampler* sampler, PyObject* const* args, Py_ssize_t n) {
+  if (!takes("verify", 7, n)) return NULL;
+  Selector* const s = sampler->selector;
+  Batch b = {.call = "speculative_verify", .x = args[0]}, draft = {.call = b.call, .x = args[1]};
+  struct VerifyArguments a = {.index_bytes = 8};
+  unsigned long long seed, position;
+  int probable;
+  void* const rows[] = {&a.target.row_temperature, &a.target.row_top_k, &a.target.row_top_p, &a.target.row_min_p, &a.draft.row_temperature,
+                        &a.draft.row_top_k,        &a.draft.row_top_p,  &a.draft.row_min_p,  &a.row_seed,         &a.row_position};
+  void* const tensors[] = {&a.probabilities, &a.drafted, &a.drafted_count, &a.tokens, &a.accepted, &a.status, &a.workspace};
+  if (!read_addresses(args[2], sizeof rows / sizeof *rows, rows) || !read_addresses(args[3], sizeof tensors / sizeof *tensors, tensors) ||
+      !read_law("", args[4], &a.target) || !read_law("draft_", args[5], &a.draft) ||
+      !PyArg_ParseTuple(args[6], "KKiiiIii:numbers", &seed, &position, &a.sequences, &a.drafts, &a.drafted_bytes, &a.first_draw, &a.row_draws,
+                        &a.invalid_token)) {
+    return NULL;
+  }
+  a.seed = (long long)seed;
+  a.position = (long long)position;
+  enum way way = find_batch(s, &b, NULL, NULL);
+  probable = a.probabilities != NULL;
+  if (way == DONE && !probable && a.drafts > 0) way = find_batch(s, &draft, NULL, NULL);
+  if (way == FAILED) return NULL;
+  if (way == ARRANGE) Py_RETURN_FALSE;
+  if (way == DISPATCH) {
+    PyErr_SetString(PyExc_RuntimeError, "aikf.speculative_verify: logits have no memory that can be read; was their storage resized to nothing?");
+    return NULL;
+  }
+  if (!check_vocab(&b)) return NULL;
+  if (a.sequences == 0) Py_RETURN_TRUE;
+  a.target.logits = (const void*)b.logits;
+  a.target.stride = b.stride;
+  a.draft.logits = (const void*)draft.logits;
+  a.draft.stride = probable ? b.vocab : draft.stride;
+  a.drafted_stride = a.drafts;
+  a.result_stride = a.drafts + 1;
+  a.vocab = (int)b.vocab;
+  set_room(&a.target, b.vocab);
+  set_room(&a.draft, b.vocab);
+  if (b.device == kDevices) {
+    int status;
+    Py_BEGIN_ALLOW_THREADS
+    status = verify_sequences(b.dtype, &a);
+    Py_END_ALLOW_THREADS
+    if (status) return PyErr_NoMemory();
+    Py_RETURN_TRUE;
+  }
+  if (!device_of(s, b.device)) return NULL;
+  struct plan plan;
+  const struct plan_shape shape = {b.rows, b.vocab, a.target.k, b.dtype};
+  if (plan_verify(&shape, &plan)) {
+    PyErr_Format(PyExc_RuntimeError, "aikf.speculative_verify: no launch plan for rows = %lld, vocab = %lld", (long long)b.rows, (long long)b.vocab);
+    return NULL;
+  }
+  if (!launch_plan(s, &b, &plan, &a)) return NULL;
+  Py_RETURN_TRUE;
+}
+
 PyDoc_STRVAR(quiet_doc,
              "quiet($self, x, /)\n--\n\n"
              "Return whether x is a plain tensor on a device that is known and nothing of torch wants to know of the call.");
@@ -355,14 +452,15 @@ static PyObject* sampler_quiet(Sampler* sampler, PyObject* x) {
 }
 
 PyDoc_STRVAR(numbers_doc,
-             "numbers($self, logits, generator, /)\n--\n\n"
+             "numbers($self, logits, generator, call, /)\n--\n\n"
              "Return the seed and the position that a generator has next for the logits, and move it on.");
 static PyObject* sampler_numbers(Sampler* sampler, PyObject* const* args, Py_ssize_t n) {
-  if (!takes("numbers", 2, n)) return NULL;
-  Batch b = {.call = "sample", .x = args[0]};
+  if (!takes("numbers", 3, n)) return NULL;
+  Batch b = {.call = PyUnicode_AsUTF8AndSize(args[2], NULL), .x = args[0]};
+  if (!b.call) return NULL;
   struct SampleArguments a = {0};
   const enum way way = find_device(&b);
-  if (way == DISPATCH) PyErr_SetString(PyExc_RuntimeError, "aikf.sample: a generator for logits that are neither on the CPU nor on a CUDA device");
+  if (way == DISPATCH) PyErr_SetString(PyExc_RuntimeError, "aikf: a generator for logits that are neither on the CPU nor on a CUDA device");
   if (way != DONE || !take_numbers(sampler, &b, args[1], &a)) return NULL;
   return Py_BuildValue("(KK)", (unsigned long long)a.seed, (unsigned long long)a.position);
 }
@@ -403,6 +501,7 @@ static PyMethodDef sampler_methods[] = {
     {"logits", (PyCFunction)(void (*)(void))sampler_logits, METH_FASTCALL, logits_doc},
     {"sample", (PyCFunction)(void (*)(void))sampler_sample, METH_FASTCALL, sample_doc},
     {"numbers", (PyCFunction)(void (*)(void))sampler_numbers, METH_FASTCALL, numbers_doc},
+    {"verify", (PyCFunction)(void (*)(void))sampler_verify, METH_FASTCALL, verify_doc},
     {"quiet", (PyCFunction)(void (*)(void))sampler_quiet, METH_O, quiet_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -49,6 +49,52 @@ class Selector:
         self, x: torch.Tensor, k: int, dim: int, largest: bool, values: torch.Tensor, indices: torch.Tensor, /
     ) -> Optional[torch.return_types.topk]: ...
 
+class Sampler:
+    def __init__(
+        self,
+        *,
+        selector: Selector,
+        capturing: Callable[[], bool],
+        generator: Callable[[Optional[torch.Generator], int, str], torch.Generator],
+        draw_seed: Callable[[torch.Generator], int],
+        dispatch: Callable[[str, Tuple[Any, ...]], torch.Tensor],
+    ) -> None: ...
+    def next_token(
+        self, logits: torch.Tensor, generator: Optional[torch.Generator], temperature: float, top_k: Optional[int], /
+    ) -> torch.Tensor: ...
+    def logits(
+        self,
+        logits: torch.Tensor,
+        top_k: Optional[int],
+        temperature: float,
+        generator: Optional[torch.Generator],
+        num_samples: int,
+        replacement: bool,
+        /,
+    ) -> torch.Tensor: ...
+    def sample(
+        self,
+        logits: torch.Tensor,
+        rows: Tuple[Optional[torch.Tensor], ...],
+        edits: Tuple[Optional[torch.Tensor], ...],
+        answers: Tuple[Optional[torch.Tensor], ...],
+        numbers: Tuple[float, ...],
+        /,
+    ) -> bool: ...
+    def verify(
+        self,
+        logits: torch.Tensor,
+        draft: Optional[torch.Tensor],
+        rows: Tuple[Optional[torch.Tensor], ...],
+        tensors: Tuple[Optional[torch.Tensor], ...],
+        target_numbers: Tuple[float, ...],
+        draft_numbers: Tuple[float, ...],
+        numbers: Tuple[int, ...],
+        /,
+    ) -> bool: ...
+    def quiet(self, x: object, /) -> bool: ...
+    def numbers(self, logits: torch.Tensor, generator: Optional[torch.Generator], call: str, /) -> Tuple[int, int]: ...
+
 def plan(
     rows: int,
     vocab: int,

@@ -16,6 +16,7 @@ Lists = Tuple[torch.Tensor, torch.Tensor]
 
 MOST_VOCAB = 1 << 20
 MOST_DRAWS = 1 << 24
+MOST_DRAFTS = 1 << 16
 PRESETS = ("vllm", "nanochat")
 OTHER_PRESETS = ("llama.cpp", "hf", "sglang", "mlx", "ollama")  # of the Go package
 BACKENDS = ("auto", "cuda", "triton", "cutedsl", "torch")
@@ -138,10 +139,7 @@ def sample(
         raise TypeError(f"aikf.sample: logits must be Tensor, not {type(logits).__name__}")
     if logits.dim() < 1:
         raise ValueError("aikf.sample: logits have no dimension, want [..., vocab]")
-    if preset not in PRESETS:
-        if preset in OTHER_PRESETS:
-            raise NotImplementedError(f"aikf.sample: preset {preset!r} is of the Go package alone, want 'vllm' or 'nanochat'")
-        raise ValueError(f"aikf.sample: preset {preset!r}, want 'vllm' or 'nanochat'")
+    _check_preset("sample", preset)
     _in_range("draws", draws, 1, MOST_DRAWS)
     _in_range("first_draw", first_draw, 0, 2**32 - 1)
     _in_range("invalid_token", invalid_token, -(2**31), 2**31 - 1)
@@ -167,26 +165,15 @@ def sample(
     reals.append(_real("softcap", softcap))
     top_k, row_k = _parameter("top_k", top_k, 0, logits, torch.int32)
     rows.insert(1, row_k)
-    if seed is None and position is not None:
-        raise ValueError("aikf.sample: position without seed; a generator has both")
-    if seed is not None and generator is not None:
-        raise ValueError("aikf.sample: seed and generator, want one of them")
-    shared = not (isinstance(seed, torch.Tensor) and seed.dim() > 0)
-    for name, value in (("seed", seed), ("position", position)):
-        value, row = _parameter(name, value, 0, logits, torch.int64)
-        rows.append(row)
-        if name == "seed":
-            seed_number = None if seed is None else _wrapped(name, value)
-        else:
-            position_number = _wrapped(name, value)
+    seed, position, seed_rows, shared = _numbers("sample", seed, position, generator, logits)
+    rows.extend(seed_rows)
     edits = (
         *_bitmask(bitmask, logits),
         *_bias(logit_bias, logits),
         *_counts(token_counts, logits, reals[7:10], rows[8:11]),
     )
     arguments = (
-        logits, rows, edits, reals, 0 if top_k is None else max(0, min(_integer("top_k", top_k), 2**31 - 1)), seed_number, position_number,
-        generator, draws, first_draw, shared, bool(replacement), preset == "nanochat", -1 if logprobs is None else logprobs,
+        logits, rows, edits, reals, _top_k("sample", "top_k", top_k), seed, position, generator, draws, first_draw, shared, bool(replacement), preset == "nanochat", -1 if logprobs is None else logprobs,
         bool(processed_logprobs), invalid_token, most_top_k,
     )  # fmt: skip
     if not _is_compiling() and _sampler.quiet(logits):
@@ -201,12 +188,35 @@ def sample(
     return SampleResult(tokens, status, chosen, ranks, top_ids, top_logprobs)
 
 
-def _in_range(name: str, value: Any, least: int, most: int) -> None:
-    if not least <= _integer(name, value) <= most:
-        raise ValueError(f"aikf.sample: {name} = {value} is outside {least} to {most}")
+def _check_preset(call: str, preset: str) -> None:
+    if preset in OTHER_PRESETS:
+        raise NotImplementedError(f"aikf.{call}: preset {preset!r} is of the Go package alone, want 'vllm' or 'nanochat'")
+    if preset not in PRESETS:
+        raise ValueError(f"aikf.{call}: preset {preset!r}, want 'vllm' or 'nanochat'")
 
 
-def _integer(name: str, value: Any) -> int:
+def _numbers(call: str, seed: Any, position: Any, generator: Any, logits: torch.Tensor):
+    """Return seed and position as numbers, the former None if a generator has both, then as tensors, and whether one seed serves all rows."""
+    if seed is None and position is not None:
+        raise ValueError(f"aikf.{call}: position without seed; a generator has both")
+    if seed is not None and generator is not None:
+        raise ValueError(f"aikf.{call}: seed and generator, want one of them")
+    shared = not (isinstance(seed, torch.Tensor) and seed.dim() > 0)
+    seed_number, seed_row = _parameter("seed", seed, 0, logits, torch.int64, call)
+    number, row = _parameter("position", position, 0, logits, torch.int64, call)
+    return None if seed is None else _wrapped("seed", seed_number, call), _wrapped("position", number, call), [seed_row, row], shared
+
+
+def _top_k(call: str, name: str, value: Any) -> int:
+    return max(0, min(_integer(name, value, call), 2**31 - 1))
+
+
+def _in_range(name: str, value: Any, least: int, most: int, call: str = "sample") -> None:
+    if not least <= _integer(name, value, call) <= most:
+        raise ValueError(f"aikf.{call}: {name} = {value} is outside {least} to {most}")
+
+
+def _integer(name: str, value: Any, call: str = "sample") -> int:
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         return value  # type: ignore[return-value]
     try:
@@ -214,27 +224,29 @@ def _integer(name: str, value: Any) -> int:
             return operator.index(value)
     except TypeError:
         pass
-    raise TypeError(f"aikf.sample: {name} must be int, not {type(value).__name__}")
+    raise TypeError(f"aikf.{call}: {name} must be int, not {type(value).__name__}")
 
 
-def _real(name: str, value: Any) -> float:
+def _real(name: str, value: Any, call: str = "sample") -> float:
     if isinstance(value, (float, int, torch.SymFloat)) and not isinstance(value, bool):
         return float(value)
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"aikf.sample: {name} must be float or Tensor, not {type(value).__name__}") from None
+        raise TypeError(f"aikf.{call}: {name} must be float or Tensor, not {type(value).__name__}") from None
 
 
-def _wrapped(name: str, value: Any) -> int:
+def _wrapped(name: str, value: Any, call: str) -> int:
     """Return 64 bits as torch's operators take them."""
-    value = _integer(name, value)
+    value = _integer(name, value, call)
     if not -(2**63) <= value < 2**64:
-        raise ValueError(f"aikf.sample: {name} = {value} is outside -2^63 to 2^64-1")
+        raise ValueError(f"aikf.{call}: {name} = {value} is outside -2^63 to 2^64-1")
     return value - 2**64 if value >= 2**63 else value
 
 
-def _parameter(name: str, value: Any, off: Any, logits: torch.Tensor, dtype: torch.dtype) -> Tuple[Any, Optional[torch.Tensor]]:
+def _parameter(
+    name: str, value: Any, off: Any, logits: torch.Tensor, dtype: torch.dtype, call: str = "sample"
+) -> Tuple[Any, Optional[torch.Tensor]]:
     """Return a parameter as a number and, if each row has its own, the tensor of these."""
     if value is None:
         return off, None
@@ -243,14 +255,14 @@ def _parameter(name: str, value: Any, off: Any, logits: torch.Tensor, dtype: tor
     if value.dim() == 0 and value.device.type == "cpu" and logits.device.type != "cpu":
         return value.item(), None
     if value.dtype == torch.bool or value.is_complex() or (dtype != torch.float32 and value.is_floating_point()):
-        raise TypeError(f"aikf.sample: {name} has dtype {value.dtype}, want {dtype}")
+        raise TypeError(f"aikf.{call}: {name} has dtype {value.dtype}, want {dtype}")
     lead = logits.shape[:-1]
     if value.device != logits.device:
-        raise RuntimeError(f"aikf.sample: {name} is on {value.device} and the logits are on {logits.device}")
+        raise RuntimeError(f"aikf.{call}: {name} is on {value.device} and the logits are on {logits.device}")
     if value.dim() and value.shape != lead:
-        raise RuntimeError(f"aikf.sample: {name} has shape {list(value.shape)}, want that of the rows, {list(lead)}")
+        raise RuntimeError(f"aikf.{call}: {name} has shape {list(value.shape)}, want that of the rows, {list(lead)}")
     if dtype == torch.int32 and value.dtype != dtype:
-        value = value.clamp(0, 2**31 - 1)
+        value = value.clamp(-1, 2**31 - 1)
     return off, value.detach().to(dtype).expand(lead).contiguous()
 
 
@@ -340,7 +352,7 @@ def run(
     answers = tuple(torch.empty(shape, dtype=dtype, device=logits.device) for shape, dtype in shapes(logits, draws, logprobs))
     wanted = 2 if logprobs < 0 else 4 if logprobs == 0 else 6
     if seed is None:
-        seed, position = _sampler.numbers(logits, generator)
+        seed, position = _sampler.numbers(logits, generator, "sample")
     bitmask, bias_ids, _, penalty_ids, _ = edits
     words = 0 if bitmask is None else min(bitmask.shape[-1], (logits.shape[-1] + 31) // 32)
     numbers = (
@@ -475,6 +487,172 @@ def new_sampler(selector: _native.Selector) -> _native.Sampler:
 _sampler = new_sampler(_torch._selector)
 _short_logits = _sampler.logits
 short_next_token = _sampler.next_token
+
+
+class VerifyResult(NamedTuple):
+    """What :func:`speculative_verify` returns."""
+
+    tokens: torch.Tensor  #: int64, [sequences, drafts + 1]: those that stand, one more, and invalid_token
+    accepted: torch.Tensor  #: int32, [sequences]: how many drafted tokens stand
+    status: torch.Tensor  #: uint8, [sequences]: a :class:`Status` for each sequence
+
+
+def speculative_verify(
+    logits: torch.Tensor,
+    drafted: torch.Tensor,
+    *,
+    draft_logits: Optional[torch.Tensor] = None,
+    draft_probabilities: Optional[torch.Tensor] = None,
+    drafted_count: Optional[torch.Tensor] = None,
+    temperature: Number = 1.0,
+    top_k: Union[None, int, torch.Tensor] = None,
+    top_p: Number = 1.0,
+    min_p: Number = 0.0,
+    softcap: float = 0.0,
+    preset: str = "vllm",
+    draft_temperature: Optional[Number] = None,
+    draft_top_k: Union[None, int, torch.Tensor] = None,
+    draft_top_p: Optional[Number] = None,
+    draft_min_p: Optional[Number] = None,
+    draft_softcap: Optional[float] = None,
+    draft_preset: Optional[str] = None,
+    seed: Union[None, int, torch.Tensor] = None,
+    position: Union[None, int, torch.Tensor] = None,
+    first_draw: int = 0,
+    invalid_token: int = -1,
+    most_top_k: int = 0,
+    most_draft_top_k: int = 0,
+    generator: Optional[torch.Generator] = None,
+) -> VerifyResult:
+    """Accept as many drafted tokens of each sequence as the law of the logits lets stand, and draw one more.
+
+    All of them then have the law of the logits, whatever drafted them: arXiv 2211.17192 and 2302.01318, in exact integers, in
+    one launch on a GPU. Row i of a sequence is sampled at its position and i more.
+
+    Args:
+        logits: the target's, [sequences, drafts + 1, vocab], as :func:`sample` takes them: a row for each drafted token and the
+            one behind them all.
+        drafted: integers, [sequences, drafts].
+        draft_logits: [sequences, drafts, vocab] of the dtype of logits: what the tokens were drafted from, with the draft's parameters. Or:
+        draft_probabilities: float32, [sequences, drafts, vocab], each from 0 to 1, taken at 2^-42.
+        drafted_count: integers, [sequences]: how many drafted tokens of each sequence there are; None: all. What lies behind
+            them is not read.
+        temperature, top_k, top_p, min_p, softcap, preset: of the target, as in :func:`sample`; tensors have one value for each sequence.
+        draft_temperature, draft_top_k, draft_top_p, draft_min_p, draft_softcap, draft_preset: of the draft; what is not given
+            is the target's.
+        seed, position, first_draw, generator: as in :func:`sample`, for sequences in place of rows. With one seed each sequence has a draw of
+            its own.
+        invalid_token: what stands behind the last token of a sequence.
+        most_top_k, most_draft_top_k: the largest value of a top_k that is a tensor.
+
+    Nothing has a gradient. What is wrong with a row at which the chain arrives is told by the status of its sequence: the
+    tokens before it stand. A parameter in a tensor, a count, a drafted token or a probability out of its range is a bad parameter of the whole
+    sequence, of which no token then stands. As an operator it is ``torch.ops.aikf.speculative_verify``.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError, RuntimeError: as :func:`sample`.
+    """
+    call = "speculative_verify"
+    for name, value in (("logits", logits), ("drafted", drafted)):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"aikf.{call}: {name} must be Tensor, not {type(value).__name__}")
+    if logits.dim() != 3 or drafted.dim() != 2 or drafted.shape != (logits.shape[0], logits.shape[1] - 1):
+        raise ValueError(
+            f"aikf.{call}: logits of {list(logits.shape)} and drafted of {list(drafted.shape)}, "
+            "want [sequences, drafts + 1, vocab] and [sequences, drafts]"
+        )
+    if logits.shape[1] - 1 > MOST_DRAFTS:
+        raise ValueError(f"aikf.{call}: drafts = {logits.shape[1] - 1} is outside 0 to {MOST_DRAFTS}")
+    sequences, _, vocab = logits.shape
+    _check_preset(call, preset)
+    draft_preset = preset if draft_preset is None else draft_preset
+    _check_preset(call, draft_preset)
+    for name, value in (("first_draw", first_draw), ("most_top_k", most_top_k), ("most_draft_top_k", most_draft_top_k)):
+        _in_range(name, value, 0, 2**32 - 1 if name == "first_draw" else 2**31 - 1, call)
+    _in_range("invalid_token", invalid_token, -(2**31), 2**31 - 1, call)
+    if (draft_logits is None) == (draft_probabilities is None) and drafted.shape[1] > 0:
+        raise ValueError(f"aikf.{call}: draft_logits or draft_probabilities, want one of them")
+    for name, value, dtype in (("draft_logits", draft_logits, logits.dtype), ("draft_probabilities", draft_probabilities, torch.float32)):
+        if value is None:
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"aikf.{call}: {name} must be Tensor, not {type(value).__name__}")
+        if value.dtype != dtype:
+            raise TypeError(f"aikf.{call}: {name} has dtype {value.dtype}, want {dtype}")
+        if value.shape != (*drafted.shape, vocab):
+            raise RuntimeError(f"aikf.{call}: {name} has shape {list(value.shape)}, want {[*drafted.shape, vocab]}")
+        if value.device != logits.device:
+            raise RuntimeError(f"aikf.{call}: {name} is on {value.device} and the logits are on {logits.device}")
+    if drafted.device != logits.device:
+        raise RuntimeError(f"aikf.{call}: drafted is on {drafted.device} and the logits are on {logits.device}")
+    if drafted.dtype == torch.bool or drafted.is_floating_point() or drafted.is_complex():
+        raise TypeError(f"aikf.{call}: drafted has dtype {drafted.dtype}, want torch.int64 or torch.int32")
+    if drafted.dtype != torch.int32:
+        drafted = drafted.to(torch.int64)
+    each = logits[:, 0]  # as many rows as there are sequences
+    or_else = lambda value, other: other if value is None else value  # noqa: E731
+    target, target_rows = _law(call, "", each, temperature, top_k, top_p, min_p, softcap)
+    draft, draft_rows = _law(
+        call, "draft_", each, or_else(draft_temperature, temperature), or_else(draft_top_k, top_k), or_else(draft_top_p, top_p),
+        or_else(draft_min_p, min_p), or_else(draft_softcap, softcap),
+    )  # fmt: skip
+    count, count_row = _parameter("drafted_count", drafted_count, None, each, torch.int32, call)
+    if count is not None:
+        raise TypeError(f"aikf.{call}: drafted_count must be Tensor, not {type(count).__name__}")
+    seed, position, seed_rows, shared = _numbers(call, seed, position, generator, each)
+    arguments = (
+        logits, drafted.contiguous(), draft_logits, draft_probabilities, count_row, [*target_rows, *draft_rows, *seed_rows], target[:4], draft[:4],
+        target[4], draft[4], preset == "nanochat", draft_preset == "nanochat", seed, position, generator, first_draw, shared, invalid_token,
+        most_top_k, most_draft_top_k,
+    )  # fmt: skip
+    if not _is_compiling() and _sampler.quiet(logits):
+        return VerifyResult(*run_verify(*arguments))
+    return VerifyResult(*torch.ops.aikf.speculative_verify(*arguments))
+
+
+def _law(call, side, each, temperature, top_k, top_p, min_p, softcap):
+    """Return the numbers of a law, top_k last, and its parameters of each sequence."""
+    given = (("temperature", temperature, 1.0), ("top_p", top_p, 1.0), ("min_p", min_p, 0.0))
+    found = [_parameter(side + name, value, off, each, torch.float32, call) for name, value, off in given]
+    k, row_k = _parameter(f"{side}top_k", top_k, 0, each, torch.int32, call)
+    reals = [_real(side + name, value, call) for (name, _, _), (value, _) in zip(given, found)]
+    rows = [found[0][1], row_k, found[1][1], found[2][1]]
+    return [*reals, _real(f"{side}softcap", softcap, call), _top_k(call, f"{side}top_k", k)], rows
+
+
+def run_verify(
+    logits, drafted, draft_logits, draft_probabilities, count, rows, target, draft, top_k, draft_top_k, nanochat, draft_nanochat, seed, position,
+    generator, first_draw, shared, invalid_token, most_top_k, most_draft_top_k,
+):  # fmt: skip
+    """Verify, whatever of torch is on: what the dispatcher calls."""
+    sequences, drafts = drafted.shape
+    answers = tuple(torch.empty(shape, dtype=dtype, device=logits.device) for shape, dtype in verify_shapes(drafted))
+    workspace = None
+    if logits.device.type != "cpu":
+        workspace = torch.zeros(sequences, dtype=torch.int64, device=logits.device)
+    if seed is None:
+        seed, position = _sampler.numbers(logits, generator, "speculative_verify")
+    if draft_probabilities is not None:
+        draft_probabilities = draft_probabilities.resolve_neg().contiguous()
+    given = (
+        tuple(rows),
+        (draft_probabilities, drafted, count, *answers, workspace),
+        (*target, top_k, nanochat, most_top_k if rows[1] is not None else top_k),
+        (*draft, draft_top_k, draft_nanochat, most_draft_top_k if rows[5] is not None else draft_top_k),
+        (seed % 2**64, position % 2**64, sequences, drafts, drafted.element_size(), first_draw, shared, invalid_token),
+    )
+    if not _sampler.verify(logits, draft_logits, *given):
+        arranged = [None if x is None else x.resolve_neg().contiguous() for x in (logits, draft_logits)]
+        _sampler.verify(*arranged, *given)
+    return answers
+
+
+def verify_shapes(drafted: torch.Tensor):
+    """Yield the shape and dtype of each answer."""
+    sequences, drafts = drafted.shape
+    yield [sequences, drafts + 1], torch.int64
+    yield [sequences], torch.int32
+    yield [sequences], torch.uint8
 
 
 def apply_bitmask(

@@ -34,3 +34,24 @@ def _backward(ctx, *gradients):
 
 
 torch.library.register_autograd("aikf::sample", _backward, setup_context=_no_gradient, lib=_library)
+
+
+_library.define(
+    "speculative_verify(Tensor logits, Tensor drafted, Tensor? draft_logits, Tensor? draft_probabilities, Tensor? drafted_count, "
+    "Tensor?[] rows, float[] target, float[] draft, int top_k, int draft_top_k, bool nanochat, bool draft_nanochat, SymInt? seed, "
+    "SymInt position, Generator? generator, int first_draw, bool shared, int invalid_token, int most_top_k, int most_draft_top_k) "
+    "-> (Tensor tokens, Tensor accepted, Tensor status)",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.nondeterministic_seeded),
+)
+_library.impl("speculative_verify", _sample.run_verify, "CPU")
+_library.impl("speculative_verify", _sample.run_verify, "CUDA")
+
+
+@torch.library.register_fake("aikf::speculative_verify", lib=_library)
+def _fake_verify(logits, drafted, *rest):
+    if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(f"aikf.speculative_verify: dtype {logits.dtype}, want torch.float32, torch.float16 or torch.bfloat16")
+    return tuple(logits.new_empty(shape, dtype=dtype) for shape, dtype in _sample.verify_shapes(drafted))
+
+
+torch.library.register_autograd("aikf::speculative_verify", lambda ctx, *_: (None,) * 20, setup_context=_no_gradient, lib=_library)
