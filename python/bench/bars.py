@@ -347,7 +347,8 @@ def main():
             "command": " ".join(sys.argv),
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "iters": args.iters,
-            "results": results + sampled,
+            "results": results,
+            "sampling": sampled,
             "acceptance": found,
         }  # fmt: skip
         with open(args.out, "w") as file:

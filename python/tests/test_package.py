@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -133,7 +134,8 @@ def test_wrong_arguments_of_the_extension():
 def test_no_references_are_lost():
     """A call leaves nothing behind but its results, and an error nothing at all."""
     x, k = torch.randn(3, 40), 1234567  # a number that nobody else holds
-    values, indices = torch.empty(3, 4), torch.empty(3, 4, dtype=torch.int64)
+    values, indices = torch.empty(3, 4), torch.zeros(3, 4, dtype=torch.int64)
+    generator = torch.Generator()
     calls = [
         lambda: aikf.topk(x, 4),
         lambda: aikf.topk(x, 2, 0),
@@ -143,8 +145,16 @@ def test_no_references_are_lost():
         lambda: pytest.raises(TypeError, aikf.topk, x, "4"),
         lambda: pytest.raises(TypeError, aikf.topk, values.double(), 4),
         lambda: pytest.raises(IndexError, aikf.topk, x, 4, 7),
+        lambda: aikf.sample(x, top_k=4, seed=3, logprobs=2),
+        lambda: aikf.sample_logits(x, top_k=4, generator=generator, num_samples=2),
+        lambda: aikf.nanochat.sample_next_token(x, generator, 0.5, 4),
+        lambda: aikf.nanochat.sample_next_token(x[:, ::2], None),
+        lambda: aikf.speculative_verify(x[None], indices[:1, :2], draft_logits=x[None, :2], seed=3),
+        lambda: pytest.raises(ValueError, aikf.sample_logits, x, top_k=-k),
+        lambda: pytest.raises(ValueError, aikf.sample, x, top_p=3.5, seed=1),
+        lambda: pytest.raises(TypeError, aikf.nanochat.sample_next_token, x, "generator"),
     ]
-    watched = [x, values, indices, k, x.dtype, torch.int64, x.device, torch.Tensor, torch.return_types.topk, torch.empty_strided, None, True]
+    watched = [generator, x, values, indices, k, x.dtype, torch.int64, x.device, torch.Tensor, torch.return_types.topk, torch.empty_strided, None, True]
     watched = [thing for thing in watched if sys.getrefcount(thing) < 1 << 29]  # some never end
     for call in calls:
         call()
@@ -157,11 +167,74 @@ def test_no_references_are_lost():
         assert all(abs(n) < 100 for n in lost), lost
 
 
-def test_example():
-    """The program of the README's PyTorch section."""
-    program = ROOT / "examples" / "pytorch" / "decode.py"
-    done = subprocess.run([sys.executable, "-W", "ignore", program, "cpu"], capture_output=True, text=True, timeout=120)
+def output_of(*command):
+    """Return what a program prints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-W", "ignore", *command], capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (
+    return done.stdout
+
+
+EXAMPLES = ROOT / "examples" / "pytorch"
+
+
+def test_examples(device):
+    """The programs of the README's PyTorch section."""
+    assert output_of(EXAMPLES / "decode.py", device.type) == (
         "rows with a tie across the 50th place: 4\nas a stable sort has it: True\ntokens are among the largest: True\n"
     )
+    assert output_of(EXAMPLES / "sample.py", device.type) == (
+        "status: ['OK', 'OK', 'OK']\ngreedy row has rank: 1\na row alone gives the same token: True\n"
+        "samples of one row differ: True\nfour steps, as on the CPU: True\n"
+    )
+
+
+def test_decode_benchmark(tmp_path, device):
+    """The decode loop, with a tiny model."""
+    record = tmp_path / "record.json"
+    model = "--vocab 300 --batch 1 2 --steps 6 --layers 1 --width 32 --heads 2 --iters 2 --top-k 20".split()
+    printed = output_of(ROOT / "python" / "bench" / "decode.py", "--device", device.type, *model, "--out", record)
+    assert printed.count("tokens a second") == 2
+    results = json.loads(record.read_text())["results"]
+    modes = ("eager", "graph") if device.type == "cuda" else ("eager",)
+    for batch, result in zip((1, 2), results):
+        assert result["batch"] == batch and result["vocab"] == 300 and result["right"]
+        rates = result["tokens_per_second"]
+        assert set(rates) == {f"{mode} {sampling}" for mode in modes for sampling in ("none", "torch", "aikf")}
+        assert all(rate > 0 for rate in rates.values())
+
+
+def test_signatures_of_sampling():
+    """What the documentation says of each parameter, and what is exported."""
+    for call in (aikf.sample, aikf.sample_logits, aikf.speculative_verify, aikf.apply_bitmask):
+        parameters = inspect.signature(call).parameters
+        for name, parameter in parameters.items():
+            assert name in call.__doc__, f"{call.__name__} says nothing of {name}"
+            assert name in ("logits", "bitmask", "drafted") or parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert "Raises" in call.__doc__
+    assert list(inspect.signature(aikf.nanochat.sample_next_token).parameters) == ["logits", "rng", "temperature", "top_k"]
+    assert list(inspect.signature(aikf.sample_logits).parameters) == [
+        "logits", "top_k", "temperature", "generator", "num_samples", "replacement", "backend",
+    ]  # fmt: skip
+    assert all(hasattr(aikf, name) for name in aikf.__all__)
+    assert {s.value: s.name for s in aikf.Status} == {0: "OK", 1: "NAN", 2: "EMPTY", 3: "EXHAUSTED", 4: "BAD_PARAMETERS"}
+
+
+def test_wrong_arguments_of_the_sampler():
+    from aikf import _sample
+
+    sampler = _sample._sampler
+    for call in (sampler.next_token, sampler.logits, sampler.sample, sampler.verify, sampler.numbers):
+        with pytest.raises(TypeError, match="arguments"):
+            call(torch.zeros(3))
+    x, none = torch.zeros(1, 3), (None,)
+    with pytest.raises(TypeError, match="want a tuple of 13 tensors"):
+        sampler.sample(x, none, none, none, ())
+    with pytest.raises(TypeError):
+        sampler.sample(x, none * 13, none * 5, none * 6, (1,))
+    with pytest.raises(TypeError):
+        _native.Sampler()
+    with pytest.raises(TypeError, match="a Sampler takes a Selector"):
+        _native.Sampler(selector=3, capturing=bool, generator=bool, draw_seed=bool, dispatch=bool)
+    with pytest.raises(TypeError, match="a Sampler is made once"):
+        sampler.__init__(selector=_torch._selector, capturing=bool, generator=bool, draw_seed=bool, dispatch=bool)
