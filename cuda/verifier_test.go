@@ -223,6 +223,9 @@ func (c *chains[T]) got(m *memory) ([]verdict, error) {
 		return nil, err
 	}
 	defer v.Close()
+	if m.device.architecture.ClusterBlocks >= 8 {
+		v.team = 1 << (m.calls % 4)
+	}
 	rowsOf := func(name string, of func(one chain) sampling.Params) RowParams {
 		var temperature, topP, minP []float32
 		var topK []int32
