@@ -18,3 +18,8 @@ func TestVerifier(t *testing.T) {
 	t.Run("float16", func(t *testing.T) { testVerifier[topk.Float16](t, m, rng, 12, 24, 1, 2, 33, 300, 2600) })
 	t.Run("bfloat16", func(t *testing.T) { testVerifier[topk.BFloat16](t, m, rng, 12, 24, 1, 2, 33, 300, 2600) })
 }
+
+func TestVerifierGraph(t *testing.T) {
+	fake(t)
+	testVerifierGraph(t, open(t, 0), 40)
+}
