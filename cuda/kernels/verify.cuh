@@ -77,7 +77,7 @@ DEVICE_APART float soft_capped(float logit, float cap) { return law::capped(logi
 // what has too little mass: the place of its last token tells it.
 template <class T>
 struct RowLaw {
-  static constexpr u32 kFew = 192;
+  static constexpr u32 kFew = 192, kIndexBits = 20;
 
   const typename T::Element* logits;
   u64 last;   // kept place, or 0
@@ -88,7 +88,7 @@ struct RowLaw {
   u32 few;    // tokens that are kept, in shared memory; 0: too many for that
   u32 reserved;
 
-  static DEVICE u64 place(u32 key, u32 id) { return WholeRow<T, Selection>::place(key, id); }
+  static DEVICE u64 place(u32 key, u32 id) { return (u64)key << kIndexBits | ((1u << kIndexBits) - 1 - id); }
 
   DEVICE float logit(u32 key) const {
     const float l = number_of<T>(key);
@@ -98,12 +98,13 @@ struct RowLaw {
     if (most > 0x1.fffffep127f) return logit == most ? 1ull << law::kMassBits : 0;
     return law::mass(law::surprise(logit, most, scale));
   }
-  DEVICE u64 mass(u32 id) const {
-    const u32 key = T::key(logits[id]);
+  DEVICE u32 key(u32 id) const { return T::key(logits[id]); }
+  DEVICE u64 mass(u32 key, u32 id) const {
     if (place(key, id) < last) return 0;
     const u64 mass = mass_of(logit(key));
     return mass < least ? 0 : mass;
   }
+  DEVICE u64 mass(u32 id) const { return mass(key(id), id); }
 };
 
 // What the draft thinks of tokens, as RowLaw, or as probabilities if these are not null.
@@ -122,6 +123,12 @@ struct DraftLaw {
   DEVICE u64 mass(u32 id) const { return probabilities ? mass_of(probabilities[id]) : row.mass(id); }
 };
 
+// Numbers are some of a warp, or of a block.
+constexpr u32 kNumbers = 8;
+struct Numbers {
+  u64 of[kNumbers];
+};
+
 // Turn is what the threads of a block share beside the selection.
 template <class T>
 struct Turn {
@@ -131,7 +138,8 @@ struct Turn {
   RowLaw<T> target;
   DraftLaw<T> draft;
   Wide sums[kWarp];                  // of warps
-  Wide of_blocks[2][kTeamBlocks];    // what the blocks of the team tell, and have told before
+  Numbers of_warps[Selection::kWarps];
+  Numbers of_blocks[2][kTeamBlocks];  // what the blocks of the team tell, and have told before
   u64 total, rest;
   u32 counts[kWarp];  // of warps
   u32 told;           // which of the two comes next
@@ -191,12 +199,18 @@ DEVICE Wide block_sum(Turn<T>& turn, Wide mine) {
   return all;
 }
 
-// Tells all blocks of the team what each of them has. Who is told of the next but one has
-// read this.
+// Tells all blocks of the team the first numbers that each of them has. Who is told of the
+// next but one has read this.
 template <class T>
-DEVICE const Wide* tell_team(Turn<T>& turn, Wide mine) {
-  Wide* told = turn.of_blocks[turn.told];
-  if (thread_index() < Team::blocks()) Team::of(told, thread_index())[Team::rank()] = mine;
+DEVICE const Numbers* tell_team(Turn<T>& turn, const Numbers& mine, u32 count = kNumbers) {
+  Numbers* told = turn.of_blocks[turn.told];
+  if (thread_index() < Team::blocks()) {
+    Numbers* to = Team::of(told, thread_index()) + Team::rank();
+#pragma unroll
+    for (u32 i = 0; i < kNumbers; i++) {
+      if (i < count) to->of[i] = mine.of[i];
+    }
+  }
   block_barrier();  // all have read which
   if (thread_index() == 0) turn.told ^= 1;
   if (Team::blocks() > 1) Team::arrive(), Team::wait();
@@ -219,9 +233,34 @@ DEVICE void send_to_team(V& variable, u32 from) {
 // The sum over the team.
 template <class T>
 DEVICE Wide team_sum(Turn<T>& turn, Wide mine) {
-  const Wide* told = tell_team(turn, block_sum(turn, mine));
+  mine = block_sum(turn, mine);
+  const Numbers* told = tell_team(turn, {mine.high, mine.low}, 2);
   Wide all = {0, 0};
-  for (u32 rank = 0; rank < Team::blocks(); rank++) all = all + told[rank];
+  for (u32 rank = 0; rank < Team::blocks(); rank++) all = all + Wide{told[rank].of[0], told[rank].of[1]};
+  return all;
+}
+
+// The same for each number, less than 2^62.
+template <class T>
+DEVICE Numbers team_sums(Turn<T>& turn, Numbers mine) {
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+#pragma unroll
+  for (u32 i = 0; i < kNumbers; i++) {
+    mine.of[i] = warp_sum_of_masses(mine.of[i]);
+    if (lane == 0) turn.of_warps[warp].of[i] = mine.of[i];
+  }
+  block_barrier();
+  Numbers all = {};
+  for (u32 w = 0; w < Selection::kWarps && thread_index() < kWarp; w++) {
+#pragma unroll
+    for (u32 i = 0; i < kNumbers; i++) all.of[i] += turn.of_warps[w].of[i];
+  }
+  const Numbers* told = tell_team(turn, all);
+  all = {};
+  for (u32 rank = 0; rank < Team::blocks(); rank++) {
+#pragma unroll
+    for (u32 i = 0; i < kNumbers; i++) all.of[i] += told[rank].of[i];
+  }
   return all;
 }
 
@@ -300,40 +339,157 @@ DEVICE RowLaw<T> law_of_best(Selection& block, Turn<T>& turn, u32 k, RowLaw<T> l
   return law;
 }
 
+// Finds the token, in the order of ids, at which the sum of masses exceeds a target, and
+// returns whether it is in this block's part. mass tells that of an id, target what to look
+// for in a sum of all. The team calls it.
+template <class T, class P, class M>
+DEVICE bool find_in_order(Selection& block, Turn<T>& turn, u32 vocab, P target_of, M mass) {
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
+  u64* pieces = block.candidates;  // sums of neighbouring ids
+  const Part part(vocab);
+  u32 piece = 4 * kWarp;
+  while (piece * kBins < part.end - part.begin) piece *= 2;
+  const u32 count = (part.end - part.begin + piece - 1) / piece;
+#pragma unroll 1
+  for (u32 i = warp; i < count; i += Selection::kWarps) {
+    u64 sum = 0;
+#pragma unroll 2
+    for (u32 j = lane; j < piece; j += kWarp) {
+      const u32 id = part.begin + i * piece + j;
+      if (id < part.end) sum += mass(id);
+    }
+    sum = warp_sum_of_masses(sum);
+    if (lane == 0) pieces[i] = sum;
+  }
+  block_barrier();
+  constexpr u32 kOwn = kBins / kThreads;
+  u64 sum = 0, all;
+#pragma unroll
+  for (u32 i = 0; i < kOwn; i++) sum += thread * kOwn + i < count ? pieces[thread * kOwn + i] : 0;
+  u64 before = scan_masses(turn, sum, all);
+  const Numbers* told = tell_team(turn, {all}, 1);
+  u64 whole = 0;
+  for (u32 rank = 0; rank < Team::blocks(); rank++) {
+    if (rank == Team::rank()) before += whole;
+    whole += told[rank].of[0];
+  }
+  const u64 target = target_of(whole);
+  if (thread == 0) turn.chosen = kAllLanes;
+  block_barrier();
+#pragma unroll
+  for (u32 i = 0; i < kOwn; i++) {
+    const u64 size = thread * kOwn + i < count ? pieces[thread * kOwn + i] : 0;
+    if (before <= target && target - before < size) turn.chosen = thread * kOwn + i, turn.rest = target - before;
+    before += size;
+  }
+  block_barrier();
+  if (turn.chosen == kAllLanes) return false;
+  // The same among the ids of that piece.
+  const u32 own = (piece + kThreads - 1) / kThreads, first = part.begin + turn.chosen * piece, begin = thread * own;
+  const u64 rest = turn.rest;
+  const auto mass_at = [&](u32 i) { return begin + i < piece && first + begin + i < part.end ? mass(first + begin + i) : 0; };
+  sum = 0;
+#pragma unroll 1
+  for (u32 i = 0; i < own; i++) sum += mass_at(i);
+  before = scan_masses(turn, sum, all);
+#pragma unroll 1
+  for (u32 i = 0; i < own; i++) {
+    const u64 size = mass_at(i);
+    if (before <= rest && rest - before < size) turn.chosen = first + begin + i;
+    before += size;
+  }
+  block_barrier();
+  return true;
+}
+
+// The kept mass. The team calls it.
+template <class T>
+DEVICE_APART u64 sum_of_law(Turn<T>& turn, const RowLaw<T>& law, u32 vocab) {
+  u64 sum = 0;
+  const Part part(vocab);
+#pragma unroll 4
+  for (u32 id = part.begin + thread_index(); id < part.end; id += kThreads) sum += law.mass(id);
+  return team_sum(turn, {0, sum}).low;
+}
+
+// Finds the place of the last that is kept where the first in contract order are, as few as
+// have a sum of at least `enough`: of their masses, or of ones. Eighths of a range of keys at
+// a time; what is above it is in the sum already, what is below is not needed. The team
+// calls it.
+template <class T>
+DEVICE_APART u64 find_last(Selection& block, Turn<T>& turn, const RowLaw<T>& law, u32 vocab, u32 best, u64 enough, bool ones) {
+  const Part part(vocab);
+  const auto of = [&](u32 key, u32 id) { return ones ? 1ull : law.mass(key, id); };
+  u64 above = 0, reach = 0;  // the sums of what is above the range, and of what is in it too
+  u32 low = 0, range = best + 1;
+#pragma unroll 1
+  while (range > 1) {
+    const u32 bits = kWarp - leading_zeros(range - 1), shift = bits > 3 ? bits - 3 : 0;
+    Numbers sums = {};
+#pragma unroll 2
+    for (u32 id = part.begin + thread_index(); id < part.end; id += kThreads) {
+      const u32 key = law.key(id), eighth = (key - low) >> shift;
+      if (key < low || key - low >= range || eighth == 0) continue;
+      const u64 one = of(key, id);
+#pragma unroll
+      for (u32 i = 1; i < kNumbers; i++) sums.of[i] += i == eighth ? one : 0;
+    }
+    sums = team_sums(turn, sums);
+    u32 chosen = 0;
+#pragma unroll
+    for (u32 i = kNumbers - 1; i > 0; i--) {
+      if (chosen > 0) continue;
+      if (above + sums.of[i] >= enough) {
+        chosen = i;
+        reach = above + sums.of[i];
+      } else {
+        above += sums.of[i];
+      }
+    }
+    low += chosen << shift;
+    range = smaller(range - (chosen << shift), 1u << shift);
+  }
+  // Of those that have the key, as many as are missing, those of the smallest ids: of id 0
+  // none of these would be removed before.
+  const u64 one = of(low, 0), missing = (enough - above + one - 1) / one;
+  if (missing * one == reach - above) return RowLaw<T>::place(low, (1u << RowLaw<T>::kIndexBits) - 1);
+  const bool mine = find_in_order(block, turn, vocab, [&](u64) { return missing - 1; }, [&](u32 id) { return law.key(id) == low ? 1ull : 0; });
+  const Numbers* told = tell_team(turn, {mine ? turn.chosen + 1ull : 0}, 1);
+  u64 id = 0;
+  for (u32 rank = 0; rank < Team::blocks(); rank++) id += told[rank].of[0];
+  return RowLaw<T>::place(low, (u32)id - 1);
+}
+
 // The law of a row of which any number may be kept. The team calls it.
 template <class T>
 DEVICE_APART void find_law_of_all(Selection& block, Turn<T>& turn, RowLaw<T>& to) {
   const SampleArguments& one = turn.one;
   const RowParameters p(one, 0);
-  const Row<T> row(one, 0, 0, 1), chunk(one, 0, Team::rank(), Team::blocks());
-  RowLaw<T> law = {row.logits, 0, 0, 0, 0, 0, one.softcap, kDone, 0, 0};
+  const Row<T> chunk(one, 0, Team::rank(), Team::blocks());
+  const u32 vocab = one.vocab;
+  RowLaw<T> law = {Row<T>(one, 0, 0, 1).logits, 0, 0, 0, 0, 0, one.softcap, kDone, 0, 0};
   Share share;
   read_share<T, kThreads>(chunk, share);
   u32 best = best_of_row(block, chunk, share);
-  const Wide* told = tell_team(turn, {0, best});
-  for (u32 rank = 0; rank < Team::blocks(); rank++) best = larger(best, (u32)told[rank].low);
+  const Numbers* told = tell_team(turn, {best}, 1);
+  for (u32 rank = 0; rank < Team::blocks(); rank++) best = larger(best, (u32)told[rank].of[0]);
   law.status = status_of_best<T>(best);
   if (law.status == kDone) {
-    using Whole = WholeRow<T, Selection>;
-    constexpr u32 kPlaceBits = T::kBits + Whole::kIndexBits;
     law.scale = law::scale(p.temperature);
     law.most = law.logit(best);
     const u64 least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
-    Whole all{block, row, law.most, law.scale, law.softcap, 0, one.min_p_last ? 0 : least};
-    if (p.top_k > 0 && (u32)p.top_k < row.length) {
-      all.last = all.reaching(kPlaceBits, p.top_k, Whole::place, [](u32, u32) { return 1ull; });
+    if (p.top_k > 0 && (u32)p.top_k < vocab) {
+      law.last = find_last(block, turn, law, vocab, best, p.top_k, true);
     }
+    if (!one.min_p_last) law.least = least;
+    law.total = sum_of_law(turn, law, vocab);
     if (p.top_p < 1) {
-      const u64 enough = law::ceil_product(p.top_p, all.whole());
-      all.last = all.reaching(kPlaceBits, enough, Whole::place, [&](u32 key, u32 index) { return all.kept_mass(key, index); });
+      law.last = find_last(block, turn, law, vocab, best, law::ceil_product(p.top_p, law.total), false);
     }
-    law.last = all.last;
-    law.least = least;
-    u64 sum = 0;
-    const u32 end = chunk.first + chunk.length;
-#pragma unroll 4
-    for (u32 id = chunk.first + thread_index(); id < end; id += kThreads) sum += law.mass(id);
-    law.total = team_sum(turn, {0, sum}).low;
+    if (p.top_p < 1 || law.least < least) {
+      law.least = least;
+      law.total = sum_of_law(turn, law, vocab);
+    }
   }
   if (thread_index() == 0) to = law;
   block_barrier();
@@ -395,69 +551,6 @@ DEVICE_APART void find_probabilities(Turn<T>& turn, const float* row, u32 vocab,
   block_barrier();
 }
 
-// Finds the token, in the order of ids, at which the sum of masses exceeds what a random
-// number picks, and returns whether it is in this block's part. The sum is not 0; mass tells
-// that of an id. The team calls it.
-template <class T, class M>
-DEVICE bool draw_in_order(Selection& block, Turn<T>& turn, u32 vocab, u64 random, M mass) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  u64* pieces = block.candidates;  // sums of neighbouring ids
-  const Part part(vocab);
-  u32 piece = 4 * kWarp;
-  while (piece * kBins < part.end - part.begin) piece *= 2;
-  const u32 count = (part.end - part.begin + piece - 1) / piece;
-#pragma unroll 1
-  for (u32 i = warp; i < count; i += Selection::kWarps) {
-    u64 sum = 0;
-#pragma unroll 2
-    for (u32 j = lane; j < piece; j += kWarp) {
-      const u32 id = part.begin + i * piece + j;
-      if (id < part.end) sum += mass(id);
-    }
-    sum = warp_sum_of_masses(sum);
-    if (lane == 0) pieces[i] = sum;
-  }
-  block_barrier();
-  constexpr u32 kOwn = kBins / kThreads;
-  u64 sum = 0, all;
-#pragma unroll
-  for (u32 i = 0; i < kOwn; i++) sum += thread * kOwn + i < count ? pieces[thread * kOwn + i] : 0;
-  u64 before = scan_masses(turn, sum, all);
-  const Wide* told = tell_team(turn, {0, all});
-  u64 whole = 0;
-  for (u32 rank = 0; rank < Team::blocks(); rank++) {
-    if (rank == Team::rank()) before += whole;
-    whole += told[rank].low;
-  }
-  const u64 target = law::target(random, whole);
-  if (thread == 0) turn.chosen = kAllLanes;
-  block_barrier();
-#pragma unroll
-  for (u32 i = 0; i < kOwn; i++) {
-    const u64 size = thread * kOwn + i < count ? pieces[thread * kOwn + i] : 0;
-    if (before <= target && target - before < size) turn.chosen = thread * kOwn + i, turn.rest = target - before;
-    before += size;
-  }
-  block_barrier();
-  if (turn.chosen == kAllLanes) return false;
-  // The same among the ids of that piece.
-  const u32 own = (piece + kThreads - 1) / kThreads, first = part.begin + turn.chosen * piece, begin = thread * own;
-  const u64 rest = turn.rest;
-  const auto mass_at = [&](u32 i) { return begin + i < piece && first + begin + i < part.end ? mass(first + begin + i) : 0; };
-  sum = 0;
-#pragma unroll 1
-  for (u32 i = 0; i < own; i++) sum += mass_at(i);
-  before = scan_masses(turn, sum, all);
-#pragma unroll 1
-  for (u32 i = 0; i < own; i++) {
-    const u64 size = mass_at(i);
-    if (before <= rest && rest - before < size) turn.chosen = first + begin + i;
-    before += size;
-  }
-  block_barrier();
-  return true;
-}
-
 // Finds the token that a target, less than the sum of the few masses of the target, falls
 // on.
 template <class T>
@@ -477,6 +570,12 @@ DEVICE void draw_of_few(const u64* masses, Turn<T>& turn, u32 count, u64 target)
     if (lane == 0 && rank < count && below <= target && target - below < masses[rank]) turn.chosen = id;
   }
   block_barrier();
+}
+
+// Draws a token by masses, of which one is not 0, and returns whether this block has it.
+template <class T, class M>
+DEVICE bool draw_in_order(Selection& block, Turn<T>& turn, u32 vocab, u64 random, M mass) {
+  return find_in_order(block, turn, vocab, [&](u64 total) { return law::target(random, total); }, mass);
 }
 
 // Draws a token of the target's law, and returns whether this block has it.
@@ -568,7 +667,7 @@ DEVICE Outcome verify_row(Selection& block, Turn<T>& turn, const VerifyArguments
   if (Team::blocks() > 1 && !(shared && all_verify)) {
     if (!shared) send_to_team(turn.draft, drafter);
     if (!all_verify) send_to_team(turn.target, 0);
-    tell_team(turn, {0, 0});
+    tell_team(turn, {}, 0);
   }
   if (!bonus && turn.draft.row.status == kBadParameters) return {0, true, kBadParameters, !first};
   if (turn.target.status != kDone) return {0, true, turn.target.status, !first};
