@@ -88,14 +88,6 @@ DEVICE u32 atomic_add(u32* at, u32 v) {
   return before;
 }
 DEVICE void atomic_add_only(u32* at, u32 v) { atomic_add(at, v); }
-// Blocks of a launch follow one another here.
-DEVICE void device_max(u32* at, u32 v) { *at = larger(*at, v); }
-DEVICE u32 device_add(u32* at, u32 v) { return atomic_add(at, v); }
-DEVICE u32 device_exchange(u32* at, u32 v) {
-  const u32 before = *at;
-  *at = v;
-  return before;
-}
 
 namespace shim {
 
@@ -155,6 +147,15 @@ DEVICE double as_double(u64 bits) {
 }
 DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
+
+// Blocks of a launch follow one another here.
+DEVICE void device_max(u32* at, u32 v) { *at = larger(*at, v); }
+DEVICE u32 device_add(u32* at, u32 v) { return atomic_add(at, v); }
+DEVICE u32 device_exchange(u32* at, u32 v) {
+  const u32 before = *at;
+  *at = v;
+  return before;
+}
 
 DEVICE float approximate_log2(float x) { return std::log2(x); }
 DEVICE float approximate_exp2(float x) { return std::exp2(x); }
