@@ -148,6 +148,13 @@ DEVICE double as_double(u64 bits) {
 DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
 
+DEVICE float approximate_log2(float x) { return std::log2(x); }
+DEVICE float approximate_exp2(float x) { return std::exp2(x); }
+
+// Launches follow one another here.
+DEVICE void wait_for_kernel_before() {}
+DEVICE void release_kernel_behind() {}
+
 // Blocks of a launch follow one another here.
 DEVICE void device_max(u32* at, u32 v) { *at = larger(*at, v); }
 DEVICE u32 device_add(u32* at, u32 v) { return atomic_add(at, v); }
@@ -156,13 +163,6 @@ DEVICE u32 device_exchange(u32* at, u32 v) {
   *at = v;
   return before;
 }
-
-DEVICE float approximate_log2(float x) { return std::log2(x); }
-DEVICE float approximate_exp2(float x) { return std::exp2(x); }
-
-// Launches follow one another here.
-DEVICE void wait_for_kernel_before() {}
-DEVICE void release_kernel_behind() {}
 
 DEVICE u64 clock_cycles() { return u64(std::chrono::steady_clock::now().time_since_epoch().count()); }
 
