@@ -87,6 +87,7 @@ type Verifier struct {
 	options   VerifierOptions
 	arguments verifyArguments
 	calls     sync.Pool // of *verifyCall
+	team      int       // blocks of a row, for tests; 0: as many as fit
 }
 
 // verifyCall is what the driver reads of a call.
@@ -242,8 +243,29 @@ func (v *Verifier) VerifyDevice(stream *Stream, logits Logits, shape VerifyShape
 	if target.Seed == 0 {
 		a.rowDraws = 1
 	}
-	c.launch.Configure(shape.Sequences*(shape.Drafts+1), blockThreads, 1, v.options.Dependent)
+	rows := shape.Sequences * (shape.Drafts + 1)
+	blocks := v.teamBlocks(rows, shape.Vocab)
+	c.launch.Configure(rows*blocks, blockThreads, blocks, v.options.Dependent)
 	return v.device.launch(&c.launch, kernel, stream)
+}
+
+// teamBlocks returns how many blocks a row gets: as long as all run at once, and have
+// some thousand ids each.
+func (v *Verifier) teamBlocks(rows, vocab int) int {
+	const (
+		most        = 8
+		together    = 2 // blocks of a multiprocessor
+		leastOfPart = 1 << 12
+	)
+	if v.team > 0 {
+		return v.team
+	}
+	d := v.device
+	blocks := 1
+	for 2*blocks <= min(most, d.architecture.ClusterBlocks) && rows*2*blocks <= together*d.properties.Multiprocessors && vocab >= 2*blocks*leastOfPart {
+		blocks *= 2
+	}
+	return blocks
 }
 
 // take has the law be that of these rows.

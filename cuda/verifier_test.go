@@ -213,16 +213,26 @@ func (c *chains[T]) want(s int) verdict {
 	return v
 }
 
-// got is what a Verifier answers for all chains.
-func (c *chains[T]) got(m *memory) ([]verdict, error) {
-	m.calls++
+// verification is a call, and where its answer is.
+type verification struct {
+	verifier      *Verifier
+	stream        *Stream
+	logits        Logits
+	shape         VerifyShape
+	target, draft RowParams
+	drafts        Drafts
+	to            Verified
+	workspace     Workspace
+}
+
+func (v *verification) do() error {
+	return v.verifier.VerifyDevice(v.stream, v.logits, v.shape, v.target, v.draft, v.drafts, v.to, v.workspace)
+}
+
+// uploaded returns the call for all chains, whose operands it uploads. The turn decides the types of
+// tokens, and strides.
+func (c *chains[T]) uploaded(m *memory, v *Verifier, turn int) *verification {
 	n, drafts := c.shape.Sequences, c.shape.Drafts
-	v, err := m.device.NewVerifier(sampling.Params{Softcap: c.softcaps[0]}, sampling.Params{Softcap: c.softcaps[1]},
-		VerifierOptions{Preset: c.presets[0], DraftPreset: c.presets[1], MostTopK: m.calls % 3 * 40, MostDraftTopK: m.calls % 4 * 20})
-	if err != nil {
-		return nil, err
-	}
-	defer v.Close()
 	rowsOf := func(name string, of func(one chain) sampling.Params) RowParams {
 		var temperature, topP, minP []float32
 		var topK []int32
@@ -241,79 +251,114 @@ func (c *chains[T]) got(m *memory) ([]verdict, error) {
 			Seed: upload(m, name+" seed", 0, seed), Position: upload(m, name+" position", 0, position),
 		}
 	}
-	target := rowsOf("target", func(one chain) sampling.Params { return one.target })
-	draft := rowsOf("draft", func(one chain) sampling.Params { return one.draft })
-	shape := c.shape
-	shape.Stride = c.target
-	from := Logits{upload(m, "logits", c.lawBy, c.logits), dtypeOf[T]()}
-	drafted := Drafts{Index64: m.calls%2 == 0, Stride: drafts + m.calls%3, LawStride: c.draft}
+	call := &verification{
+		verifier: v, stream: m.stream, shape: c.shape, logits: Logits{upload(m, "logits", c.lawBy, c.logits), dtypeOf[T]()},
+		target: rowsOf("target", func(one chain) sampling.Params { return one.target }),
+		draft:  rowsOf("draft", func(one chain) sampling.Params { return one.draft }),
+		drafts: Drafts{Index64: turn%2 == 0, Stride: drafts + turn%3, LawStride: c.draft},
+		to:     Verified{Index64: turn%4 < 2, Stride: drafts + 1 + turn%2},
+	}
+	call.shape.Stride, call.stream = c.target, m.stream
 	var tokens []int64
 	var counts []int32
 	for _, one := range c.sequences {
 		counts = append(counts, int32(one.count))
-		row := make([]int64, drafted.Stride)
+		row := make([]int64, call.drafts.Stride)
 		for i, token := range one.tokens {
 			row[i] = int64(token)
 		}
 		tokens = append(tokens, row...)
 	}
-	drafted.Counts = upload(m, "drafted counts", 0, counts)
-	if drafted.Index64 {
-		drafted.Tokens = upload(m, "drafted", 0, append(tokens, 0))
-	} else {
-		narrow := make([]int32, len(tokens)+1)
-		for i, token := range tokens {
-			narrow[i] = int32(token)
-		}
-		drafted.Tokens = upload(m, "drafted", 0, narrow)
-	}
+	call.drafts.Counts = upload(m, "drafted counts", 0, counts)
+	call.drafts.Tokens = uploadTokens(m, "drafted", append(tokens, 0), call.drafts.Index64)
 	switch {
 	case drafts == 0:
 	case c.probabilities != nil:
-		drafted.Probabilities = upload(m, "probabilities", 4*(m.calls%5), c.probabilities)
+		call.drafts.Probabilities = upload(m, "probabilities", 4*(turn%5), c.probabilities)
 	default:
-		drafted.Logits = upload(m, "draft logits", c.lawBy, c.draftLogits)
+		call.drafts.Logits = upload(m, "draft logits", c.lawBy, c.draftLogits)
 	}
-	to := Verified{Index64: m.calls%4 < 2, Stride: drafts + 1 + m.calls%2}
-	if to.Index64 {
-		to.Tokens = upload(m, "tokens", 0, make([]int64, n*to.Stride))
-	} else {
-		to.Tokens = upload(m, "tokens", 0, make([]int32, n*to.Stride))
+	call.to.Tokens = uploadTokens(m, "tokens", make([]int64, n*call.to.Stride), call.to.Index64)
+	call.to.Accepted, call.to.Status = upload(m, "accepted", 0, make([]int32, n)), upload(m, "status", 0, make([]uint8, n))
+	call.workspace = Workspace{upload(m, "workspace", 0, make([]uint64, n)), VerifyBytes(n)}
+	return call
+}
+
+// uploadTokens uploads tokens of either width.
+func uploadTokens(m *memory, name string, tokens []int64, wide bool) Pointer {
+	if wide {
+		return upload(m, name, 0, tokens)
 	}
-	to.Accepted, to.Status = upload(m, "accepted", 0, make([]int32, n)), upload(m, "status", 0, make([]uint8, n))
-	workspace := Workspace{upload(m, "workspace", 0, make([]uint64, n)), VerifyBytes(n)}
-	if m.err != nil {
-		return nil, m.err
+	narrow := make([]int32, len(tokens))
+	for i, token := range tokens {
+		narrow[i] = int32(token)
 	}
-	for range 2 { // the workspace serves the next call as it is
-		if err := v.VerifyDevice(m.stream, from, shape, target, draft, drafted, to, workspace); err != nil {
-			return nil, err
-		}
-	}
-	if err := m.stream.Synchronize(); err != nil {
-		return nil, err
-	}
+	return upload(m, name, 0, narrow)
+}
+
+// answer returns what the call has come to.
+func (v *verification) answer(m *memory) ([]verdict, error) {
+	n, drafts, stride := v.shape.Sequences, v.shape.Drafts, v.to.Stride
+	m.err = errors.Join(m.err, v.stream.Synchronize())
 	if used := download[uint64](m, "workspace", n); slices.Max(used) != 0 {
 		return nil, fmt.Errorf("the workspace is left as %x", used)
 	}
-	if to.Index64 {
-		tokens = download[int64](m, "tokens", n*to.Stride)
+	var tokens []int64
+	if v.to.Index64 {
+		tokens = download[int64](m, "tokens", n*stride)
 	} else {
-		tokens = widen(download[int32](m, "tokens", n*to.Stride))
+		tokens = widen(download[int32](m, "tokens", n*stride))
 	}
 	accepted, status := download[int32](m, "accepted", n), download[uint8](m, "status", n)
 	verdicts := make([]verdict, n)
 	for s := range verdicts {
-		row := tokens[s*to.Stride:][:to.Stride]
+		row := tokens[s*stride:][:stride]
 		verdicts[s] = verdict{accepted: int(accepted[s]), status: sampling.Status(status[s])}
 		for _, token := range row[:drafts+1] {
 			verdicts[s].tokens = append(verdicts[s].tokens, sampling.Token(token))
 		}
-		if to.Stride > drafts+1 && row[drafts+1] != 0 {
+		if stride > drafts+1 && row[drafts+1] != 0 {
 			return nil, fmt.Errorf("sequence %d: %d behind its tokens", s, row[drafts+1])
 		}
 	}
 	return verdicts, m.err
+}
+
+// got is what a Verifier answers for all chains.
+func (c *chains[T]) got(m *memory) ([]verdict, error) {
+	m.calls++
+	v, err := m.device.NewVerifier(sampling.Params{Softcap: c.softcaps[0]}, sampling.Params{Softcap: c.softcaps[1]},
+		VerifierOptions{Preset: c.presets[0], DraftPreset: c.presets[1], MostTopK: m.calls % 3 * 40, MostDraftTopK: m.calls % 4 * 20})
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	if team := 1 << (m.calls % 4); team <= max(1, m.device.architecture.ClusterBlocks) {
+		v.team = team
+	}
+	call := c.uploaded(m, v, m.calls)
+	if m.err != nil {
+		return nil, m.err
+	}
+	for range 2 { // the workspace serves the next call as it is
+		if err := call.do(); err != nil {
+			return nil, err
+		}
+	}
+	return call.answer(m)
+}
+
+// check compares verdicts with those of package sampling.
+func (c *chains[T]) check(got []verdict, see func(s int, want verdict)) error {
+	for s, verdict := range got {
+		want := c.want(s)
+		if !slices.Equal(verdict.tokens, want.tokens) || verdict.accepted != want.accepted || verdict.status != want.status {
+			return fmt.Errorf("%+v, presets %q, caps %v, probabilities %v, chain %d, %+v:\n%+v, want\n%+v",
+				c.shape, c.presets, c.softcaps, c.probabilities != nil, s, c.sequences[s], verdict, want)
+		}
+		see(s, want)
+	}
+	return nil
 }
 
 // testVerifier compares random chains on a device with package sampling, and requires that
@@ -328,16 +373,13 @@ func testVerifier[T topk.Float](t *testing.T, m *memory, rng *rand.Rand, batches
 	for batch := range batches {
 		c := randomChains[T](rng, sequences, batch%6, vocabs[rng.IntN(len(vocabs))])
 		got, err := c.got(m)
+		if err == nil {
+			err = c.check(got, func(s int, want verdict) {
+				ends[end{want.accepted == c.sequences[s].count, want.accepted == 0, want.status}]++
+			})
+		}
 		if err != nil {
 			t.Fatalf("batch %d, %+v: %v", batch, c.shape, err)
-		}
-		for s, verdict := range got {
-			want := c.want(s)
-			if !slices.Equal(verdict.tokens, want.tokens) || verdict.accepted != want.accepted || verdict.status != want.status {
-				t.Fatalf("batch %d, %+v, presets %q, caps %v, probabilities %v, chain %d, %+v:\n%+v, want\n%+v",
-					batch, c.shape, c.presets, c.softcaps, c.probabilities != nil, s, c.sequences[s], verdict, want)
-			}
-			ends[end{want.accepted == c.sequences[s].count, want.accepted == 0, want.status}]++
 		}
 	}
 	for _, one := range []end{
@@ -347,5 +389,50 @@ func testVerifier[T topk.Float](t *testing.T, m *memory, rng *rand.Rand, batches
 		if ends[one] == 0 {
 			t.Errorf("no chain ends with %+v: %v", one, ends)
 		}
+	}
+}
+
+// testVerifierGraph launches one captured call again and again: on other rows, drafts,
+// parameters, seeds and positions in the same memory.
+func testVerifierGraph(t *testing.T, d *Device, launches int) {
+	m := newMemory(t, d)
+	const sequences, drafts, vocab, batches = 3, 3, 700, 16
+	rng := rand.New(rand.NewPCG(24, 24))
+	var batch [batches]*chains[topk.BFloat16]
+	for i := range batch {
+		c := &chains[topk.BFloat16]{}
+		for c.target != vocab || c.draft != vocab || c.probabilities == nil { // the layout is captured
+			c = randomChains[topk.BFloat16](rng, sequences, drafts, vocab)
+		}
+		c.presets, c.softcaps, c.lawBy = [2]sampling.Preset{}, [2]float32{}, 0
+		batch[i] = c
+	}
+	v, err := d.NewVerifier(sampling.Params{}, sampling.Params{}, VerifierOptions{MostTopK: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := batch[0].uploaded(m, v, 0)
+	graph, err := m.stream.Capture(call.do)
+	if err := errors.Join(m.err, err); err != nil {
+		t.Fatal(err)
+	}
+	for i := range launches {
+		c := batch[i%batches]
+		if again := c.uploaded(m, v, 0); *again != *call {
+			t.Fatalf("launch %d: the operands are elsewhere", i)
+		}
+		if err := graph.Launch(m.stream); err != nil {
+			t.Fatal(err)
+		}
+		got, err := call.answer(m)
+		if err == nil {
+			err = c.check(got, func(int, verdict) {})
+		}
+		if err != nil {
+			t.Fatalf("launch %d: %v", i, err)
+		}
+	}
+	if err := errors.Join(graph.Close(), v.Close()); err != nil {
+		t.Error(err)
 	}
 }

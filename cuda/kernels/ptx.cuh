@@ -96,20 +96,6 @@ DEVICE void atomic_add_only(u32* at, u32 v) {
   asm volatile("red.shared.add.u32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
 }
 
-// On a variable in global memory, from any block of the grid. What a block wrote before it
-// adds is seen by those that add behind it.
-DEVICE void device_max(u32* at, u32 v) { asm volatile("red.relaxed.gpu.global.max.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory"); }
-DEVICE u32 device_add(u32* at, u32 v) {
-  u32 before;
-  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(v) : "memory");
-  return before;
-}
-DEVICE u32 device_exchange(u32* at, u32 v) {
-  u32 before;
-  asm volatile("atom.relaxed.gpu.global.exch.b32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(v) : "memory");
-  return before;
-}
-
 // The larger of each pair, NaN if either is; the smaller of each, NaN only if both
 // are. Of two zeros +0 is the larger.
 DEVICE u32 max_bf16x2(u32 a, u32 b) {
@@ -187,6 +173,20 @@ DEVICE void release_kernel_behind() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+}
+
+// On a variable in global memory, from any block of the grid. What a block wrote before it
+// adds is seen by those that add behind it.
+DEVICE void device_max(u32* at, u32 v) { asm volatile("red.relaxed.gpu.global.max.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory"); }
+DEVICE u32 device_add(u32* at, u32 v) {
+  u32 before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(v) : "memory");
+  return before;
+}
+DEVICE u32 device_exchange(u32* at, u32 v) {
+  u32 before;
+  asm volatile("atom.relaxed.gpu.global.exch.b32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(v) : "memory");
+  return before;
 }
 
 // Cycles of this SM.

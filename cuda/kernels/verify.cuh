@@ -1,15 +1,19 @@
 // Chain speculative verification: arXiv 2211.17192 and 2302.01318, in exact integers.
 //
-// Shapes: a block for each row of each sequence, which finds the laws of target and draft
-// there, decides whether the drafted token stands, and draws the token that takes its
-// place if it does not: none of that depends on the rows before. The last block of a
+// Shapes: a team of blocks for each row of each sequence, which finds the laws of target and
+// draft there, decides whether the drafted token stands, and draws the token that takes its
+// place if it does not: none of that depends on the rows before. The last row of a
 // sequence to end knows the first row at which the chain stops, by one word of
-// the workspace, and writes what follows from it. Order: tokens in the order of their ids
-// where one is drawn. Bytes: each row of logits once to find its law where few tokens are
-// kept, twice otherwise; twice more, both rows, where a token is drawn from the residual.
+// the workspace, and writes what follows from it. Where top-k leaves few tokens, one block of the
+// team finds the target's law, and another the draft's; else each has a part of the
+// ids. Order: tokens in the order of their ids where one is drawn. Bytes: each row of
+// logits once to find its law where few tokens are kept, twice otherwise; twice more,
+// both rows, where a token is drawn from the residual.
 #pragma once
 
 #include "sample.cuh"
+
+using Selection = Block<u64, kThreads, kRoom>;
 
 // Wide is an unsigned integer of 128 bits.
 struct Wide {
@@ -42,6 +46,30 @@ DEVICE u64 warp_sum_of_masses(u64 v) {
   return warp_sum((u32)(v & kAll)) + ((u64)warp_sum((u32)(v >> kLimb & kAll)) << kLimb) + ((u64)warp_sum((u32)(v >> 2 * kLimb)) << 2 * kLimb);
 }
 
+// A team is the blocks that have a row: a cluster, or one alone.
+#if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
+struct Team {
+  static DEVICE u32 blocks() { return cluster_blocks(); }
+  static DEVICE u32 rank() { return cluster_rank(); }
+  static DEVICE void arrive() { cluster_arrive(); }
+  static DEVICE void wait() { cluster_wait(); }
+  // The variable of a block of the team.
+  template <class V>
+  static DEVICE V* of(V* variable, u32 rank) { return in_block(variable, rank); }
+};
+#else
+struct Team {
+  static DEVICE u32 blocks() { return 1; }
+  static DEVICE u32 rank() { return 0; }
+  static DEVICE void arrive() {}
+  static DEVICE void wait() { block_barrier(); }
+  template <class V>
+  static DEVICE V* of(V* variable, u32) { return variable; }
+};
+#endif
+
+constexpr u32 kTeamBlocks = 8;  // at most
+
 // Apart, because it is long, and most rows have no soft cap.
 DEVICE_APART float soft_capped(float logit, float cap) { return law::capped(logit, cap); }
 
@@ -49,32 +77,34 @@ DEVICE_APART float soft_capped(float logit, float cap) { return law::capped(logi
 // what has too little mass: the place of its last token tells it.
 template <class T>
 struct RowLaw {
+  static constexpr u32 kFew = 192, kIndexBits = 20;
+
   const typename T::Element* logits;
-  float most, scale, softcap;
-  Status status;
-  u64 last;   // kept place
+  u64 last;   // kept place, or 0
   u64 least;  // kept mass
   u64 total;
-  u32 few;    // tokens in shared memory that are kept, or 0: too many, or any of the row
+  float most, scale, softcap;
+  Status status;
+  u32 few;    // tokens that are kept, in shared memory; 0: too many for that
+  u32 reserved;
 
-  static constexpr u32 kFew = 192;
-
-  static DEVICE u64 place(u32 key, u32 id) { return WholeRow<T, Block<u64, kThreads, kRoom>>::place(key, id); }
+  static DEVICE u64 place(u32 key, u32 id) { return (u64)key << kIndexBits | ((1u << kIndexBits) - 1 - id); }
 
   DEVICE float logit(u32 key) const {
     const float l = number_of<T>(key);
     return softcap > 0 ? soft_capped(l, softcap) : l;
   }
-  DEVICE u64 mass(u32 bits, u32 id) const {
-    const u32 key = T::key(bits);
+  DEVICE u64 mass_of(float logit) const {
+    if (most > 0x1.fffffep127f) return logit == most ? 1ull << law::kMassBits : 0;
+    return law::mass(law::surprise(logit, most, scale));
+  }
+  DEVICE u32 key(u32 id) const { return T::key(logits[id]); }
+  DEVICE u64 mass(u32 key, u32 id) const {
     if (place(key, id) < last) return 0;
-    const float l = logit(key);
-    if (l == most) return 1ull << law::kMassBits;
-    if (most > 0x1.fffffep127f) return 0;
-    const u64 mass = law::mass(law::surprise(l, most, scale));
+    const u64 mass = mass_of(logit(key));
     return mass < least ? 0 : mass;
   }
-  DEVICE u64 mass(u32 id) const { return mass(logits[id], id); }
+  DEVICE u64 mass(u32 id) const { return mass(key(id), id); }
 };
 
 // What the draft thinks of tokens, as RowLaw, or as probabilities if these are not null.
@@ -93,31 +123,61 @@ struct DraftLaw {
   DEVICE u64 mass(u32 id) const { return probabilities ? mass_of(probabilities[id]) : row.mass(id); }
 };
 
-// What the threads of a block share beside the selection.
+// Numbers are some of a warp, or of a block.
+constexpr u32 kNumbers = 8;
+struct Numbers {
+  u64 of[kNumbers];
+};
+
+// Turn is what the threads of a block share beside the selection.
 template <class T>
 struct Turn {
+  static constexpr u32 kMost = 1024;  // results
   SampleArguments one;  // the row whose law is looked for, as a batch of itself
+  u64 sorted[kMost];
   RowLaw<T> target;
   DraftLaw<T> draft;
-  alignas(8) u64 sums[2 * kWarp];  // of warps
-  u64 rest;
+  Wide sums[kWarp];                  // of warps
+  Numbers of_warps[Selection::kWarps];
+  Numbers of_blocks[2][kTeamBlocks];  // what the blocks of the team tell, and have told before
+  u64 total, rest;
+  u32 counts[kWarp];  // of warps
+  u32 told;           // which of the two comes next
+  u32 kept;
   u32 chosen;
   u32 stop;  // of the chain, where this block is the last of it
+
+  // Where the selection writes.
+  struct Sorted {
+    static constexpr u32 kBusy = 0;
+    u64* words;
+    DEVICE void write(u32 rank, u64 word) const { words[rank] = word; }
+  };
+};
+
+// The part of a row's ids that a block of the team has.
+struct Part {
+  u32 begin, end;
+  DEVICE Part(u32 vocab) {
+    const u32 share = (vocab + Team::blocks() - 1) / Team::blocks();
+    begin = smaller(Team::rank() * share, vocab);
+    end = smaller(begin + share, vocab);
+  }
 };
 
 // The sum of what the threads before this one have, and of what all have.
-template <class B>
-DEVICE u64 scan_masses(u64* sums, u64 mine, u64& all) {
+template <class T>
+DEVICE u64 scan_masses(Turn<T>& turn, u64 mine, u64& all) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
   u64 through = mine;
 #pragma unroll
   for (u32 d = 1; d < kWarp; d *= 2) {
-    const u64 up = shuffle_up_wide(through, d);
+    const u64 up = (u64)shuffle_up((u32)(through >> 32), d) << 32 | shuffle_up((u32)through, d);
     if (lane >= d) through += up;
   }
-  if (lane == kWarp - 1) sums[warp] = through;
+  if (lane == kWarp - 1) turn.sums[warp].low = through;
   block_barrier();
-  const u64 sum = lane < B::kWarps ? sums[lane] : 0;
+  const u64 sum = lane < Selection::kWarps ? turn.sums[lane].low : 0;
   all = warp_sum_of_masses(sum);
   const u64 before = through - mine + warp_sum_of_masses(lane < warp ? sum : 0);
   block_barrier();  // all have read them
@@ -125,17 +185,82 @@ DEVICE u64 scan_masses(u64* sums, u64 mine, u64& all) {
 }
 
 // The sum over the block.
-template <class B>
-DEVICE Wide block_sum(u64* sums, Wide mine) {
+template <class T>
+DEVICE Wide block_sum(Turn<T>& turn, Wide mine) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
 #pragma unroll
   for (u32 d = 1; d < kWarp; d *= 2) mine = mine + Wide{shuffle_xor(mine.high, d), shuffle_xor(mine.low, d)};
-  if (lane == 0) sums[warp] = mine.high, sums[kWarp + warp] = mine.low;
+  if (lane == 0) turn.sums[warp] = mine;
   block_barrier();
   Wide all = {0, 0};
 #pragma unroll
-  for (u32 w = 0; w < B::kWarps; w++) all = all + Wide{sums[w], sums[kWarp + w]};
+  for (u32 w = 0; w < Selection::kWarps; w++) all = all + turn.sums[w];
   block_barrier();  // all have read them
+  return all;
+}
+
+// Tells all blocks of the team the first numbers that each of them has. Who is told of the
+// next but one has read this.
+template <class T>
+DEVICE const Numbers* tell_team(Turn<T>& turn, const Numbers& mine, u32 count = kNumbers) {
+  Numbers* told = turn.of_blocks[turn.told];
+  if (thread_index() < Team::blocks()) {
+    Numbers* to = Team::of(told, thread_index()) + Team::rank();
+#pragma unroll
+    for (u32 i = 0; i < kNumbers; i++) {
+      if (i < count) to->of[i] = mine.of[i];
+    }
+  }
+  block_barrier();  // all have read which
+  if (thread_index() == 0) turn.told ^= 1;
+  if (Team::blocks() > 1) Team::arrive(), Team::wait();
+  block_barrier();
+  return told;
+}
+
+// Has all blocks of the team hold what the block of that rank does, when they have told
+// each other something.
+template <class V>
+DEVICE void send_to_team(V& variable, u32 from) {
+  constexpr u32 kWords = sizeof(V) / sizeof(u32);
+  if (Team::rank() != from) return;
+  for (u32 i = thread_index(); i < kWords * Team::blocks(); i += kThreads) {
+    if (i / kWords == from) continue;
+    reinterpret_cast<u32*>(Team::of(&variable, i / kWords))[i % kWords] = reinterpret_cast<const u32*>(&variable)[i % kWords];
+  }
+}
+
+// The sum over the team.
+template <class T>
+DEVICE Wide team_sum(Turn<T>& turn, Wide mine) {
+  mine = block_sum(turn, mine);
+  const Numbers* told = tell_team(turn, {mine.high, mine.low}, 2);
+  Wide all = {0, 0};
+  for (u32 rank = 0; rank < Team::blocks(); rank++) all = all + Wide{told[rank].of[0], told[rank].of[1]};
+  return all;
+}
+
+// The same for each number, less than 2^62.
+template <class T>
+DEVICE Numbers team_sums(Turn<T>& turn, Numbers mine) {
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+#pragma unroll
+  for (u32 i = 0; i < kNumbers; i++) {
+    mine.of[i] = warp_sum_of_masses(mine.of[i]);
+    if (lane == 0) turn.of_warps[warp].of[i] = mine.of[i];
+  }
+  block_barrier();
+  Numbers all = {};
+  for (u32 w = 0; w < Selection::kWarps && thread_index() < kWarp; w++) {
+#pragma unroll
+    for (u32 i = 0; i < kNumbers; i++) all.of[i] += turn.of_warps[w].of[i];
+  }
+  const Numbers* told = tell_team(turn, all);
+  all = {};
+  for (u32 rank = 0; rank < Team::blocks(); rank++) {
+#pragma unroll
+    for (u32 i = 0; i < kNumbers; i++) all.of[i] += told[rank].of[i];
+  }
   return all;
 }
 
@@ -163,176 +288,110 @@ DEVICE void take_row(SampleArguments& one, const LawArguments& from, u32 vocab, 
   block_barrier();
 }
 
-// The kept among the best k of a row, which are sorted.
-template <class T, class B>
-DEVICE RowLaw<T> law_of_best(B& block, Tail<u64>& tail, const SampleArguments& one, u32 k, RowLaw<T> law) {
-  using W = u64;
+// What a row's best key says of it.
+template <class T>
+DEVICE Status status_of_best(u32 key) { return key == T::kNaNKey ? kNaN : key == T::kWorstNumber ? kEmpty : kDone; }
+
+// The kept among the best k of a row, which are sorted. Their masses take the place of the
+// candidates.
+template <class T>
+DEVICE RowLaw<T> law_of_best(Selection& block, Turn<T>& turn, u32 k, RowLaw<T> law) {
+  const SampleArguments& one = turn.one;
   const RowParameters p(one, 0);
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  const u32 best = Word<W>::key(tail.sorted[0]);
-  law.status = best == T::kNaNKey ? kNaN : best == T::kWorstNumber ? kEmpty : kDone;
+  const u32 best = Word<u64>::key(turn.sorted[0]);
+  law.status = status_of_best<T>(best);
   if (law.status != kDone) return law;
-  const Kept<W, B> row{block, tail, 0};
+  u64* masses = block.candidates;
   law.scale = p.greedy(one) ? 0 : law::scale(p.temperature);
   law.most = law.logit(best);
   const u64 least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
-  const u32 items = (k + B::kThreads - 1) / B::kThreads;
-  u64 sum = 0;
+  const u32 items = (k + kThreads - 1) / kThreads;
+  u64 sum = 0, whole;
   u32 heavy = 0;
 #pragma unroll 1
   for (u32 i = 0; i < items; i++) {
     const u32 rank = thread * items + i;
     if (rank >= k) break;
-    const float logit = law.logit(Word<W>::key(tail.sorted[rank]));
-    u64 mass = 1ull << law::kMassBits;
-    if (logit != law.most) mass = law.most > 0x1.fffffep127f ? 0 : law::mass(law::surprise(logit, law.most, law.scale));
-    row.masses()[rank] = mass;
+    const u64 mass = law.mass_of(law.logit(Word<u64>::key(turn.sorted[rank])));
+    masses[rank] = mass;
     heavy += mass >= least;
     if (mass >= least || one.min_p_last) sum += mass;
   }
   heavy = warp_sum(heavy);
-  if (lane == 0) tail.counts[warp] = heavy;
-  u64 whole;
-  u64 before = scan<B>(tail, sum, whole);
-  heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
+  if (lane == 0) turn.counts[warp] = heavy;
+  u64 before = scan_masses(turn, sum, whole);
+  heavy = warp_sum(lane < Selection::kWarps ? turn.counts[lane] : 0);
   const u64 enough = p.top_p < 1 ? law::ceil_product(p.top_p, whole) : ~0ull;
 #pragma unroll 1
   for (u32 i = 0; i < items; i++) {
     const u32 rank = thread * items + i;
     if (rank >= heavy || before >= enough) break;
-    const u64 through = before + row.masses()[rank];
-    if (through >= enough || rank == heavy - 1) tail.kept = rank + 1, tail.total = through;
+    const u64 through = before + masses[rank];
+    if (through >= enough || rank == heavy - 1) turn.kept = rank + 1, turn.total = through;
     before = through;
   }
   block_barrier();
-  const u32 kept = tail.kept;
-  law.few = kept <= RowLaw<T>::kFew ? kept : 0;
-  law.total = tail.total;
-  const W word = tail.sorted[kept - 1];
-  law.last = RowLaw<T>::place(Word<W>::key(word), Word<W>::index(word));
+  law.total = turn.total;
+  law.few = turn.kept <= RowLaw<T>::kFew ? turn.kept : 0;
+  const u64 word = turn.sorted[turn.kept - 1];
+  law.last = RowLaw<T>::place(Word<u64>::key(word), Word<u64>::index(word));
   return law;
 }
 
-// The kept of a row of which any number may be.
-template <class T, class B>
-DEVICE RowLaw<T> law_of_all(B& block, u64* sums, const SampleArguments& one, const Row<T>& row, RowLaw<T> law) {
-  const RowParameters p(one, 0);
-  Share share;
-  read_share<T, B::kThreads>(row, share);
-  const u32 best = best_of_row(block, row, share);
-  law.status = best == T::kNaNKey ? kNaN : best == T::kWorstNumber ? kEmpty : kDone;
-  if (law.status != kDone) return law;
-  block_barrier();  // best_of_row has been read
-  using Whole = WholeRow<T, B>;
-  constexpr u32 kPlaceBits = T::kBits + Whole::kIndexBits;
-  law.scale = law::scale(p.temperature);
-  law.most = law.logit(best);
-  const u64 least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
-  Whole all{block, row, law.most, law.scale, law.softcap, 0, one.min_p_last ? 0 : least};
-  if (p.top_k > 0 && (u32)p.top_k < row.length) {
-    all.last = all.reaching(kPlaceBits, p.top_k, Whole::place, [](u32, u32) { return 1ull; });
-  }
-  if (p.top_p < 1) {
-    const u64 enough = law::ceil_product(p.top_p, all.whole());
-    all.last = all.reaching(kPlaceBits, enough, Whole::place, [&](u32 key, u32 index) { return all.kept_mass(key, index); });
-  }
-  law.last = all.last;
-  law.least = least;
-  u64 sum = 0;
-#pragma unroll 4
-  for (u32 id = thread_index(); id < row.length; id += B::kThreads) sum += law.mass(id);
-  scan_masses<B>(sums, sum, law.total);
-  return law;
-}
-
-// Finds the law of the row in the shared arguments. Where it has few tokens they are left
-// in the tail, and their masses in the block.
-template <class T, class B>
-DEVICE_APART void find_law(B& block, Tail<u64>& tail, u64* sums, const SampleArguments& one, RowLaw<T>& law) {
-  const Row<T> row(one, 0, 0, 1);
-  RowLaw<T> found = {row.logits, 0, 0, one.softcap, kDone, 0, 0, 0, 0};
-  if (!RowParameters(one, 0).valid()) {
-    found.status = kBadParameters;
-  } else if (row.k == 0) {
-    found = law_of_all<T>(block, sums, one, row, found);
-  } else {
-    const Stamps<false> stamps(one);
-    const Sorted<u64> sorted{tail.sorted};
-    block.empty();
-    const Found candidates = find<T>(block, sorted, one, 0, 0, 1, stamps);
-    merge(block, candidates.candidates, candidates.wanted, sorted, stamps);
-    block_barrier();
-    found = law_of_best<T>(block, tail, one, row.k, found);
-  }
-  if (thread_index() == 0) law = found;
-  block_barrier();
-}
-
-// Adds up the draft's probabilities. Those outside of 0 to 1 are bad parameters.
-template <class T, class B>
-DEVICE_APART void find_probabilities(u64* sums, const float* row, u32 vocab, DraftLaw<T>& draft) {
-  u64 sum = 0;
-  bool bad = false;
-#pragma unroll 8
-  for (u32 id = thread_index(); id < vocab; id += B::kThreads) {
-    const float p = row[id];
-    const bool probable = DraftLaw<T>::probable(p);
-    bad |= !probable;
-    sum += DraftLaw<T>::mass_of(probable ? p : 0);
-  }
-  u64 total;
-  scan_masses<B>(sums, sum, total);
-  const Wide bads = block_sum<B>(sums, {0, bad ? 1ull : 0});
-  if (thread_index() == 0) {
-    draft.probabilities = row;
-    draft.total = total;
-    draft.row.status = bads.low ? kBadParameters : kDone;
-  }
-  block_barrier();
-}
-
-// The token, in the order of ids, at which the sum of masses exceeds what a random
-// number picks. The sum is not 0. mass tells that of an id.
-template <class B, class T, class M>
-DEVICE u32 draw_in_order(B& block, Turn<T>& turn, u32 vocab, u64 random, M mass) {
+// Finds the token, in the order of ids, at which the sum of masses exceeds a target, and
+// returns whether it is in this block's part. mass tells that of an id, target what to look
+// for in a sum of all. The team calls it.
+template <class T, class P, class M>
+DEVICE bool find_in_order(Selection& block, Turn<T>& turn, u32 vocab, P target_of, M mass) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  u64* parts = reinterpret_cast<u64*>(block.candidates);  // sums of neighbouring ids
-  u32 part = 256;
-  while (part * kBins < vocab) part *= 2;
-  const u32 count = (vocab + part - 1) / part;
+  u64* pieces = block.candidates;  // sums of neighbouring ids
+  const Part part(vocab);
+  u32 piece = 4 * kWarp;
+  while (piece * kBins < part.end - part.begin) piece *= 2;
+  const u32 count = (part.end - part.begin + piece - 1) / piece;
 #pragma unroll 1
-  for (u32 i = warp; i < count; i += B::kWarps) {
+  for (u32 i = warp; i < count; i += Selection::kWarps) {
     u64 sum = 0;
-#pragma unroll 4
-    for (u32 j = lane; j < part; j += kWarp) {
-      const u32 id = i * part + j;
-      if (id < vocab) sum += mass(id);
+#pragma unroll 2
+    for (u32 j = lane; j < piece; j += kWarp) {
+      const u32 id = part.begin + i * piece + j;
+      if (id < part.end) sum += mass(id);
     }
     sum = warp_sum_of_masses(sum);
-    if (lane == 0) parts[i] = sum;
+    if (lane == 0) pieces[i] = sum;
   }
   block_barrier();
-  constexpr u32 kOwn = kBins / B::kThreads;
+  constexpr u32 kOwn = kBins / kThreads;
   u64 sum = 0, all;
 #pragma unroll
-  for (u32 i = 0; i < kOwn; i++) sum += thread * kOwn + i < count ? parts[thread * kOwn + i] : 0;
-  u64 before = scan_masses<B>(turn.sums, sum, all);
-  const u64 target = law::target(random, all);
+  for (u32 i = 0; i < kOwn; i++) sum += thread * kOwn + i < count ? pieces[thread * kOwn + i] : 0;
+  u64 before = scan_masses(turn, sum, all);
+  const Numbers* told = tell_team(turn, {all}, 1);
+  u64 whole = 0;
+  for (u32 rank = 0; rank < Team::blocks(); rank++) {
+    if (rank == Team::rank()) before += whole;
+    whole += told[rank].of[0];
+  }
+  const u64 target = target_of(whole);
+  if (thread == 0) turn.chosen = kAllLanes;
+  block_barrier();
 #pragma unroll
   for (u32 i = 0; i < kOwn; i++) {
-    const u64 size = thread * kOwn + i < count ? parts[thread * kOwn + i] : 0;
+    const u64 size = thread * kOwn + i < count ? pieces[thread * kOwn + i] : 0;
     if (before <= target && target - before < size) turn.chosen = thread * kOwn + i, turn.rest = target - before;
     before += size;
   }
   block_barrier();
-  // The same among the ids of that part.
-  const u32 own = (part + B::kThreads - 1) / B::kThreads, first = turn.chosen * part, begin = thread * own;
+  if (turn.chosen == kAllLanes) return false;
+  // The same among the ids of that piece.
+  const u32 own = (piece + kThreads - 1) / kThreads, first = part.begin + turn.chosen * piece, begin = thread * own;
   const u64 rest = turn.rest;
-  const auto mass_at = [&](u32 i) { return begin + i < part && first + begin + i < vocab ? mass(first + begin + i) : 0; };
+  const auto mass_at = [&](u32 i) { return begin + i < piece && first + begin + i < part.end ? mass(first + begin + i) : 0; };
   sum = 0;
 #pragma unroll 1
   for (u32 i = 0; i < own; i++) sum += mass_at(i);
-  before = scan_masses<B>(turn.sums, sum, all);
+  before = scan_masses(turn, sum, all);
 #pragma unroll 1
   for (u32 i = 0; i < own; i++) {
     const u64 size = mass_at(i);
@@ -340,10 +399,195 @@ DEVICE u32 draw_in_order(B& block, Turn<T>& turn, u32 vocab, u64 random, M mass)
     before += size;
   }
   block_barrier();
-  return turn.chosen;
+  return true;
 }
 
-// What the target has more of than the draft, times both totals.
+// The kept mass. The team calls it.
+template <class T>
+DEVICE_APART u64 sum_of_law(Turn<T>& turn, const RowLaw<T>& law, u32 vocab) {
+  u64 sum = 0;
+  const Part part(vocab);
+#pragma unroll 4
+  for (u32 id = part.begin + thread_index(); id < part.end; id += kThreads) sum += law.mass(id);
+  return team_sum(turn, {0, sum}).low;
+}
+
+// Finds the place of the last that is kept where the first in contract order are, as few as
+// have a sum of at least `enough`: of their masses, or of ones. Eighths of a range of keys at
+// a time; what is above it is in the sum already, what is below is not needed. The team
+// calls it.
+template <class T>
+DEVICE_APART u64 find_last(Selection& block, Turn<T>& turn, const RowLaw<T>& law, u32 vocab, u32 best, u64 enough, bool ones) {
+  const Part part(vocab);
+  const auto of = [&](u32 key, u32 id) { return ones ? 1ull : law.mass(key, id); };
+  u64 above = 0, reach = 0;  // the sums of what is above the range, and of what is in it too
+  u32 low = 0, range = best + 1;
+#pragma unroll 1
+  while (range > 1) {
+    const u32 bits = kWarp - leading_zeros(range - 1), shift = bits > 3 ? bits - 3 : 0;
+    Numbers sums = {};
+#pragma unroll 2
+    for (u32 id = part.begin + thread_index(); id < part.end; id += kThreads) {
+      const u32 key = law.key(id), eighth = (key - low) >> shift;
+      if (key < low || key - low >= range || eighth == 0) continue;
+      const u64 one = of(key, id);
+#pragma unroll
+      for (u32 i = 1; i < kNumbers; i++) sums.of[i] += i == eighth ? one : 0;
+    }
+    sums = team_sums(turn, sums);
+    u32 chosen = 0;
+#pragma unroll
+    for (u32 i = kNumbers - 1; i > 0; i--) {
+      if (chosen > 0) continue;
+      if (above + sums.of[i] >= enough) {
+        chosen = i;
+        reach = above + sums.of[i];
+      } else {
+        above += sums.of[i];
+      }
+    }
+    low += chosen << shift;
+    range = smaller(range - (chosen << shift), 1u << shift);
+  }
+  // Of those that have the key, as many as are missing, those of the smallest ids: of id 0
+  // none of these would be removed before.
+  const u64 one = of(low, 0), missing = (enough - above + one - 1) / one;
+  if (missing * one == reach - above) return RowLaw<T>::place(low, (1u << RowLaw<T>::kIndexBits) - 1);
+  const bool mine = find_in_order(block, turn, vocab, [&](u64) { return missing - 1; }, [&](u32 id) { return law.key(id) == low ? 1ull : 0; });
+  const Numbers* told = tell_team(turn, {mine ? turn.chosen + 1ull : 0}, 1);
+  u64 id = 0;
+  for (u32 rank = 0; rank < Team::blocks(); rank++) id += told[rank].of[0];
+  return RowLaw<T>::place(low, (u32)id - 1);
+}
+
+// The law of a row of which any number may be kept. The team calls it.
+template <class T>
+DEVICE_APART void find_law_of_all(Selection& block, Turn<T>& turn, RowLaw<T>& to) {
+  const SampleArguments& one = turn.one;
+  const RowParameters p(one, 0);
+  const Row<T> chunk(one, 0, Team::rank(), Team::blocks());
+  const u32 vocab = one.vocab;
+  RowLaw<T> law = {Row<T>(one, 0, 0, 1).logits, 0, 0, 0, 0, 0, one.softcap, kDone, 0, 0};
+  Share share;
+  read_share<T, kThreads>(chunk, share);
+  u32 best = best_of_row(block, chunk, share);
+  const Numbers* told = tell_team(turn, {best}, 1);
+  for (u32 rank = 0; rank < Team::blocks(); rank++) best = larger(best, (u32)told[rank].of[0]);
+  law.status = status_of_best<T>(best);
+  if (law.status == kDone) {
+    law.scale = law::scale(p.temperature);
+    law.most = law.logit(best);
+    const u64 least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
+    if (p.top_k > 0 && (u32)p.top_k < vocab) {
+      law.last = find_last(block, turn, law, vocab, best, p.top_k, true);
+    }
+    if (!one.min_p_last) law.least = least;
+    law.total = sum_of_law(turn, law, vocab);
+    if (p.top_p < 1) {
+      law.last = find_last(block, turn, law, vocab, best, law::ceil_product(p.top_p, law.total), false);
+    }
+    if (p.top_p < 1 || law.least < least) {
+      law.least = least;
+      law.total = sum_of_law(turn, law, vocab);
+    }
+  }
+  if (thread_index() == 0) to = law;
+  block_barrier();
+}
+
+// The law of the k best of a row. One block calls it.
+template <class T>
+DEVICE_APART void find_law_of_best(Selection& block, Turn<T>& turn, RowLaw<T>& to) {
+  const SampleArguments& one = turn.one;
+  const Row<T> row(one, 0, 0, 1);
+  const Stamps<false> stamps(one);
+  const typename Turn<T>::Sorted sorted{turn.sorted};
+  block.empty();
+  const Found found = find<T>(block, sorted, one, 0, 0, 1, stamps);
+  merge(block, found.candidates, found.wanted, sorted, stamps);
+  block_barrier();
+  const RowLaw<T> law = law_of_best<T>(block, turn, row.k, {row.logits, 0, 0, 0, 0, 0, one.softcap, kDone, 0, 0});
+  if (thread_index() == 0) to = law;
+  block_barrier();
+}
+
+// Finds the law of the row in the shared arguments: all of the team if many tokens may be
+// kept, else the block of that rank. Returns whether all have it.
+template <class T>
+DEVICE bool find_law(Selection& block, Turn<T>& turn, u32 rank, RowLaw<T>& law) {
+  if (!RowParameters(turn.one, 0).valid()) {
+    if (thread_index() == 0) law.status = kBadParameters;
+    block_barrier();
+    return true;
+  }
+  if (Row<T>(turn.one, 0, 0, 1).k == 0) {
+    find_law_of_all<T>(block, turn, law);
+    return true;
+  }
+  if (Team::rank() == rank) find_law_of_best<T>(block, turn, law);
+  return false;
+}
+
+// Adds up the draft's probabilities. Those outside of 0 to 1 are bad parameters. The team
+// calls it.
+template <class T>
+DEVICE_APART void find_probabilities(Turn<T>& turn, const float* row, u32 vocab, DraftLaw<T>& draft) {
+  u64 sum = 0;
+  bool bad = false;
+  const Part part(vocab);
+#pragma unroll 8
+  for (u32 id = part.begin + thread_index(); id < part.end; id += kThreads) {
+    const float p = row[id];
+    const bool probable = DraftLaw<T>::probable(p);
+    bad |= !probable;
+    sum += DraftLaw<T>::mass_of(probable ? p : 0);
+  }
+  const Wide all = team_sum(turn, {bad ? 1ull : 0, sum});
+  if (thread_index() == 0) {
+    draft.probabilities = row;
+    draft.total = all.low;
+    draft.row.status = all.high ? kBadParameters : kDone;
+  }
+  block_barrier();
+}
+
+// Finds the token that a target, less than the sum of the few masses of the target, falls
+// on.
+template <class T>
+DEVICE void draw_of_few(const u64* masses, Turn<T>& turn, u32 count, u64 target) {
+  constexpr u32 kLanes = 8;
+  const u32 lane = thread_index() % kLanes;
+#pragma unroll 1
+  for (u32 base = 0; base < count; base += kThreads / kLanes) {
+    const u32 rank = base + thread_index() / kLanes, id = rank < count ? Word<u64>::index(turn.sorted[rank]) : 0;
+    u64 below = 0;
+#pragma unroll 4
+    for (u32 other = lane; other < count; other += kLanes) {
+      if (Word<u64>::index(turn.sorted[other]) < id) below += masses[other];
+    }
+#pragma unroll
+    for (u32 d = 1; d < kLanes; d *= 2) below += shuffle_xor(below, d);
+    if (lane == 0 && rank < count && below <= target && target - below < masses[rank]) turn.chosen = id;
+  }
+  block_barrier();
+}
+
+// Draws a token by masses, of which one is not 0, and returns whether this block has it.
+template <class T, class M>
+DEVICE bool draw_in_order(Selection& block, Turn<T>& turn, u32 vocab, u64 random, M mass) {
+  return find_in_order(block, turn, vocab, [&](u64 total) { return law::target(random, total); }, mass);
+}
+
+// Draws a token of the target's law, and returns whether this block has it.
+template <class T>
+DEVICE bool draw_target(Selection& block, Turn<T>& turn, u32 vocab, u64 random) {
+  const RowLaw<T> target = turn.target;
+  if (target.few == 0) return draw_in_order(block, turn, vocab, random, [&](u32 id) { return target.mass(id); });
+  draw_of_few(block.candidates, turn, target.few, law::target(random, target.total));
+  return true;
+}
+
+// Residual is what the target has more of than the draft, times both totals.
 template <class T>
 struct Residual {
   const RowLaw<T> target;
@@ -357,50 +601,33 @@ struct Residual {
   DEVICE Wide excess(u32 id) const { return excess(target.mass(id), id); }
 };
 
-// The same of the few that are kept.
-template <class K>
-DEVICE u32 draw_of_few(const K& kept, u64 target) {
-  kept.find_among(kept.count, target, [](u32 i) { return i; });
-  return kept.id(kept.tail.chosen);
-}
-
-// A token of the target's law.
-template <class T, class B>
-DEVICE u32 draw_target(B& block, Tail<u64>& tail, Turn<T>& turn, u32 vocab, u64 random) {
-  const RowLaw<T> target = turn.target;
-  if (target.few == 0) {
-    return draw_in_order(block, turn, vocab, random, [&](u32 id) { return target.mass(id); });
-  }
-  return draw_of_few(Kept<u64, B>{block, tail, target.few}, law::target(random, target.total));
-}
-
-// A token of the residual, or of the target if there is none.
-template <class T, class B>
-DEVICE_APART u32 draw_residual(B& block, Tail<u64>& tail, Turn<T>& turn, u32 vocab, u64 random) {
+// Draws a token of the residual, or of the target if there is none, and returns whether
+// this block has it.
+template <class T>
+DEVICE_APART bool draw_residual(Selection& block, Turn<T>& turn, u32 vocab, u64 random) {
   const Residual<T> residual = {turn.target, turn.draft};
-  const u32 thread = thread_index(), count = residual.target.few;
-  const Kept<u64, B> kept{block, tail, count};
+  const u32 thread = thread_index(), few = residual.target.few;
+  u64* masses = block.candidates;
   Wide sum = {0, 0};
-  if (count > 0) {
-    for (u32 rank = thread; rank < count; rank += B::kThreads) sum = sum + residual.excess(kept.masses()[rank], kept.id(rank));
+  if (few > 0) {
+    if (thread < few) sum = residual.excess(masses[thread], Word<u64>::index(turn.sorted[thread]));
+    sum = block_sum(turn, sum);
   } else {
+    const Part part(vocab);
 #pragma unroll 2
-    for (u32 id = thread; id < vocab; id += B::kThreads) sum = sum + residual.excess(id);
+    for (u32 id = part.begin + thread; id < part.end; id += kThreads) sum = sum + residual.excess(id);
+    sum = team_sum(turn, sum);
   }
-  sum = block_sum<B>(turn.sums, sum);
-  if ((sum.high | sum.low) == 0) return draw_target(block, tail, turn, vocab, random);
+  if ((sum.high | sum.low) == 0) return draw_target(block, turn, vocab, random);
   const u32 shift = excess_bits(sum);
-  if (count == 0) {
-    return draw_in_order(block, turn, vocab, random, [&](u32 id) { return residual.excess(id).shifted(shift); });
-  }
-  u64 mine = 0, total;
-  for (u32 rank = thread; rank < count; rank += B::kThreads) {
-    const u64 mass = residual.excess(kept.masses()[rank], kept.id(rank)).shifted(shift);
-    kept.masses()[rank] = mass;
-    mine += mass;
-  }
-  scan_masses<B>(turn.sums, mine, total);
-  return draw_of_few(kept, law::target(random, total));
+  if (few == 0) return draw_in_order(block, turn, vocab, random, [&](u32 id) { return residual.excess(id).shifted(shift); });
+  static_assert(RowLaw<T>::kFew <= kThreads, "each thread has one");
+  u64 total;
+  const u64 mass = thread < few ? residual.excess(masses[thread], Word<u64>::index(turn.sorted[thread])).shifted(shift) : 0;
+  if (thread < few) masses[thread] = mass;
+  scan_masses(turn, mass, total);
+  draw_of_few(masses, turn, few, law::target(random, total));
+  return true;
 }
 
 // What a row comes to.
@@ -408,43 +635,58 @@ struct Outcome {
   u32 token;
   bool stops;  // the chain
   Status status;
+  bool told;   // by another block of the team
 };
 
 DEVICE i64 integer_at(const void* integers, u32 bytes, i64 at) {
   return bytes == 8 ? static_cast<const i64*>(integers)[at] : static_cast<const int*>(integers)[at];
 }
 
-template <class T, class B>
-DEVICE Outcome verify_row(B& block, Tail<u64>& tail, Turn<T>& turn, const VerifyArguments& a, u32 sequence, u32 i, u32 drafted) {
-  const bool bonus = i == drafted;
+template <class T>
+DEVICE Outcome verify_row(Selection& block, Turn<T>& turn, const VerifyArguments& a, u32 sequence, u32 i, u32 drafted) {
+  const bool bonus = i == drafted, first = Team::rank() == 0;
   const i64 draft_row = (i64)sequence * a.drafts + i;
   u32 token = 0;
+  bool shared = true;  // the draft's law
+  const u32 drafter = Team::blocks() - 1;
   if (!bonus) {
     const i64 id = integer_at(a.drafted, a.drafted_bytes, sequence * a.drafted_stride + i);
-    if (id < 0 || id >= a.vocab) return {0, true, kBadParameters};
+    if (id < 0 || id >= a.vocab) return {0, true, kBadParameters, !first};
     token = (u32)id;
     if (a.draft.logits) {
       take_row(turn.one, a.draft, a.vocab, sequence, draft_row, sizeof(typename T::Element));
-      find_law<T>(block, tail, turn.sums, turn.one, turn.draft.row);
-      if (thread_index() == 0) turn.draft.probabilities = nullptr, turn.draft.total = turn.draft.row.total;
+      shared = find_law<T>(block, turn, drafter, turn.draft.row);
+      const bool known = shared || Team::rank() == drafter;
+      if (known && thread_index() == 0) turn.draft.probabilities = nullptr, turn.draft.total = turn.draft.row.total;
     } else {
-      find_probabilities<T, B>(turn.sums, a.probabilities + draft_row * a.draft.stride, a.vocab, turn.draft);
+      find_probabilities<T>(turn, a.probabilities + draft_row * a.draft.stride, a.vocab, turn.draft);
     }
-    if (turn.draft.row.status == kBadParameters) return {0, true, kBadParameters};
   }
   take_row(turn.one, a.target, a.vocab, sequence, (i64)sequence * (a.drafts + 1) + i, sizeof(typename T::Element));
-  find_law<T>(block, tail, turn.sums, turn.one, turn.target);
-  if (turn.target.status != kDone) return {0, true, turn.target.status};
-  if (!bonus && turn.draft.row.status != kDone) return {0, true, turn.draft.row.status};
+  const bool all_verify = find_law<T>(block, turn, 0, turn.target);
+  if (Team::blocks() > 1 && !(shared && all_verify)) {
+    if (!shared) send_to_team(turn.draft, drafter);
+    if (!all_verify) send_to_team(turn.target, 0);
+    tell_team(turn, {}, 0);
+  }
+  if (!bonus && turn.draft.row.status == kBadParameters) return {0, true, kBadParameters, !first};
+  if (turn.target.status != kDone) return {0, true, turn.target.status, !first};
+  if (!bonus && turn.draft.row.status != kDone) return {0, true, turn.draft.row.status, !first};
+  if (turn.target.few > 0 && !first) return {0, false, kDone, true};
 
   const u64 seed = a.row_seed ? a.row_seed[sequence] : a.seed;
   const u64 position = (a.row_position ? a.row_position[sequence] : a.position) + i;
   const u32 draw = a.first_draw + sequence * a.row_draws;
-  if (bonus) return {draw_target(block, tail, turn, a.vocab, law::uniform(seed, position, draw, law::kDraw)), true, kDone};
-  const Wide more = product(turn.target.mass(token), turn.draft.total), less = product(turn.draft.mass(token), turn.target.total);
-  const u64 random = law::uniform(seed, position, draw, law::kAccept);
-  if ((product(random, less.high) + Wide{0, multiply_high(random, less.low)}) < more) return {token, false, kDone};
-  return {draw_residual(block, tail, turn, a.vocab, law::uniform(seed, position, draw, law::kResidual)), true, kDone};
+  bool found;
+  if (bonus) {
+    found = draw_target(block, turn, a.vocab, law::uniform(seed, position, draw, law::kDraw));
+  } else {
+    const Wide more = product(turn.target.mass(token), turn.draft.total), less = product(turn.draft.mass(token), turn.target.total);
+    const u64 random = law::uniform(seed, position, draw, law::kAccept);
+    if ((product(random, less.high) + Wide{0, multiply_high(random, less.low)}) < more) return {token, false, kDone, !first};
+    found = draw_residual(block, turn, a.vocab, law::uniform(seed, position, draw, law::kResidual));
+  }
+  return {turn.chosen, true, kDone, !found};
 }
 
 // Chain is what the blocks of a sequence share, in the workspace. It is 0 between launches.
@@ -464,21 +706,23 @@ DEVICE void write_verified(const VerifyArguments& a, u32 sequence, u32 i, int to
 
 template <class T>
 DEVICE void verify(const VerifyArguments& a) {
-  using B = Block<u64, kThreads, kRoom>;
-  SHARED(B, block);
-  SHARED(Tail<u64>, tail);
+  SHARED(Selection, block);
   SHARED(Turn<T>, turn);
   constexpr u32 kStatusBits = 8;
-  const u32 rows = a.drafts + 1, sequence = block_index() / rows, i = block_index() % rows, thread = thread_index();
+  const u32 rows = a.drafts + 1, number = block_index() / Team::blocks(), sequence = number / rows, i = number % rows, thread = thread_index();
+  if (thread == 0) turn.told = 0;
+  Team::arrive();  // all blocks are there before one writes to another
   wait_for_kernel_before();
   const int drafted = a.drafted_count ? a.drafted_count[sequence] : a.drafts;
-  Outcome outcome = {0, false, kEmpty};  // of a row that is not there
+  Outcome outcome = {0, false, kEmpty, Team::rank() > 0};  // of a row that is not there
+  Team::wait();
   if (drafted < 0 || drafted > a.drafts) {
-    outcome = {0, i == 0, kBadParameters};
+    outcome.stops = i == 0, outcome.status = kBadParameters;
   } else if (i <= (u32)drafted) {
-    outcome = verify_row<T>(block, tail, turn, a, sequence, i, drafted);
+    outcome = verify_row<T>(block, turn, a, sequence, i, drafted);
   }
   release_kernel_behind();
+  if (outcome.told) return;
   Chain* chain = static_cast<Chain*>(a.workspace) + sequence;
   if (thread == 0) {
     if (outcome.status == kDone) write_verified(a, sequence, i, outcome.token);

@@ -88,14 +88,6 @@ DEVICE u32 atomic_add(u32* at, u32 v) {
   return before;
 }
 DEVICE void atomic_add_only(u32* at, u32 v) { atomic_add(at, v); }
-// Blocks of a launch follow one another here.
-DEVICE void device_max(u32* at, u32 v) { *at = larger(*at, v); }
-DEVICE u32 device_add(u32* at, u32 v) { return atomic_add(at, v); }
-DEVICE u32 device_exchange(u32* at, u32 v) {
-  const u32 before = *at;
-  *at = v;
-  return before;
-}
 
 namespace shim {
 
@@ -162,6 +154,15 @@ DEVICE float approximate_exp2(float x) { return std::exp2(x); }
 // Launches follow one another here.
 DEVICE void wait_for_kernel_before() {}
 DEVICE void release_kernel_behind() {}
+
+// Blocks of a launch follow one another here.
+DEVICE void device_max(u32* at, u32 v) { *at = larger(*at, v); }
+DEVICE u32 device_add(u32* at, u32 v) { return atomic_add(at, v); }
+DEVICE u32 device_exchange(u32* at, u32 v) {
+  const u32 before = *at;
+  *at = v;
+  return before;
+}
 
 DEVICE u64 clock_cycles() { return u64(std::chrono::steady_clock::now().time_since_epoch().count()); }
 
