@@ -144,7 +144,7 @@ DEVICE u32 min_u16x2(u32 a, u32 b) {
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float x) { return __float_as_uint(x); }
 DEVICE double as_double(u64 bits) { return __longlong_as_double((i64)bits); }
-// The nearest integer, the even one of two.
+// The nearest integer, the even one of two; of NaN it is 0.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
 // The upper half of a product.
 DEVICE u64 multiply_high(u64 a, u64 b) { return __umul64hi(a, b); }

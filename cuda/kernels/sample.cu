@@ -2,7 +2,7 @@
 //
 // plan       grid            what
 // block      rows            one block a row: the k best of it, truncations and draws in one launch
-#include "sample.cuh"
+#include "whole.cuh"
 
 template <class T, class W>
 DEVICE void sample_row(const SampleArguments& a) {

@@ -145,7 +145,7 @@ DEVICE double as_double(u64 bits) {
   memcpy(&x, &bits, sizeof x);
   return x;
 }
-DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
+DEVICE int nearest_integer(float x) { return x == x ? int(std::nearbyint(x)) : 0; }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
 
 DEVICE float approximate_log2(float x) { return std::log2(x); }
