@@ -2,7 +2,9 @@
 //
 // plan       grid            what
 // whole      rows            one block a row
-// cluster    rows * chunks   a cluster of blocks a row
+// cluster    rows * chunks   a cluster of up to eight blocks a row
+//
+// workspace is [rows] 32-bit words, or null: that of a row becomes 1 if it is drawn by passes.
 #include "whole.cuh"
 
 #define WHOLE_KERNEL(dtype) \

@@ -285,8 +285,9 @@ struct Weights {
   float most, scale;  // of +Inf, the distance to the largest is NaN, of which the nearest integer is 0
   float floor;  // of the distance from the largest in units of surprise: what is below has no mass
 
+  DEVICE float distance(float logit) const { return (logit - most) * scale; }
   DEVICE int surprise(float logit) const {
-    const float v = (logit - most) * scale;
+    const float v = distance(logit);
     return nearest_integer(v < floor ? (float)law::kLeastSurprise : v);
   }
 };
@@ -345,17 +346,19 @@ DEVICE u64 place_of(u32 key, u32 index) { return (u64)key << kPlaceBits | (((1u 
 DEVICE u32 key_of_place(u64 place) { return (u32)(place >> kPlaceBits); }
 DEVICE u32 index_of_place(u64 place) { return ((1u << kPlaceBits) - 1) - ((u32)place & ((1u << kPlaceBits) - 1)); }
 
+// The last bin that is counted: what is further from the largest has less than a 2^31st of
+// its mass.
+constexpr u32 kLastBin = kBins - 2;
+
 // Counts the chunk's elements by the bins of their distance from the largest, those
 // that have a mass in bins up to the last.
 template <class T>
-DEVICE void count_bins(Whole& s, const Row<T>& row, const Weights& weights, u32 last) {
-  const float scale = weights.scale * (1 / kBinWidth);
+DEVICE void count_bins(Whole& s, const Row<T>& row, const Weights& weights) {
+  constexpr float kUnits = 0x1p23f * kBinWidth, kFurthest = -(kLastBin + 0.4375f) * kBinWidth;
+  const float furthest = weights.floor > kFurthest ? weights.floor : kFurthest;
   const auto count = [&](u32 bits) {
-    constexpr float kInteger = 0x1p23f;
-    float distance = (weights.most - value_of<T>(bits)) * scale;
-    distance = distance < kBins - 1 ? distance : kBins - 1;
-    const u32 bin = as_bits(distance + kInteger) % kBins;
-    if (bin <= last) atomic_add_only(&s.groups[bin], 1);
+    const float v = weights.distance(value_of<T>(bits));
+    if (v >= furthest) atomic_add_only(&s.groups[as_bits(kUnits - v) % kBins], 1);
   };
 #pragma unroll 1
   for (u32 i = thread_index(); i < row.vectors; i += Whole::kThreads) {
@@ -369,7 +372,7 @@ DEVICE void count_bins(Whole& s, const Row<T>& row, const Weights& weights, u32 
 // The bracket in which a share p of the mass is reached, by the counts of bins of the
 // whole team.
 template <class Team>
-DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, u32 last) {
+DEVICE Bracket find_bracket(Whole& s, const Team& team, float p) {
   constexpr u32 kOwn = kBins / Whole::kThreads;
   const u32 thread = thread_index();
   u32 counts[kOwn] = {};
@@ -385,7 +388,7 @@ DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, u32 last) {
     sizes[b] = counts[b] * (u64)(approximate_exp2((thread * kOwn + b) * (-1.0f / kBinsPerOctave)) * 0x1p36f);
     sum += sizes[b];
   }
-  if (thread == 0) s.bin = 0, s.bin_below = last;
+  if (thread == 0) s.bin = 0, s.bin_below = kLastBin;
   u64 before = scan(s, sum, all);
   // What all masses being 1.1 % more or less can do to a share.
   const float whole = (float)all, spare = whole * (p * (1 - p) * 0.0225f + 0x1p-20f);
@@ -617,9 +620,10 @@ DEVICE u64 find_cut(Whole& s, const Weights& weights, u32 count, u64 enough) {
 
 // Ends top-p where it ends among the candidates, and adds those that are kept to their
 // segments. Returns the last place that is kept, or 0 if that does not lie in the
-// bracket or there was no room. For the team's first block.
+// bracket or there was no room; for an empty bracket 1, if top-p ends below it. For the
+// team's first block.
 template <class T, class Team>
-DEVICE u64 cut(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Weights& weights, float p) {
+DEVICE u64 cut(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Weights& weights, const Bracket& bracket, float p) {
   const u32 thread = thread_index(), count = s.count;
   u64 above = 0, all, whole;
   for (u32 i = thread; i < kSegments; i += Whole::kThreads) above += s.sums[i];
@@ -629,6 +633,7 @@ DEVICE u64 cut(Whole& s, const Team& team, const SampleArguments& a, u32 number,
   block_barrier();
   whole = above + all;
   const u64 enough = law::ceil_product(p, whole);
+  if (bracket.low == bracket.high) return above <= enough ? 1 : 0;
   if (count > kCutRoom || above >= enough) return 0;
   const u64 last = find_cut<T>(s, weights, count, enough - above);
   if (last == 0) return 0;
@@ -799,17 +804,23 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
     if (first) draw_by_segment<T>(s, team, a, number, weights, 0, greedy);
     return true;
   }
-  if (a.min_p_last && least > 0) return !first;
-  const u32 lowest = smaller((u32)(-weights.floor * (1 / kBinWidth)) + 1, kBins - 2);
-  count_bins(s, row, weights, lowest);
+  // Behind top-p, min-p plays no part in the mass of which p is a share.
+  const float floor = weights.floor;
+  if (a.min_p_last) weights.floor = law::kLeastSurprise;
+  count_bins(s, row, weights);
   team.meet();
-  const Bracket bracket = find_bracket(s, team, top_p, lowest);
+  Bracket bracket = find_bracket(s, team, top_p);
+  // Where min-p keeps less, the bracket is where that ends.
+  const int floor_surprise = nearest_integer(floor);
+  if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
   weigh<T, true>(s, team, a, number, weights, bracket);
   release_kernel_behind();
   team.meet();
   if (!first) return true;
-  const u64 last = cut<T>(s, team, a, number, weights, top_p);
+  const u64 last = cut<T>(s, team, a, number, weights, bracket, top_p);
   if (last == 0) return false;
+  weights.floor = floor;
+  if (last > 1 && weights.surprise(number_of<T>(key_of_place(last))) < floor_surprise) return false;
   draw_by_segment<T>(s, team, a, number, weights, last, false);
   return true;
 }
@@ -819,12 +830,12 @@ DEVICE void sample_whole(const SampleArguments& a) {
   SHARED(Whole, s);
   const Team team;
   s.clear();
-  block_barrier();
   team.arrive();
   wait_for_kernel_before();
   const u32 number = block_index() / team.blocks();
   if (a.kept && thread_index() == 0 && team.rank() == 0) a.kept_count[number] = -1;
   if (draw_whole<T>(s, team, a, number)) return;
   block_barrier();
+  if (a.workspace && thread_index() == 0) static_cast<u32*>(a.workspace)[number] = 1;
   draw_from_all<T>(s, a, number);
 }
