@@ -248,22 +248,23 @@ func (s *Sampler) sample(stream *Stream, logits Logits, shape Shape, rows RowPar
 		}
 		logits, shape.Stride, shape.Expand = Logits{edits.Workspace.Pointer, Float32}, shape.Vocab, false
 	}
-	symbols := &sampleSymbols[logits.DType]
-	symbol := symbols.wide
-	if width(PlanShape{DType: logits.DType, Vocab: shape.Vocab}) == narrow {
-		symbol = symbols.narrow
-	}
-	kernel, ok := s.device.kernels[symbol]
-	if !ok {
-		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, symbol, s.device.architecture.Name, ErrUnsupported)
-	}
 	k := s.MostKept(logits.DType, shape.Vocab)
+	topK := int(s.arguments.topK)
+	plan := chooseSample(sampleShape{
+		rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType,
+		whole: rows.TopK == 0 && (topK == 0 || topK >= shape.Vocab) && k < shape.Vocab && tokens.Kept == 0 &&
+			(rows.Temperature != 0 || s.arguments.temperature >= s.arguments.greedyBelow),
+	}, s.device.architecture)
+	kernel, ok := s.device.kernels[plan.Symbol]
+	if !ok {
+		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, plan.Symbol, s.device.architecture.Name, ErrUnsupported)
+	}
 	c.arguments = s.arguments
 	a := &c.arguments
 	a.selectArguments = selectArguments{
 		logits: logits.Pointer, rowLengths: shape.RowLengths,
 		stride: int64(shape.stride()), resultStride: int64(tokens.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
-		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: 1, indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
+		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: int32(plan.Cluster), indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
 	}
 	a.rowTemperature, a.rowTopK, a.rowTopP, a.rowMinP = rows.Temperature, rows.TopK, rows.TopP, rows.MinP
 	a.rowSeed, a.rowPosition = rows.Seed, rows.Position
@@ -272,7 +273,7 @@ func (s *Sampler) sample(stream *Stream, logits Logits, shape Shape, rows RowPar
 	if rows.Seed == 0 {
 		a.rowDraws = a.draws
 	}
-	c.launch.Configure(shape.Rows, blockThreads, 1, s.options.Dependent)
+	c.launch.Configure(plan.Grid, plan.Block, plan.Cluster, s.options.Dependent)
 	return s.device.launch(&c.launch, kernel, stream)
 }
 
@@ -410,13 +411,3 @@ func (s *Sampler) MostKept(dtype DType, vocab int) int {
 	}
 	return min(k, vocab)
 }
-
-// sampleSymbols are the kernels for each type, and for its rows of few tokens.
-var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow, edit string }) {
-	for t, names := range dtypes {
-		symbols[t].wide = "sample_" + names.symbol + "_block"
-		symbols[t].narrow = symbols[t].wide + narrow
-		symbols[t].edit = "edit_" + names.symbol
-	}
-	return symbols
-}()
