@@ -34,11 +34,12 @@ struct WholeRow {
 
   static DEVICE u64 place(u32 key, u32 index) { return (u64)key << kIndexBits | (kIndices - index); }
 
-  DEVICE_APART static float logit(u32 key, float softcap) {
+  static DEVICE float logit(u32 key, float softcap) {
     const float l = number_of<T>(key);
     return softcap > 0 ? law::capped(l, softcap) : l;
   }
-  DEVICE u64 mass_of(u32 key) const {
+  // Apart: the questions share its code.
+  static DEVICE_APART u64 mass(u32 key, float most, float scale, float softcap) {
     const float l = logit(key, softcap);
     if (l == most) return 1ull << law::kMassBits;
     return most > 0x1.fffffep127f ? 0 : law::mass(law::surprise(l, most, scale));
@@ -46,8 +47,8 @@ struct WholeRow {
   // Its mass, or 0 if it is not kept.
   DEVICE u64 kept_mass(u32 key, u32 index) const {
     if (place(key, index) < last) return 0;
-    const u64 mass = mass_of(key);
-    return mass < least ? 0 : mass;
+    const u64 one = mass(key, most, scale, softcap);
+    return one < least ? 0 : one;
   }
 
   // The sums over the block of three numbers of each thread.
