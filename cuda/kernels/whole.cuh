@@ -287,9 +287,11 @@ struct Weights {
   float floor;  // of the distance from the largest in units of surprise: what is below has no mass
 
   DEVICE float distance(float logit) const { return (logit - most) * scale; }
+  // kFloor: if there is one, or the largest is +Inf.
+  template <bool kFloor = true>
   DEVICE int surprise(float logit) const {
-    const float v = distance(logit);
-    return nearest_integer(v < floor ? (float)law::kLeastSurprise : v);
+    const float v = distance(logit), least = law::kLeastSurprise;
+    return nearest_integer(kFloor ? v < floor ? least : v : v > least ? v : least);
   }
 };
 
@@ -441,9 +443,29 @@ DEVICE_APART void append_bracket(Whole& s, Team team, const SampleArguments& a, 
   warp_barrier();
 }
 
+// Parts are a mass as law::Masses has it, each part with a number too many: so that
+// two of them are added in one instruction.
+struct Parts {
+  static constexpr u32 kHigh = 0x55c00000, kLow = 0x4b400000;
+  u32 high, low;
+
+  Parts() = default;
+  DEVICE explicit Parts(float weight) {
+    constexpr float kCoarse = 0x1.8p44f, kFine = 0x1.8p23f;
+    const float part = weight + kCoarse;
+    high = as_bits(part);
+    low = as_bits(weight - (part - kCoarse) + kFine);
+  }
+};
+// Total is a sum of them, of at most 512.
+struct Total {
+  u32 high = 0, low = 0;
+  DEVICE u64 sum(u32 count) const { return ((u64)(high - count * Parts::kHigh) << 21) + (i64)(int)(low - count * Parts::kLow); }
+};
+
 // Adds up the masses of a chunk's segments, in the team's first block. kCut: without those
 // below the bracket and in it, which are added up apart; and appends what lies in it.
-template <class T, bool kCut, class Team>
+template <class T, bool kCut, bool kFloor, class Team>
 DEVICE void weigh(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Weights& weights, const Bracket& bracket) {
   const u32 rank = team.rank(), lane = thread_index() % kWarp, warp = thread_index() / kWarp;
   const Row<T> row(a, number, rank, team.blocks());
@@ -462,7 +484,8 @@ DEVICE void weigh(Whole& s, const Team& team, const SampleArguments& a, u32 numb
     if (i < row.vectors) v = row.vector(i);
     return v;
   };
-  law::Masses all, below;
+  Total all;
+  law::Masses below;
   u32 turn = 0, i = vector_of(0);
   Vector next = load(i);
 #pragma unroll 1
@@ -473,15 +496,19 @@ DEVICE void weigh(Whole& s, const Team& team, const SampleArguments& a, u32 numb
     next = load(i);
     u32 nearest = kAllLanes;
 #pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e++) {
-      const int q = weights.surprise(value_of<T>(bits_of_element<T>(v, e)));
-      law::Masses one;
-      one.add(law::weight(q));
-      all.high += one.high, all.low += one.low;
-      if (kCut) {
-        nearest = smaller(nearest, (u32)(q - bracket.low));
-        if (q < bracket.high) below.high += one.high, below.low += one.low;
+    for (u32 e = 0; e < T::kPerVector; e += 2) {
+      Parts parts[2];
+#pragma unroll
+      for (u32 j = 0; j < 2; j++) {
+        const int q = weights.template surprise<kFloor>(value_of<T>(bits_of_element<T>(v, e + j)));
+        parts[j] = Parts(law::weight(q));
+        if (kCut) {
+          nearest = smaller(nearest, (u32)(q - bracket.low));
+          if (q < bracket.high) below.high += parts[j].high - Parts::kHigh, below.low += (int)(parts[j].low - Parts::kLow);
+        }
       }
+      all.high += parts[0].high + parts[1].high;
+      all.low += parts[0].low + parts[1].low;
     }
     if (kCut) {
       const bool hit = nearest < (u32)(bracket.high - bracket.low);
@@ -497,11 +524,12 @@ DEVICE void weigh(Whole& s, const Team& team, const SampleArguments& a, u32 numb
       }
     }
     if ((turn & (span - 1)) != 0) continue;
-    u64 kept = all.sum();
+    u64 kept = all.sum(T::kPerVector << segments.span);
     if (kCut) kept -= below.sum(), rest += below.sum();
     kept = warp_sum_wide(kept);
     if (lane == 0) sums[segment] = kept;
-    all = below = law::Masses();
+    all = Total();
+    below = law::Masses();
     segment += Whole::kWarps;
   }
   if (kCut) {
@@ -799,7 +827,11 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   if (ranked || (a.softcap > 0 && !greedy) || (infinite && top_p < 1) || weights.floor > 0) return !first;
 
   if (top_p == 1) {
-    weigh<T, false>(s, team, a, number, weights, {});
+    if (weights.floor == law::kLeastSurprise && !infinite) {
+      weigh<T, false, false>(s, team, a, number, weights, {});
+    } else {
+      weigh<T, false, true>(s, team, a, number, weights, {});
+    }
     release_kernel_behind();
     team.meet();
     if (first) draw_by_segment<T>(s, team, a, number, weights, 0, greedy);
@@ -814,7 +846,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   // Where min-p keeps less, the bracket is where that ends.
   const int floor_surprise = nearest_integer(floor);
   if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
-  weigh<T, true>(s, team, a, number, weights, bracket);
+  weigh<T, true, true>(s, team, a, number, weights, bracket);
   release_kernel_behind();
   team.meet();
   if (!first) return true;
