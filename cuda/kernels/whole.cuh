@@ -826,6 +826,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   const bool infinite = weights.most > 0x1.fffffep127f;
   if (ranked || (a.softcap > 0 && !greedy) || (infinite && top_p < 1) || weights.floor > 0) return !first;
 
+  u64 last = 1;  // place
   if (top_p == 1) {
     if (weights.floor == law::kLeastSurprise && !infinite) {
       weigh<T, false, false>(s, team, a, number, weights, {});
@@ -834,27 +835,27 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
     }
     release_kernel_behind();
     team.meet();
-    if (first) draw_by_segment<T>(s, team, a, number, weights, 0, greedy);
-    return true;
+    if (!first) return true;
+  } else {
+    // Behind top-p, min-p plays no part in the mass of which p is a share.
+    const float floor = weights.floor;
+    if (a.min_p_last) weights.floor = law::kLeastSurprise;
+    count_bins(s, row, weights);
+    team.meet();
+    Bracket bracket = find_bracket(s, team, top_p);
+    // Where min-p keeps less, the bracket is where that ends.
+    const int floor_surprise = nearest_integer(floor);
+    if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
+    weigh<T, true, true>(s, team, a, number, weights, bracket);
+    release_kernel_behind();
+    team.meet();
+    if (!first) return true;
+    last = cut<T>(s, team, a, number, weights, bracket, top_p);
+    if (last == 0) return false;
+    weights.floor = floor;
+    if (last > 1 && weights.surprise(number_of<T>(key_of_place(last))) < floor_surprise) return false;
   }
-  // Behind top-p, min-p plays no part in the mass of which p is a share.
-  const float floor = weights.floor;
-  if (a.min_p_last) weights.floor = law::kLeastSurprise;
-  count_bins(s, row, weights);
-  team.meet();
-  Bracket bracket = find_bracket(s, team, top_p);
-  // Where min-p keeps less, the bracket is where that ends.
-  const int floor_surprise = nearest_integer(floor);
-  if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
-  weigh<T, true, true>(s, team, a, number, weights, bracket);
-  release_kernel_behind();
-  team.meet();
-  if (!first) return true;
-  const u64 last = cut<T>(s, team, a, number, weights, bracket, top_p);
-  if (last == 0) return false;
-  weights.floor = floor;
-  if (last > 1 && weights.surprise(number_of<T>(key_of_place(last))) < floor_surprise) return false;
-  draw_by_segment<T>(s, team, a, number, weights, last, false);
+  draw_by_segment<T>(s, team, a, number, weights, last, greedy);
   return true;
 }
 
