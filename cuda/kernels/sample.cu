@@ -2,7 +2,7 @@
 //
 // plan       grid            what
 // block      rows            one block a row: the k best of it, truncations and draws in one launch
-#include "sample.cuh"
+#include "tail.cuh"
 
 template <class T, class W>
 DEVICE void sample_row(const SampleArguments& a) {
@@ -12,17 +12,36 @@ DEVICE void sample_row(const SampleArguments& a) {
   const Stamps<false> stamps(a);
   block.clear();
   wait_for_kernel_before();
-  const u32 number = block_index();
+  const u32 number = block_index(), thread = thread_index();
+  if (thread < kWarp) tail.fetch(a, number);
   const Sorted<W> sorted{tail.sorted};
-  const Found found = find<T>(block, sorted, a, number, 0, 1, stamps);
+  const u32 k = left_by_top_k(a, number);
+  bool done = false;
+  const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, [&](const Row<T>& row, const Share& share) {
+    if (row.k != 1) return false;
+    const W best = find_best(block, tail, row, share);
+    done = a.draws == 1 && !answers_more(a);
+    if (thread >= kWarp) return true;
+    if (!done) {
+      if (thread == 0) tail.sorted[0] = best;
+    } else if (const Status status = status_of<T>(tail, best, 1); status != kDone) {
+      end_row(a, number, 0, status, kWarp);
+    } else if (thread == 0) {
+      write_token(a, number, 0, Word<W>::index(best));
+      if (a.status) a.status[number] = kDone;
+    }
+    return true;
+  });
   release_kernel_behind();
+  if (done) return;
+  if (thread < kWarp) tail.settle(a, number);
   merge(block, found.candidates, found.wanted, sorted, stamps);
   block_barrier();
   const Row<T> row(a, number, 0, 1);
-  if (row.k == 0 && row.length > 0 && RowParameters(a, number).valid()) {
+  if (k == 0 && row.length > 0 && RowParameters(a, number).valid()) {
     draw_from_all<T>(block, a, number);
   } else {
-    draw_tokens<T>(block, tail, a, number, row.k);
+    draw_tokens<T>(block, tail, a, number, k);
   }
 }
 
