@@ -218,8 +218,8 @@ DEVICE void list_by_id(Tail<W>& tail, u32 k, u32 warp, u32 warps) {
 
 // Draws the tokens of a row from up to 64. Of what is kept, tail.kept and tail.total tell, behind a
 // barrier.
-template <class T, class W, class B>
-DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k) {
+template <class T, class W, class B, class S>
+DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, const S& stamps) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
   constexpr u32 kEach = Tail<W>::kFew / kWarp;
   law::Masses mass[kEach];
@@ -237,6 +237,7 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
   }
   block_barrier();
   if (warp > 0) return;
+  stamps.set(6);
 
   // The tokens of the lane in the order of ids. Those that are none have the mass 0.
   u32 rank[kEach];
@@ -316,6 +317,7 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
     if (total == 0) return end_row(a, number, draw, kExhausted, kWarp);
   }
   if (lane == 0 && a.status) a.status[number] = kDone;
+  stamps.set(7);
 }
 
 // Kept is the kept set of a row, by rank.
@@ -406,8 +408,8 @@ struct Kept {
 
 // Draws the tokens of a row from any number that there is room for. Of what is kept, tail.kept and
 // tail.total tell, behind a barrier.
-template <class T, class W, class B>
-DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k) {
+template <class T, class W, class B, class S>
+DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, const S& stamps) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
   const Kept<W, B> row{block, tail, 0};
 
@@ -448,6 +450,7 @@ DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u3
   const u64 all = tail.total;
   u64 total = all;
   block_barrier();  // before bins use it
+  stamps.set(6);
 #pragma unroll 1
   for (u32 draw = 0; draw < (u32)a.draws; draw++) {
     if (total == 0) {
@@ -467,6 +470,7 @@ DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u3
     block_barrier();
   }
   if (thread == 0) tail.total = all;
+  stamps.set(7);
 }
 
 // Writes what a row has for answers beside its tokens: for all threads of the block, behind the
@@ -482,17 +486,17 @@ DEVICE_APART void write_answers(Tail<W>& tail, const SampleArguments& a, u32 num
 }
 
 // Draws the tokens of a row, the k best of which are sorted, behind a barrier.
-template <class T, class W, class B>
-DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k) {
+template <class T, class W, class B, class S>
+DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, const S& stamps) {
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) {
     if (a.kept && thread_index() == 0) a.kept_count[number] = 0;
     return end_row(a, number, 0, status, B::kThreads);
   }
   if (k <= Tail<W>::kFew) {
-    draw_from_few<T, W, B>(tail, a, number, k);
+    draw_from_few<T, W, B>(tail, a, number, k, stamps);
   } else {
-    draw_from_many<T>(block, tail, a, number, k);
+    draw_from_many<T>(block, tail, a, number, k, stamps);
   }
   if (answers_more(a)) write_answers<T, W, B>(tail, a, number);
 }
