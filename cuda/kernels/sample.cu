@@ -30,7 +30,7 @@ DEVICE void sample_row(const SampleArguments& a) {
     prepare_logprobs<T, W, B>(tail, a, number, reader.added, tail.sorted[0]);
     block_barrier();
   }
-  if (k == 0 && row.length > 0 && RowParameters(a, number).valid()) {
+  if (k == 0 && row.length > 0 && tail.valid && !tail.steps) {
     draw_from_all<T>(block, a, number);
     answer_whole<T, W, B>(tail, a, number, row.k);
   } else {

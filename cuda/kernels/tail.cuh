@@ -116,7 +116,7 @@ struct Tail {
       scale = p.greedy(a) ? 0 : law::scale(p.temperature);
       least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
       valid = p.valid();
-      steps = p.typical_p < 1 || p.top_n_sigma > 0 || p.drops_likely();
+      steps = p.steps();
     }
   }
   // The number of the n-th draw.
@@ -625,6 +625,12 @@ struct Steps {
     weigh();
   }
 
+  // Whether a token comes before another, ties that a soft cap makes by their ids.
+  DEVICE bool ahead(u32 rank, u32 other) const {
+    const float l = logit(rank), beside = logit(other);
+    return l > beside || (l == beside && Word<W>::index(tail.sorted[rank]) < Word<W>::index(tail.sorted[other]));
+  }
+
   // Keeps what is of the most typical surprise: arXiv 2202.00666.
   DEVICE void typical(float p) {
     constexpr u32 kLow = 21;  // bits of masses
@@ -651,7 +657,7 @@ struct Steps {
       u64 before = 0;
 #pragma unroll 1
       for (u32 other = 0; other < count; other++) {
-        if (distance(other) < own || (distance(other) == own && other < rank)) before += masses()[other];
+        if (distance(other) < own || (distance(other) == own && ahead(other, rank))) before += masses()[other];
       }
       return before < enough;
     });
@@ -693,7 +699,13 @@ struct Steps {
 #pragma unroll 1
     for (u32 rank = thread_index(); rank < count; rank += B::kThreads) likely += masses()[rank] >= least ? 1 : 0;
     likely = sum(likely);
-    if (likely > 1) keep([&](u32 rank) { return rank + 1 >= likely; });
+    if (likely < 2) return;
+    keep([&](u32 rank) {
+      bool last = rank < likely && logit(rank) == logit(likely - 1);
+#pragma unroll 1
+      for (u32 other = 0; last && other < likely; other++) last = !ahead(rank, other);
+      return last || rank >= likely;
+    });
   }
 
   DEVICE_APART void run() {
