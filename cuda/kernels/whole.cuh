@@ -15,7 +15,7 @@
 // candidates - is drawn by WholeRow: passes over the row for each question.
 #pragma once
 
-#include "sample.cuh"
+#include "tail.cuh"
 
 // WholeRow draws from a row of which more tokens may be kept than there is room for, by a
 // pass over it for each question. Exact, and not fast: 18 passes find where top-k or top-p ends in
@@ -106,12 +106,6 @@ struct WholeRow {
     return sums[0];
   }
 };
-
-// The n-th token of a row.
-DEVICE int token_of(const SampleArguments& a, u32 number, u32 draw) {
-  const i64 at = number * a.result_stride + draw;
-  return a.index_bytes == 8 ? (int)static_cast<const i64*>(a.tokens)[at] : static_cast<const int*>(a.tokens)[at];
-}
 
 // Draws the tokens of a row by passes over it. Its kept set is not told.
 template <class T, class B>
@@ -233,16 +227,6 @@ struct Whole {
 };
 static_assert(Whole::kWarps * Whole::kListed <= kBins, "lists take the place of bins");
 
-// The value of an element, not NaN, by its bits.
-template <class T>
-DEVICE float value_of(u32 bits) {
-  if (T::kBits == 32) return as_float(bits);
-  if (T::kBestNumber - T::kSign == 0x7f80) return as_float(bits << 16);
-  const u32 sign = (bits & 0x8000) << 16, magnitude = bits & 0x7fff;
-  if (magnitude >= 0x7c00) return as_float(sign | 0x7f800000 | magnitude << 13);
-  return as_float(sign | as_bits(as_float(magnitude << 13) * 0x1p112f));
-}
-
 // The e-th element of a vector, by its bits.
 template <class T>
 DEVICE u32 bits_of_element(const Vector& v, u32 e) {
@@ -360,7 +344,7 @@ DEVICE void count_bins(Whole& s, const Row<T>& row, const Weights& weights) {
   constexpr float kUnits = 0x1p23f * kBinWidth, kFurthest = -(kLastBin + 0.4375f) * kBinWidth;
   const float furthest = weights.floor > kFurthest ? weights.floor : kFurthest;
   const auto count = [&](u32 bits) {
-    const float v = weights.distance(value_of<T>(bits));
+    const float v = weights.distance(number_of_bits<T>(bits));
     if (v >= furthest) atomic_add_only(&s.groups[as_bits(kUnits - v) % kBins], 1);
   };
 #pragma unroll 1
@@ -421,7 +405,7 @@ DEVICE_APART void append_bracket(Whole& s, Team team, const SampleArguments& a, 
     const Vector v = row.vector(list[lane]);
 #pragma unroll
     for (u32 e = 0; e < T::kPerVector; e++) {
-      marks |= (bracket.has(weights.surprise(value_of<T>(bits_of_element<T>(v, e)))) ? 1u : 0u) << e;
+      marks |= (bracket.has(weights.surprise(number_of_bits<T>(bits_of_element<T>(v, e)))) ? 1u : 0u) << e;
     }
   }
   u32 through = population(marks);
@@ -500,7 +484,7 @@ DEVICE void weigh(Whole& s, const Team& team, const SampleArguments& a, u32 numb
       Parts parts[2];
 #pragma unroll
       for (u32 j = 0; j < 2; j++) {
-        const int q = weights.template surprise<kFloor>(value_of<T>(bits_of_element<T>(v, e + j)));
+        const int q = weights.template surprise<kFloor>(number_of_bits<T>(bits_of_element<T>(v, e + j)));
         parts[j] = Parts(law::weight(q));
         if (kCut) {
           nearest = smaller(nearest, (u32)(q - bracket.low));
@@ -542,7 +526,7 @@ DEVICE void weigh(Whole& s, const Team& team, const SampleArguments& a, u32 numb
       u64 kept = 0;
       if (lane < row.edges()) {
         const u32 index = row.edge(lane), bits = row.bits(index);
-        const int q = weights.surprise(value_of<T>(bits));
+        const int q = weights.surprise(number_of_bits<T>(bits));
         const u64 mass = law::mass(q);
         if (kCut && q < bracket.high) {
           rest += mass;
@@ -717,7 +701,7 @@ DEVICE u32 find_token(Whole& s, const Team& team, const SampleArguments& a, u32 
       masses[e] = 0;
       if (first + e < end) {
         const u32 bits = chunk.bits(first + e);
-        if (place_of(T::key(bits), chunk.first + first + e) >= last && !(gone >> e & 1)) masses[e] = law::mass(weights.surprise(value_of<T>(bits)));
+        if (place_of(T::key(bits), chunk.first + first + e) >= last && !(gone >> e & 1)) masses[e] = law::mass(weights.surprise(number_of_bits<T>(bits)));
       }
       sum += masses[e];
     }
