@@ -36,7 +36,7 @@ func TestPythonPlanTable(t *testing.T) {
 		{"kClusterK", clusterK}, {"kTargetStage2", targetStage2}, {"kClusterBytes", clusterBytes},
 		{"kClusterRows", clusterRows}, {"kClusterBlocks", clusterBlocks}, {"kClusterChunk", clusterChunk},
 		{"kBlockThreads", blockThreads}, {"kSampleVocab", sampling.MaxVocab},
-		{"kSampleRoom", pythonRoom(Float32)}, {"kSampleRoomNarrow", pythonRoom(BFloat16)},
+		{"kWholeChunk", wholeChunk}, {"kSampleRoom", pythonRoom(Float32)}, {"kSampleRoomNarrow", pythonRoom(BFloat16)},
 	} {
 		fmt.Fprintf(&b, "  %s = %d,\n", constant.name, constant.value)
 	}
@@ -48,12 +48,16 @@ func TestPythonPlanTable(t *testing.T) {
 	for i, row := range groupsByK {
 		fmt.Fprintf(&b, "%s{%d, %d}", separator(i), row.k, row.groups)
 	}
+	b.WriteString("};\n\nstatic const struct {\n  int rows, blocks;\n} kWholeBlocks[] = {")
+	for i, w := range wholeBlocks {
+		fmt.Fprintf(&b, "%s{%d, %d}", separator(i), w.rows, w.blocks)
+	}
 	b.WriteString("};\n\n// In the order of enum plan_dtype.\nstatic const int kDTypeBytes[] = {")
 	for i, dtype := range dtypes {
 		fmt.Fprint(&b, separator(i), dtype.bytes)
 	}
 	b.WriteString("};\n\n// In the order of enum plan_dtype and enum plan_kernel; null where there is none.\n")
-	b.WriteString("static const char* const kSymbols[][9] = {\n")
+	b.WriteString("static const char* const kSymbols[][11] = {\n")
 	for i := range dtypes {
 		var names []string
 		for _, symbol := range pythonSymbols(DType(i)) {
@@ -90,7 +94,7 @@ func separator(i int) string {
 
 // pythonSymbols lists the kernels of the dtype in the order of enum plan_kernel.
 func pythonSymbols(t DType) []string {
-	symbols := make([]string, 0, 9)
+	symbols := make([]string, 0, 11)
 	for _, plan := range []struct {
 		name  string
 		vocab int
@@ -102,11 +106,11 @@ func pythonSymbols(t DType) []string {
 			symbols = append(symbols, launch.Symbol)
 		}
 	}
-	wide, narrow := sampleSymbols[t].wide, sampleSymbols[t].narrow
+	s := sampleSymbols[t]
 	if t.Bytes() > 2 {
-		narrow = ""
+		s.narrow = ""
 	}
-	return append(symbols, wide, narrow, verifySymbols[t])
+	return append(symbols, s.wide, s.narrow, s.whole, s.cluster, verifySymbols[t])
 }
 
 // pythonRoom returns how many tokens of a row of a vocabulary that a narrow kernel takes there is room for.
@@ -214,6 +218,60 @@ func TestPythonPlans(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Error("no shape was refused")
+	}
+}
+
+// TestPythonSamplePlans holds the launches of sampling and verification in the PyTorch package to those of this one.
+func TestPythonSamplePlans(t *testing.T) {
+	handle, err := purego.Dlopen(buildPythonPlan(t), purego.RTLD_NOW|purego.RTLD_LOCAL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sample func(*cShape, *cArchitecture, int32, *cPlan) int32
+	var verify func(*cShape, *cArchitecture, *cPlan) int32
+	var room func(*cShape) int32
+	var symbolOf func(dtype, kernel int32) string
+	purego.RegisterLibFunc(&sample, handle, "plan_sample")
+	purego.RegisterLibFunc(&verify, handle, "plan_verify")
+	purego.RegisterLibFunc(&room, handle, "plan_room")
+	purego.RegisterLibFunc(&symbolOf, handle, "plan_symbol_of")
+	random := rand.New(rand.NewPCG(9, 10))
+	launched := map[string]int{}
+	for range 100000 {
+		rows, vocab, k := 1+random.IntN(1<<random.IntN(12)), 1+random.IntN(1<<random.IntN(21)), random.IntN(1<<random.IntN(13))
+		s := sampleShape{rows: rows, vocab: vocab, dtype: DType(random.IntN(len(dtypes))), whole: random.IntN(2) == 0}
+		arch := Architecture{Name: "some", Major: 9, Multiprocessors: 1 + random.IntN(256), ClusterBlocks: []int{0, 1, 2, 4, 8, 16}[random.IntN(6)]}
+		shape, architecture := &cShape{int64(rows), int64(vocab), int64(k), int32(s.dtype)}, &cArchitecture{int32(arch.Multiprocessors), int32(arch.ClusterBlocks)}
+		var whole int32
+		if s.whole {
+			whole = 1
+		}
+		sampler := &Sampler{options: SamplerOptions{MostTopK: k}}
+		most := sampler.MostKept(s.dtype, vocab)
+		var made cPlan
+		if sample(shape, architecture, whole, &made) != 0 || made.launches != 1 {
+			t.Fatalf("%+v, %+v: no plan", s, arch)
+		}
+		l := made.launch[0]
+		got, want := Launch{symbolOf(int32(s.dtype), l.kernel), int(l.grid), int(l.block), int(l.cluster)}, chooseSample(s, arch)
+		if got != want || int(made.chunks) != want.Cluster || int(room(shape)) != most || int(made.groups) != groups(most, PlanOptions{}) {
+			t.Fatalf("%+v, k = %d, %+v:\n C  %+v, chunks = %d, room = %d, groups = %d\n Go %+v, room = %d", s, k, arch, got, made.chunks, room(shape), made.groups, want, most)
+		}
+		launched[want.Symbol]++
+		v := &Verifier{owned: owned{device: &Device{architecture: arch, properties: Properties{Multiprocessors: arch.Multiprocessors}}}}
+		blocks := v.teamBlocks(rows, vocab)
+		if verify(shape, architecture, &made) != 0 || int(made.launch[0].cluster) != blocks || int(made.launch[0].grid) != rows*blocks {
+			t.Fatalf("rows = %d, vocab = %d, %+v: C %+v, Go %d blocks a row", rows, vocab, arch, made.launch[0], blocks)
+		}
+		launched[symbolOf(int32(s.dtype), made.launch[0].kernel)]++
+	}
+	for i := range dtypes {
+		s := sampleSymbols[i]
+		for _, symbol := range []string{s.wide, s.whole, s.cluster, verifySymbols[i]} {
+			if launched[symbol] == 0 {
+				t.Errorf("no plan launched %s", symbol)
+			}
+		}
 	}
 }
 

@@ -243,7 +243,7 @@ func answerInGo[T topk.Float](t *testing.T, c pythonCase, logits []T) (a pythonA
 			var list []sampling.Logprob
 			switch {
 			case token < 0:
-				list = []sampling.Logprob{{Logprob: float32(math.NaN())}}
+				list = []sampling.Logprob{{Logprob: float32(math.Inf(-1))}}
 			case c.Processed:
 				list = sampler.AppendProcessedLogprobs(nil, token, n)
 			default:

@@ -138,19 +138,44 @@ static int samples(const struct plan_shape* s, struct plan* p) {
   return s->dtype >= 0 && s->dtype < PLAN_DTYPES && s->rows >= 0 && s->rows <= INT32_MAX && s->vocab >= 1 && s->vocab <= kSampleVocab;
 }
 
-int plan_verify(const struct plan_shape* s, struct plan* p) {
-  if (!samples(s, p)) return -1;
-  return s->rows == 0 ? 0 : add(p, KERNEL_VERIFY, s->rows, 1);
+int32_t plan_room(const struct plan_shape* s) {
+  const int64_t room = is_narrow(s) ? kSampleRoomNarrow : kSampleRoom;
+  return (int32_t)least(s->k > 0 && s->k < room ? s->k : room, s->vocab);
 }
 
-int plan_sample(const struct plan_shape* s, struct plan* p, int32_t* k) {
+// How many blocks have a row that is sampled without a top-k.
+static int whole_blocks(const struct plan_shape* s, const struct plan_architecture* a) {
+  if (!has_clusters(a)) return 1;
+  for (int i = 0; i < COUNT(kWholeBlocks); i++) {
+    // The table is that of 132 multiprocessors.
+    if (s->rows * 132 > (int64_t)kWholeBlocks[i].rows * a->multiprocessors) continue;
+    int blocks = (int)least(kWholeBlocks[i].blocks, a->cluster_blocks);
+    while (blocks > 1 && s->vocab / blocks < kWholeChunk) blocks /= 2;
+    return blocks;
+  }
+  return 1;
+}
+
+int plan_sample(const struct plan_shape* s, const struct plan_architecture* a, int whole, struct plan* p) {
   if (!samples(s, p)) return -1;
-  const int64_t room = is_narrow(s) ? kSampleRoomNarrow : kSampleRoom;
-  *k = (int32_t)least(s->k > 0 && s->k < room ? s->k : room, s->vocab);
   if (s->rows == 0) return 0;
-  p->name = PLAN_BLOCK;
-  p->groups = plan_groups(*k);
-  return add(p, is_narrow(s) ? KERNEL_SAMPLE_NARROW : KERNEL_SAMPLE, s->rows, 1);
+  p->groups = plan_groups(plan_room(s));
+  if (!whole) return add(p, is_narrow(s) ? KERNEL_SAMPLE_NARROW : KERNEL_SAMPLE, s->rows, 1);
+  p->chunks = whole_blocks(s, a);
+  if (s->rows > INT32_MAX / p->chunks) return -1;
+  return add(p, p->chunks > 1 ? KERNEL_WHOLE_CLUSTER : KERNEL_WHOLE, s->rows * p->chunks, p->chunks);
+}
+
+int plan_verify(const struct plan_shape* s, const struct plan_architecture* a, struct plan* p) {
+  // Blocks of a row, as long as all run at once, two on a multiprocessor, and have some thousand ids each.
+  enum { kMost = 8, kTogether = 2, kPart = 1 << 12 };
+  if (!samples(s, p)) return -1;
+  if (s->rows == 0) return 0;
+  while (2 * p->chunks <= least(kMost, a->cluster_blocks) && s->rows * 2 * p->chunks <= (int64_t)kTogether * a->multiprocessors &&
+         s->vocab >= 2 * p->chunks * kPart) {
+    p->chunks *= 2;
+  }
+  return add(p, KERNEL_VERIFY, s->rows * p->chunks, p->chunks);
 }
 
 const char* plan_name_of(int name) {

@@ -11,7 +11,8 @@ enum plan_dtype { PLAN_FLOAT32, PLAN_FLOAT16, PLAN_BFLOAT16, PLAN_DTYPES };
 enum plan_name { PLAN_CHOSEN, PLAN_BLOCK, PLAN_CLUSTER, PLAN_TWO_STAGE, PLAN_ANY, PLAN_NONE, PLAN_NAMES };
 
 // The kernels of one dtype.
-enum plan_kernel { KERNEL_BLOCK, KERNEL_BLOCK_NARROW, KERNEL_CLUSTER, KERNEL_STAGE1, KERNEL_STAGE2, KERNEL_ANY, KERNEL_SAMPLE, KERNEL_SAMPLE_NARROW, KERNEL_VERIFY, PLAN_KERNELS };
+enum plan_kernel { KERNEL_BLOCK, KERNEL_BLOCK_NARROW, KERNEL_CLUSTER, KERNEL_STAGE1, KERNEL_STAGE2, KERNEL_ANY, KERNEL_SAMPLE, KERNEL_SAMPLE_NARROW, KERNEL_WHOLE,
+                   KERNEL_WHOLE_CLUSTER, KERNEL_VERIFY, PLAN_KERNELS };
 
 struct plan_shape {
   int64_t rows, vocab, k;
@@ -54,12 +55,15 @@ struct plan {
 int plan_choose(const struct plan_shape* shape, const struct plan_architecture* architecture,
                 const struct plan_options* options, struct plan* plan);
 
-// Makes the plan of sampling from rows whose top-k is at most shape->k, or from 0 on unknown; k becomes how
-// many tokens of a row there is room for. Returns 0, or -1 if the shape is none.
-int plan_sample(const struct plan_shape* shape, struct plan* plan, int32_t* k);
+// How many tokens of a row there is room for, if its top-k is at most shape->k, or, with 0, unknown.
+int32_t plan_room(const struct plan_shape* shape);
+
+// Makes the plan of sampling from rows of which at most shape->k are kept, or whole: no row has a top-k, and
+// none of the answers but tokens is asked for. Returns 0, or -1 if the shape is none. The chunks are the blocks of a row.
+int plan_sample(const struct plan_shape* shape, const struct plan_architecture* architecture, int whole, struct plan* plan);
 
 // Makes the plan of verifying drafts for so many rows of target logits. Returns 0, or -1 if the shape is none.
-int plan_verify(const struct plan_shape* shape, struct plan* plan);
+int plan_verify(const struct plan_shape* shape, const struct plan_architecture* architecture, struct plan* plan);
 
 // The group maxima that bound the k-th value.
 int plan_groups(int64_t k);

@@ -14,6 +14,7 @@ enum {
   kClusterChunk = 4096,
   kBlockThreads = 512,
   kSampleVocab = 1048576,
+  kWholeChunk = 4096,
   kSampleRoom = 1024,
   kSampleRoomNarrow = 2048,
 };
@@ -24,12 +25,16 @@ static const struct {
   int k, groups;
 } kGroupsByK[] = {{64, 256}, {2048, 512}};
 
+static const struct {
+  int rows, blocks;
+} kWholeBlocks[] = {{16, 8}, {32, 4}, {66, 2}};
+
 // In the order of enum plan_dtype.
 static const int kDTypeBytes[] = {4, 2, 2};
 
 // In the order of enum plan_dtype and enum plan_kernel; null where there is none.
-static const char* const kSymbols[][9] = {
-    {"select_f32_block", 0, "select_f32_cluster", "select_f32_stage1", "select_f32_stage2", "select_f32_any", "sample_f32_block", 0, "verify_f32"},
-    {"select_f16_block", "select_f16_block_narrow", "select_f16_cluster", "select_f16_stage1", "select_f16_stage2", "select_f16_any", "sample_f16_block", "sample_f16_block_narrow", "verify_f16"},
-    {"select_bf16_block", "select_bf16_block_narrow", "select_bf16_cluster", "select_bf16_stage1", "select_bf16_stage2", "select_bf16_any", "sample_bf16_block", "sample_bf16_block_narrow", "verify_bf16"},
+static const char* const kSymbols[][11] = {
+    {"select_f32_block", 0, "select_f32_cluster", "select_f32_stage1", "select_f32_stage2", "select_f32_any", "sample_f32_block", 0, "sample_f32_whole", "sample_f32_whole_cluster", "verify_f32"},
+    {"select_f16_block", "select_f16_block_narrow", "select_f16_cluster", "select_f16_stage1", "select_f16_stage2", "select_f16_any", "sample_f16_block", "sample_f16_block_narrow", "sample_f16_whole", "sample_f16_whole_cluster", "verify_f16"},
+    {"select_bf16_block", "select_bf16_block_narrow", "select_bf16_cluster", "select_bf16_stage1", "select_bf16_stage2", "select_bf16_any", "sample_bf16_block", "sample_bf16_block_narrow", "sample_bf16_whole", "sample_bf16_whole_cluster", "verify_bf16"},
 };

@@ -400,7 +400,7 @@ static int write_raw(struct row* r, int dtype, const struct SampleArguments* a, 
     }
     write_logprob(a, row, draw, logprob(mine, most, 1, r->total), rank);
   }
-  if (a->top_ids) write_top(a, row, r, n);
+  if (a->top_ids) write_top(a, row, r, drawn ? n : 0);
   return 0;
 }
 
@@ -413,7 +413,7 @@ static int sample_row(struct row* r, int dtype, const struct SampleArguments* a,
   for (int draw = drawn; draw < a->draws; draw++) write_token(a, row, draw, a->invalid_token);
   if (a->status) a->status[row] = (unsigned char)status;
   if (!a->logprobs) return 0;
-  for (int draw = drawn; draw < a->draws; draw++) write_logprob(a, row, draw, __builtin_nanf(""), 0);
+  for (int draw = drawn; draw < a->draws; draw++) write_logprob(a, row, draw, kMasked, 0);
   if (!a->processed) {
     for (int draw = 0; draw < drawn; draw++) places[draw] = r->ids[places[draw]];
     return write_raw(r, dtype, a, row, drawn, places);

@@ -101,6 +101,20 @@ static void set_preset(struct SampleArguments* a, bool nanochat) {
   a->min_p_last = nanochat;
 }
 
+static bool is_edited(const struct SampleArguments* a) { return a->mask || a->biases || a->penalties; }
+
+// Whether nothing is asked for that a GPU has only behind a top-k for which there is room. Sets an error.
+static bool check_behind(const Batch* b, const struct SampleArguments* a) {
+  const char* const step = a->row_typical_p || a->typical_p < 1                                    ? "typical_p"
+                           : a->row_top_n_sigma || a->top_n_sigma > 0                              ? "top_n_sigma"
+                           : a->row_xtc_probability || (a->xtc_probability > 0 && a->xtc_threshold <= 0.5f) ? "xtc_probability"
+                           : a->logprobs && a->processed                                           ? "processed_logprobs"
+                                                                                                   : NULL;
+  if (!step) return true;
+  PyErr_Format(PyExc_NotImplementedError, "aikf.%s: %s on a GPU without a top_k from 1 to %d, got %d", b->call, step, a->selection.k, a->top_k);
+  return false;
+}
+
 // Samples the rows of the batch, whose k is the most that a row's top-k is, or 0.
 static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   if (b->rows == 0) return true;
@@ -119,9 +133,15 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   }
   if (!device_of(s, b->device)) return false;
   struct plan plan;
-  if (!a->row_temperature && a->temperature < a->greedy_below) b->k = 1;
+  const bool greedy = !a->row_temperature && a->temperature < a->greedy_below;
+  if (greedy) b->k = 1;
   const struct plan_shape shape = {b->rows, b->vocab, b->k, b->dtype};
-  if (plan_sample(&shape, &plan, &a->selection.k)) {
+  a->selection.k = plan_room(&shape);
+  const bool fits = b->vocab <= a->selection.k || greedy || (a->top_k > 0 && a->top_k <= a->selection.k);
+  if (!fits && !a->row_top_k && !check_behind(b, a)) return false;
+  const bool steps = a->row_top_k || a->row_typical_p || a->row_top_n_sigma || a->row_xtc_probability || a->row_xtc_threshold;
+  const bool whole = !a->logprobs && !steps && (a->top_k < 1 || a->top_k >= b->vocab) && a->selection.k < b->vocab && !greedy && !is_edited(a);
+  if (plan_sample(&shape, &device_of(s, b->device)->architecture, whole, &plan)) {
     PyErr_Format(PyExc_RuntimeError, "aikf.%s: no launch plan for rows = %lld, vocab = %lld", b->call, (long long)b->rows, (long long)b->vocab);
     return false;
   }
@@ -433,7 +453,7 @@ static PyObject* sampler_verify(Sampler* sampler, PyObject* const* args, Py_ssiz
   if (!device_of(s, b.device)) return NULL;
   struct plan plan;
   const struct plan_shape shape = {b.rows, b.vocab, a.target.k, b.dtype};
-  if (plan_verify(&shape, &plan)) {
+  if (plan_verify(&shape, &device_of(s, b.device)->architecture, &plan)) {
     PyErr_Format(PyExc_RuntimeError, "aikf.speculative_verify: no launch plan for rows = %lld, vocab = %lld", (long long)b.rows, (long long)b.vocab);
     return NULL;
   }

@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 from oracle import DTYPES, rows
+from test_sample import near
 
 import aikf
 from aikf import nanochat
@@ -33,10 +34,10 @@ def same(x, gpu, **kwargs):
     here = aikf.sample(x, **kwargs)
     there = aikf.sample(x.to(gpu), **{name: moved(value, gpu) for name, value in kwargs.items()})
     for name, a, b in zip(here._fields, here, there):
-        if a is not None:
-            assert torch.equal(a.view(torch.int32) if a.is_floating_point() else a, (b.view(torch.int32) if b.is_floating_point() else b).cpu()), (
-                name, tuple(x.shape), x.dtype, kwargs,
-            )  # fmt: skip
+        if a is not None and a.is_floating_point():
+            near(b.cpu(), a)
+        else:
+            assert a is b or torch.equal(a, b.cpu()), (name, tuple(x.shape), x.dtype, kwargs)
 
 
 def steps(choose, n, vocab, edits=False):
@@ -65,6 +66,8 @@ def steps(choose, n, vocab, edits=False):
     for name, make in maybe.items():
         if choose.random() < 0.3:
             given[name] = make()
+    if given.keys() & {"typical_p", "top_n_sigma", "xtc_probability", "processed_logprobs"}:  # behind a top_k alone
+        given["top_k"] = choose.choice([1, 50, 200, 1024, torch.randint(1, 80, (n,))])
     if edits and choose.random() < 0.5:
         ids = torch.stack([torch.randperm(vocab)[:64] for _ in range(n)])
         given["token_counts"] = ids, torch.randint(0, 4, ids.shape)
@@ -82,6 +85,16 @@ def test_tokens_are_those_of_the_cpu(dtype, edits, gpu):
         vocab = choose.choice([1, 37, 1000, 5003, 32768]) if n > 7 else choose.choice([2, 700, 10007, 50304, 70001])
         x = rows(("normal", "normal", "two values", "masked", "special")[seed % 5], n, vocab, dtype, seed) * choose.choice([1, 4])
         same(x, gpu, **steps(choose, n, vocab, edits))
+
+
+def test_steps_that_want_a_top_k(gpu):
+    x = rows("normal", 2, 5000, torch.bfloat16).to(gpu)
+    for name, value in (("typical_p", 0.9), ("top_n_sigma", 1.0), ("xtc_probability", 0.5), ("processed_logprobs", True)):
+        kwargs = {name: value, "seed": 1, "xtc_threshold": 0.1, "logprobs": 2}
+        for top_k in (None, 3000):
+            with pytest.raises(NotImplementedError, match=rf"{name} on a GPU without a top_k from 1 to 2048, got {top_k or 0}"):
+                aikf.sample(x, top_k=top_k, **kwargs)
+        assert aikf.sample(x, top_k=50, **kwargs).status.tolist() == [0, 0]
 
 
 def test_large_batches(gpu):

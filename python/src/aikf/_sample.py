@@ -17,6 +17,7 @@ Lists = Tuple[torch.Tensor, torch.Tensor]
 MOST_VOCAB = 1 << 20
 MOST_DRAWS = 1 << 24
 MOST_DRAFTS = 1 << 16
+MOST_LOGPROBS = 1024
 PRESETS = ("vllm", "nanochat")
 OTHER_PRESETS = ("llama.cpp", "hf", "sglang", "mlx", "ollama")  # of the Go package
 BACKENDS = ("auto", "cuda", "triton", "cutedsl", "torch")
@@ -37,7 +38,7 @@ class SampleResult(NamedTuple):
 
     tokens: torch.Tensor  #: int64, [...] for one draw, else [..., draws]
     status: torch.Tensor  #: uint8, [...]: a :class:`Status` for each row
-    logprobs: Optional[torch.Tensor] = None  #: float32, as tokens: of the tokens; NaN where there is no token
+    logprobs: Optional[torch.Tensor] = None  #: float32, as tokens: of the tokens; -Inf where there is no token
     ranks: Optional[torch.Tensor] = None  #: int32, as tokens: 1 for the most likely; 0 where there is no token
     top_ids: Optional[torch.Tensor] = None  #: int32, [..., logprobs]: the most likely, best first
     top_logprobs: Optional[torch.Tensor] = None  #: float32, as top_ids
@@ -114,9 +115,10 @@ def sample(
         preset: "vllm": bitmask, bias, penalties, temperature, min_p, top_k, top_p, typical_p, top_n_sigma, xtc; below a
             temperature of 1e-5 the largest logit. Or "nanochat": top_k, temperature, top_p, min_p and the rest; the softcap is
             applied to what top_k keeps.
-        logprobs: how many of the most likely tokens to report beside each row's own; 0 is the tokens' own alone, and None
-            reports nothing.
+        logprobs: how many of the most likely tokens to report beside each row's own, up to 1,024; 0 is the tokens' own alone, and
+            None reports nothing. They are within 1e-6 times the larger of 1 and their magnitude, and natural.
         processed_logprobs: whether logprobs are of what all steps keep, instead of the logits as they came.
+            On a GPU these, typical_p, top_n_sigma and xtc are for rows with a top_k for which there is room: of at most 1,024.
         invalid_token: what stands where there is no token. -1 as an index into an embedding is an assertion of the device
             that fails; the status says why.
         most_top_k: the largest value of a top_k that is a tensor: smaller is faster. It changes no token.
@@ -131,7 +133,7 @@ def sample(
     Raises:
         TypeError: logits or another argument are of a type or dtype that is none of those above.
         ValueError: a number is out of its range; the message has both.
-        NotImplementedError: the preset is of the Go package alone.
+        NotImplementedError: the preset is of the Go package alone; a step wants a top_k on a GPU.
         RuntimeError: a tensor has another shape or device; the generator is of another device than the logits, or would be frozen in a
             CUDA graph that is captured: give seed= and position= then.
     """
@@ -145,7 +147,7 @@ def sample(
     _in_range("invalid_token", invalid_token, -(2**31), 2**31 - 1)
     _in_range("most_top_k", most_top_k, 0, 2**31 - 1)
     if logprobs is not None:
-        _in_range("logprobs", logprobs, 0, logits.shape[-1])
+        _in_range("logprobs", logprobs, 0, min(MOST_LOGPROBS, logits.shape[-1]))
     reals, rows = [], []
     for name, value, off in (
         ("temperature", temperature, 1.0),
