@@ -18,6 +18,11 @@ MOST_VOCAB = 1 << 20
 MOST_DRAWS = 1 << 24
 MOST_DRAFTS = 1 << 16
 MOST_LOGPROBS = 1024
+REALS = (  # parameters, and what turns each off
+    ("temperature", 1.0), ("top_p", 1.0), ("min_p", 0.0), ("typical_p", 1.0), ("top_n_sigma", 0.0), ("xtc_probability", 0.0),
+    ("xtc_threshold", 1.0), ("repetition_penalty", 1.0), ("frequency_penalty", 0.0), ("presence_penalty", 0.0),
+)  # fmt: skip
+PENALTIES = 7  # place of the first
 PRESETS = ("vllm", "nanochat")
 OTHER_PRESETS = ("llama.cpp", "hf", "sglang", "mlx", "ollama")  # of the Go package
 BACKENDS = ("auto", "cuda", "triton", "cutedsl", "torch")
@@ -149,20 +154,16 @@ def sample(
     if logprobs is not None:
         _in_range("logprobs", logprobs, 0, min(MOST_LOGPROBS, logits.shape[-1]))
     reals, rows = [], []
-    for name, value, off in (
-        ("temperature", temperature, 1.0),
-        ("top_p", top_p, 1.0),
-        ("min_p", min_p, 0.0),
-        ("typical_p", typical_p, 1.0),
-        ("top_n_sigma", top_n_sigma, 0.0),
-        ("xtc_probability", xtc_probability, 0.0),
-        ("xtc_threshold", xtc_threshold, 1.0),
-        ("repetition_penalty", repetition_penalty, 1.0),
-        ("frequency_penalty", frequency_penalty, 0.0),
-        ("presence_penalty", presence_penalty, 0.0),
-    ):
-        value, row = _parameter(name, value, off, logits, torch.float32)
-        reals.append(_real(name, value))
+    given = (
+        temperature, top_p, min_p, typical_p, top_n_sigma, xtc_probability, xtc_threshold, repetition_penalty, frequency_penalty,
+        presence_penalty,
+    )  # fmt: skip
+    for (name, off), value in zip(REALS, given):
+        row = None
+        if type(value) is not float:
+            value, row = _parameter(name, value, off, logits, torch.float32)
+            value = _real(name, value)
+        reals.append(value)
         rows.append(row)
     reals.append(_real("softcap", softcap))
     top_k, row_k = _parameter("top_k", top_k, 0, logits, torch.int32)
@@ -172,7 +173,7 @@ def sample(
     edits = (
         *_bitmask(bitmask, logits),
         *_bias(logit_bias, logits),
-        *_counts(token_counts, logits, reals[7:10], rows[8:11]),
+        *_counts(token_counts, logits, reals[PENALTIES:], rows[PENALTIES + 1 :]),
     )
     arguments = (
         logits, rows, edits, reals, _top_k("sample", "top_k", top_k), seed, position, generator, draws, first_draw, shared, bool(replacement), preset == "nanochat", -1 if logprobs is None else logprobs,
@@ -182,12 +183,7 @@ def sample(
         answers = run(*arguments)
     else:
         answers = torch.ops.aikf.sample(*arguments)
-    tokens, status, chosen, ranks, top_ids, top_logprobs = answers
-    if logprobs is None:
-        return SampleResult(tokens, status)
-    if logprobs == 0:
-        return SampleResult(tokens, status, chosen, ranks)
-    return SampleResult(tokens, status, chosen, ranks, top_ids, top_logprobs)
+    return SampleResult(*answers[: 2 if logprobs is None else 4 if logprobs == 0 else 6])
 
 
 def _check_preset(call: str, preset: str) -> None:
@@ -203,6 +199,8 @@ def _numbers(call: str, seed: Any, position: Any, generator: Any, logits: torch.
         raise ValueError(f"aikf.{call}: position without seed; a generator has both")
     if seed is not None and generator is not None:
         raise ValueError(f"aikf.{call}: seed and generator, want one of them")
+    if type(seed) is int and (type(position) is int or position is None) and 0 <= seed < 2**63 and 0 <= (position or 0) < 2**63:
+        return seed, position or 0, (None, None), True
     shared = not (isinstance(seed, torch.Tensor) and seed.dim() > 0)
     seed_number, seed_row = _parameter("seed", seed, 0, logits, torch.int64, call)
     number, row = _parameter("position", position, 0, logits, torch.int64, call)
@@ -256,9 +254,11 @@ def _parameter(
         return value, None
     if value.dim() == 0 and value.device.type == "cpu" and logits.device.type != "cpu":
         return value.item(), None
+    lead = logits.shape[:-1]
+    if value.dtype == dtype and value.shape == lead and value.device == logits.device and value.is_contiguous():
+        return off, value
     if value.dtype == torch.bool or value.is_complex() or (dtype != torch.float32 and value.is_floating_point()):
         raise TypeError(f"aikf.{call}: {name} has dtype {value.dtype}, want {dtype}")
-    lead = logits.shape[:-1]
     if value.device != logits.device:
         raise RuntimeError(f"aikf.{call}: {name} is on {value.device} and the logits are on {logits.device}")
     if value.dim() and value.shape != lead:
@@ -309,7 +309,7 @@ def _bias(bias: Any, logits: torch.Tensor) -> Tuple[Optional[torch.Tensor], Opti
 def _counts(counts: Any, logits: torch.Tensor, penalties: Any, rows: Any) -> Tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
     if counts is not None:
         return _pair("token_counts", counts, ("ids", "counts"), logits, torch.int32)
-    for name, value, off, row in zip(("repetition_penalty", "frequency_penalty", "presence_penalty"), penalties, (1.0, 0.0, 0.0), rows):
+    for (name, off), value, row in zip(REALS[PENALTIES:], penalties, rows):
         if value != off or row is not None:
             raise ValueError(f"aikf.sample: {name} without token_counts")
     return None, None
@@ -335,24 +335,24 @@ def _bitmask(bitmask: Optional[torch.Tensor], logits: torch.Tensor) -> Tuple[Opt
 
 
 def shapes(logits: torch.Tensor, draws: int, logprobs: int):
-    """Yield the shape and dtype of each answer; what is not asked for is empty."""
+    """Return the shape and dtype of each answer; what is not asked for is empty."""
     lead = list(logits.shape[:-1])
     tokens = lead if draws == 1 else [*lead, draws]
-    yield tokens, torch.int64
-    yield lead, torch.uint8
-    yield tokens if logprobs >= 0 else [0], torch.float32
-    yield tokens if logprobs >= 0 else [0], torch.int32
-    yield [*lead, logprobs] if logprobs > 0 else [0], torch.int32
-    yield [*lead, logprobs] if logprobs > 0 else [0], torch.float32
+    chosen = tokens if logprobs >= 0 else [0]
+    top = [*lead, logprobs] if logprobs > 0 else [0]
+    return (
+        (tokens, torch.int64), (lead, torch.uint8), (chosen, torch.float32), (chosen, torch.int32), (top, torch.int32), (top, torch.float32),
+    )  # fmt: skip
 
 
 def run(
     logits, rows, edits, reals, top_k, seed, position, generator, draws, first_draw, shared, replacement, nanochat, logprobs, processed,
     invalid_token, most_top_k,
 ):  # fmt: skip
-    """Sample, whatever of torch is on: what the dispatcher calls."""
-    answers = tuple(torch.empty(shape, dtype=dtype, device=logits.device) for shape, dtype in shapes(logits, draws, logprobs))
+    """Sample, whatever of torch is on, and return the answers that are asked for."""
     wanted = 2 if logprobs < 0 else 4 if logprobs == 0 else 6
+    device = logits.device
+    answers = tuple([torch.empty(shape, dtype=dtype, device=device) for shape, dtype in shapes(logits, draws, logprobs)[:wanted]])
     if seed is None:
         seed, position = _sampler.numbers(logits, generator, "sample")
     bitmask, bias_ids, _, penalty_ids, _ = edits
@@ -362,10 +362,18 @@ def run(
         0 if bias_ids is None else bias_ids.shape[-1], 0 if penalty_ids is None else penalty_ids.shape[-1], draws, first_draw,
         draws if shared else 0, replacement, nanochat, invalid_token, max(logprobs, 0), processed, most_top_k if rows[1] is not None else top_k,
     )  # fmt: skip
-    given = (tuple(rows), tuple(edits), answers[:wanted] + (None,) * (6 - wanted), numbers)
+    given = (tuple(rows), tuple(edits), answers + (None,) * (6 - wanted), numbers)
     if not _sampler.sample(logits, *given):
         _sampler.sample(logits.resolve_neg().contiguous(), *given)
     return answers
+
+
+def run_all(*arguments):
+    """Sample, and return all answers: what the dispatcher calls."""
+    answers = run(*arguments)
+    logits, draws, logprobs = arguments[0], arguments[8], arguments[13]
+    rest = shapes(logits, draws, logprobs)[len(answers) :]
+    return answers + tuple(torch.empty(shape, dtype=dtype, device=logits.device) for shape, dtype in rest)
 
 
 def _generator(generator: Optional[torch.Generator], ordinal: int, call: str) -> torch.Generator:

@@ -14,8 +14,8 @@ _library.define(
     "-> (Tensor tokens, Tensor status, Tensor logprobs, Tensor ranks, Tensor top_ids, Tensor top_logprobs)",
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.nondeterministic_seeded),
 )
-_library.impl("sample", _sample.run, "CPU")
-_library.impl("sample", _sample.run, "CUDA")
+_library.impl("sample", _sample.run_all, "CPU")
+_library.impl("sample", _sample.run_all, "CUDA")
 
 
 @torch.library.register_fake("aikf::sample", lib=_library)
