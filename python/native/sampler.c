@@ -101,6 +101,10 @@ static void set_preset(struct SampleArguments* a, bool nanochat) {
   a->min_p_last = nanochat;
 }
 
+static bool penalises(const struct SampleArguments* a) {
+  return a->row_repetition || a->row_frequency || a->row_presence || a->repetition != 1 || a->frequency != 0 || a->presence != 0;
+}
+
 static bool is_edited(const struct SampleArguments* a) { return a->mask || a->biases || a->penalties; }
 
 // Whether nothing is asked for that a GPU has only behind a top-k for which there is room. Sets an error.
@@ -123,6 +127,7 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   a->selection.result_stride = a->draws;
   a->selection.rows = (int)b->rows;
   a->selection.vocab = (int)b->vocab;
+  if (!penalises(a)) a->penalties = 0;
   if (b->device == kDevices) {
     int status;
     PyThreadState* thread = b->rows * b->vocab > kSerialLogits ? PyEval_SaveThread() : NULL;
@@ -139,6 +144,10 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   a->selection.k = plan_room(&shape);
   const bool fits = b->vocab <= a->selection.k || greedy || (a->top_k > 0 && a->top_k <= a->selection.k);
   if (!fits && !a->row_top_k && !check_behind(b, a)) return false;
+  if (a->softcap > 0 && is_edited(a) && !a->min_p_last) {
+    PyErr_Format(PyExc_NotImplementedError, "aikf.%s: softcap before edits on a GPU, as preset 'vllm' has it; 'nanochat' has it behind them", b->call);
+    return false;
+  }
   const bool steps = a->row_top_k || a->row_typical_p || a->row_top_n_sigma || a->row_xtc_probability || a->row_xtc_threshold;
   const bool whole = !a->logprobs && !steps && (a->top_k < 1 || a->top_k >= b->vocab) && a->selection.k < b->vocab && !greedy && !is_edited(a);
   if (plan_sample(&shape, &device_of(s, b->device)->architecture, whole, &plan)) {

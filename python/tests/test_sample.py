@@ -88,6 +88,11 @@ def test_golden_tokens(number, device):
     x = floats(case["logits"], case["rows"], case["vocab"], getattr(torch, case["dtype"])).to(device)
     before = x.clone()
     given = arguments_of(case, device)
+    edited = "bitmask" in given or "logit_bias" in given or ("repetition_penalty" in given and len(given["token_counts"][0]))
+    if device.type == "cuda" and edited and "softcap" in given and case["preset"] == "vllm":
+        with pytest.raises(NotImplementedError, match="softcap before edits on a GPU"):
+            aikf.sample(x, **given)
+        return
     holds(case, aikf.sample(x, **given))
     assert torch.equal(x.view(torch.uint8), before.view(torch.uint8)), "logits were written to"
     # Every parameter as a tensor. A seed for each row says where its draws begin.

@@ -110,7 +110,7 @@ def sample(
             -Inf bans. Ids as in token_counts.
         bitmask: int32 of [..., words] or [words], 32 ids a word from the least significant bit on, as xgrammar makes them: 1 allows. Ids
             past its end are allowed.
-        softcap: cap * tanh(logit / cap), before all edits; 0: none.
+        softcap: cap * tanh(logit / cap), before all edits; 0: none. With edits, a GPU has it by the preset "nanochat" alone.
         seed: of the random numbers, from -2^63 to 2^64-1. One seed for the batch gives row i the draws i * draws to
             (i + 1) * draws - 1, so that equal rows get different tokens; with a seed for each row, draws begin at 0.
         position: of the token in its sequence, the other half of what decides a random number; 0 if it is not given.
@@ -138,7 +138,8 @@ def sample(
     Raises:
         TypeError: logits or another argument are of a type or dtype that is none of those above.
         ValueError: a number is out of its range; the message has both.
-        NotImplementedError: the preset is of the Go package alone; a step wants a top_k on a GPU.
+        NotImplementedError: the preset is of the Go package alone; a GPU has a step behind a top_k alone, or no softcap
+            before edits.
         RuntimeError: a tensor has another shape or device; the generator is of another device than the logits, or would be frozen in a
             CUDA graph that is captured: give seed= and position= then.
     """
