@@ -307,8 +307,11 @@ func (l Lab) python() section {
 	s := section{id: "python", title: "From PyTorch"}
 	for _, source := range l.Sources {
 		if r := source.Python; r != nil {
-			s.tables = append(s.tables, table{[]string{fmt.Sprintf("%s, torch %s: %s", r.Machine.GPU, r.Machine.Torch, source.File), pythonFacts}, r.grid()},
-				table{nil, r.barGrid()})
+			s.tables = append(s.tables, table{[]string{fmt.Sprintf("%s, torch %s: %s", r.Machine.GPU, r.Machine.Torch, source.File), pythonFacts}, pythonGrid(r.Results, "torch.topk")})
+			if len(r.Sampling) > 0 {
+				s.tables = append(s.tables, table{[]string{pythonSamplingFacts}, pythonGrid(r.Sampling, "torch")})
+			}
+			s.tables = append(s.tables, table{nil, r.barGrid()})
 		}
 	}
 	return s

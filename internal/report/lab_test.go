@@ -19,6 +19,9 @@ const pythonText = `{"schema": 1, "kind": "python", "machine": {"gpu": "Example 
 	"results": [{"batch": 1, "vocab": 50304, "top_k": 50, "dtype": "bfloat16", "right": true, "times": {
 		"host copy_": {"us": 6}, "host aikf": {"us": 8}, "eager torch": {"us": 60}, "eager aikf": {"us": 8},
 		"graph torch": {"us": 33}, "graph aikf": {"us": 4}}}],
+	"sampling": [{"batch": 8, "vocab": 32768, "top_k": 50, "dtype": "float32", "right": true, "times": {
+		"host copy_": {"us": 6}, "host aikf": {"us": 9}, "eager torch": {"us": 240}, "eager aikf": {"us": 12},
+		"graph torch": {"us": 66}, "graph aikf": {"us": 5.5}}}],
 	"acceptance": [{"figure": "eager", "must": 5, "aim": 7, "measured": 4.5, "row": "1 x 50", "verdict": "missed"}]}`
 
 const verifiedText = `{"schema": 1, "device": "cuda:0", "gpu": "Example H1", "command": "aikf verify", "commit": "abc", "counts": {"rows": 1000, "logits": 1000000}, "outcome": "equal"}`

@@ -16,15 +16,9 @@ type PythonRecord struct {
 		GPU   string `json:"gpu"`
 		Torch string `json:"torch"`
 	} `json:"machine"`
-	Command string `json:"command"`
-	Results []struct {
-		Batch int                    `json:"batch"`
-		Vocab int                    `json:"vocab"`
-		TopK  int                    `json:"top_k"`
-		DType string                 `json:"dtype"`
-		Right bool                   `json:"right"`
-		Times map[string]pythonTimes `json:"times"` // by where the time was taken and of whom, as "eager torch"
-	} `json:"results"`
+	Command    string         `json:"command"`
+	Results    []pythonResult `json:"results"`
+	Sampling   []pythonResult `json:"sampling"`
 	Acceptance []struct {
 		Figure   string   `json:"figure"`
 		Must     float64  `json:"must"`
@@ -33,6 +27,16 @@ type PythonRecord struct {
 		Row      string   `json:"row"`
 		Verdict  string   `json:"verdict"`
 	} `json:"acceptance"`
+}
+
+// pythonResult is a row that was measured.
+type pythonResult struct {
+	Batch int                    `json:"batch"`
+	Vocab int                    `json:"vocab"`
+	TopK  int                    `json:"top_k"`
+	DType string                 `json:"dtype"`
+	Right bool                   `json:"right"`
+	Times map[string]pythonTimes `json:"times"` // by where the time was taken and of whom, as "eager torch"
 }
 
 // pythonTimes are the median and the 10th and 90th percentile.
@@ -56,13 +60,18 @@ func DecodePython(from io.Reader) (PythonRecord, error) {
 		return r, fmt.Errorf("report: schema = %d with %d results: %w", r.Schema, len(r.Results), ErrSource)
 	}
 	var problems []error
-	for i, result := range r.Results {
-		if !result.Right {
-			problems = append(problems, fmt.Errorf("results[%d].right = false, %d x %d: %w", i, result.Batch, result.TopK, ErrSource))
-		}
-		for _, name := range pythonNames {
-			if us := result.Times[name].US; !(us > 0) {
-				problems = append(problems, fmt.Errorf("results[%d].times[%q].us = %v, %d x %d: %w", i, name, us, result.Batch, result.TopK, ErrSource))
+	for _, list := range []struct {
+		name    string
+		results []pythonResult
+	}{{"results", r.Results}, {"sampling", r.Sampling}} {
+		for i, result := range list.results {
+			if !result.Right {
+				problems = append(problems, fmt.Errorf("%s[%d].right = false, %d x %d: %w", list.name, i, result.Batch, result.TopK, ErrSource))
+			}
+			for _, name := range pythonNames {
+				if us := result.Times[name].US; !(us > 0) {
+					problems = append(problems, fmt.Errorf("%s[%d].times[%q].us = %v, %d x %d: %w", list.name, i, name, us, result.Batch, result.TopK, ErrSource))
+				}
 			}
 		}
 	}
@@ -73,7 +82,11 @@ func DecodePython(from io.Reader) (PythonRecord, error) {
 func (r PythonRecord) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, torch %s\n\n%s\n\n%s\n\n", r.Machine.GPU, r.Machine.Torch, r.Command, pythonFacts)
-	r.grid().markdown(&b)
+	pythonGrid(r.Results, "torch.topk").markdown(&b)
+	if len(r.Sampling) > 0 {
+		b.WriteString("\n" + pythonSamplingFacts + "\n\n")
+		pythonGrid(r.Sampling, "torch").markdown(&b)
+	}
 	b.WriteString("\n")
 	r.barGrid().markdown(&b)
 	return b.String()
@@ -81,12 +94,15 @@ func (r PythonRecord) Markdown() string {
 
 const pythonFacts = "us: medians; host: what a call takes of the CPU; eager: a call in a loop; graph: a call in a CUDA graph"
 
-func (r PythonRecord) grid() grid {
+const pythonSamplingFacts = "sampling: `sample_next_token` beside torch's topk, softmax, multinomial and gather; top-k 0: none"
+
+// pythonGrid is a table of rows beside what torch has.
+func pythonGrid(results []pythonResult, torch string) grid {
 	g := grid{columns: []heading{
 		{"rows", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"host: copy_", true}, {"aikf", true},
-		{"eager: torch.topk", true}, {"aikf", true}, {"speed-up", true}, {"graph: torch.topk", true}, {"aikf", true}, {"speed-up", true},
+		{"eager: " + torch, true}, {"aikf", true}, {"speed-up", true}, {"graph: " + torch, true}, {"aikf", true}, {"speed-up", true},
 	}}
-	for _, result := range r.Results {
+	for _, result := range results {
 		us := func(name string) float64 { return result.Times[name].US }
 		g.rows = append(g.rows, []string{
 			fmt.Sprint(result.Batch), fmt.Sprint(result.Vocab), fmt.Sprint(result.TopK), result.DType,
