@@ -197,6 +197,23 @@ def test_edits(device):
     assert many.tokens.tolist() == [best[0].item(), *second.tolist()[1:]]
 
 
+def test_count_tokens(device):
+    random = torch.Generator().manual_seed(4)
+    for n, m in ((0, 0), (1, 0), (0, 3), (9, 0), (12, 7)):
+        output, prompt = (torch.randint(-1, 6, (5, size), generator=random).to(device) for size in (n, m))
+        for ids, counts, before in ((*aikf.count_tokens(output), None), (*aikf.count_tokens(output, prompt), prompt)):
+            assert ids.dtype == counts.dtype == torch.int32
+            for row in range(5):
+                got = {i: c for i, c in zip(ids[row].tolist(), counts[row].tolist()) if i >= 0}
+                generated = output[row].tolist()
+                seen = set(generated) | set([] if before is None else before[row].tolist())
+                assert got == {i: generated.count(i) for i in seen if i >= 0}
+    x = X.to(device)
+    output = x.topk(4).indices[:, [0, 1, 0, 2]]
+    tokens = aikf.sample(x, temperature=0, seed=1, presence_penalty=99.0, token_counts=aikf.count_tokens(output)).tokens
+    assert torch.equal(tokens, x.topk(4).indices[:, 3])
+
+
 def test_greedy(device):
     for dtype in DTYPES:
         x = rows("two values", 4, 999, dtype).to(device)

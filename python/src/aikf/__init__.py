@@ -15,10 +15,10 @@ The environment variable ``AIKF_TARGET_STAGE2_CANDIDATES`` steers the launch pla
 
 from ._version import __version__
 from ._torch import topk
-from ._sample import SampleResult, Status, VerifyResult, apply_bitmask, apply_bitmask_, sample, sample_logits, speculative_verify
+from ._sample import SampleResult, Status, VerifyResult, apply_bitmask, apply_bitmask_, count_tokens, sample, sample_logits, speculative_verify
 from . import nanochat
 
 __all__ = [
-    "SampleResult", "Status", "VerifyResult", "apply_bitmask", "apply_bitmask_", "nanochat", "sample", "sample_logits",
+    "SampleResult", "Status", "VerifyResult", "apply_bitmask", "apply_bitmask_", "count_tokens", "nanochat", "sample", "sample_logits",
     "speculative_verify", "topk", "__version__",
 ]  # fmt: skip

@@ -105,7 +105,7 @@ def sample(
         frequency_penalty: subtracted from them for each occurrence in the output.
         presence_penalty: subtracted from those that occur in the output.
         token_counts: (ids, counts), integers of [..., n] or [n]: each id once, and how often it occurs in the output: 0 for one of the
-            prompt alone. Ids outside the vocabulary, as -1, stand for none.
+            prompt alone. Ids outside the vocabulary, as -1, stand for none. :func:`count_tokens` makes them.
         logit_bias: {id: bias} for all rows, which is copied to the device; or (ids, biases) of [..., n] or [n]. A bias of
             -Inf bans. Ids as in token_counts.
         bitmask: int32 of [..., words] or [words], 32 ids a word from the least significant bit on, as xgrammar makes them: 1 allows. Ids
@@ -664,6 +664,23 @@ def verify_shapes(drafted: torch.Tensor):
     yield [sequences, drafts + 1], torch.int64
     yield [sequences], torch.int32
     yield [sequences], torch.uint8
+
+
+def count_tokens(output: torch.Tensor, prompt: Optional[torch.Tensor] = None) -> Lists:
+    """Return (ids, counts) for token_counts of :func:`sample`: each id of a sequence once, and how often it is in the output.
+
+    Args:
+        output: integers, [..., n]: the ids that were generated; those below 0 stand for none, as padding.
+        prompt: integers, [..., m]: the ids before them, which repetition_penalty counts too.
+
+    Both are int32, [..., m + n]; the place of an id that came before holds -1. Nothing waits for the device, and shapes are
+    fixed, so that a CUDA graph can have it.
+    """
+    every = output if prompt is None else torch.cat([prompt.to(output.dtype), output], -1)
+    every, output = every.sort(-1).values, output.sort(-1).values
+    first = torch.cat([torch.ones_like(every[..., :1], dtype=torch.bool), every[..., 1:] != every[..., :-1]], -1)
+    counts = torch.searchsorted(output, every, right=True) - torch.searchsorted(output, every)
+    return every.where(first & (every >= 0), -1).to(torch.int32), counts.to(torch.int32)
 
 
 def apply_bitmask(
