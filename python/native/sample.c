@@ -404,10 +404,22 @@ static int write_raw(struct row* r, int dtype, const struct SampleArguments* a, 
   return 0;
 }
 
+// Writes what the steps leave of a row, or of none; -1 where the device draws by passes.
+static void write_kept(const struct SampleArguments* a, const struct parameters* p, int64_t row, const struct row* r, bool there) {
+  const int top_k = p->temperature < a->greedy_below ? 1 : p->top_k > 0 && p->top_k < r->vocab ? p->top_k : r->vocab;
+  const bool told = top_k <= a->selection.k;
+  a->kept_count[row] = !there ? 0 : told ? (int)r->n : -1;
+  for (int64_t i = 0; there && told && i < r->n; i++) {
+    a->kept[row * a->selection.k + i] = (int)r->ids[i];
+    if (a->kept_probabilities) a->kept_probabilities[row * a->selection.k + i] = (float)((double)r->masses[i] / (double)r->total);
+  }
+}
+
 static int sample_row(struct row* r, int dtype, const struct SampleArguments* a, int64_t row, int64_t* places) {
   const struct parameters p = parameters_of(a, row);
   int status = are_valid(&p) ? run(r, dtype, a, &p, row) : SAMPLE_BAD_PARAMETERS;
   if (status < 0) return status;
+  if (a->kept) write_kept(a, &p, row, r, status == SAMPLE_OK);
   const int drawn = status == SAMPLE_OK ? draw_tokens(r, a, &p, row, places) : 0;
   if (status == SAMPLE_OK && drawn < a->draws) status = SAMPLE_EXHAUSTED;
   for (int draw = drawn; draw < a->draws; draw++) write_token(a, row, draw, a->invalid_token);

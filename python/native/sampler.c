@@ -128,6 +128,10 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   a->selection.rows = (int)b->rows;
   a->selection.vocab = (int)b->vocab;
   if (!penalises(a)) a->penalties = 0;
+  const bool greedy = !a->row_temperature && a->temperature < a->greedy_below;
+  if (greedy && !a->kept) b->k = 1;
+  const struct plan_shape shape = {b->rows, b->vocab, b->k, b->dtype};
+  a->selection.k = plan_room(&shape);
   if (b->device == kDevices) {
     int status;
     PyThreadState* thread = b->rows * b->vocab > kSerialLogits ? PyEval_SaveThread() : NULL;
@@ -138,10 +142,6 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   }
   if (!device_of(s, b->device)) return false;
   struct plan plan;
-  const bool greedy = !a->row_temperature && a->temperature < a->greedy_below;
-  if (greedy) b->k = 1;
-  const struct plan_shape shape = {b->rows, b->vocab, b->k, b->dtype};
-  a->selection.k = plan_room(&shape);
   const bool fits = b->vocab <= a->selection.k || greedy || (a->top_k > 0 && a->top_k <= a->selection.k);
   if (!fits && !a->row_top_k && !check_behind(b, a)) return false;
   if (a->softcap > 0 && is_edited(a) && !a->min_p_last) {
@@ -149,7 +149,7 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
     return false;
   }
   const bool steps = a->row_top_k || a->row_typical_p || a->row_top_n_sigma || a->row_xtc_probability || a->row_xtc_threshold;
-  const bool whole = !a->logprobs && !steps && (a->top_k < 1 || a->top_k >= b->vocab) && a->selection.k < b->vocab && !greedy && !is_edited(a);
+  const bool whole = !a->logprobs && !a->kept && !steps && (a->top_k < 1 || a->top_k >= b->vocab) && a->selection.k < b->vocab && !greedy && !is_edited(a);
   if (plan_sample(&shape, &device_of(s, b->device)->architecture, whole, &plan)) {
     PyErr_Format(PyExc_RuntimeError, "aikf.%s: no launch plan for rows = %lld, vocab = %lld", b->call, (long long)b->rows, (long long)b->vocab);
     return false;
@@ -355,7 +355,7 @@ static PyObject* sampler_sample(Sampler* sampler, PyObject* const* args, Py_ssiz
   void* const rows[] = {&a.row_temperature, &a.row_top_k, &a.row_top_p, &a.row_min_p, &a.row_typical_p, &a.row_top_n_sigma, &a.row_xtc_probability,
                         &a.row_xtc_threshold, &a.row_repetition, &a.row_frequency, &a.row_presence, &a.row_seed, &a.row_position};
   void* const edits[] = {&a.mask, &a.bias_ids, &a.bias, &a.penalty_ids, &a.penalty_counts};
-  void* const answers[] = {&a.tokens, &a.status, &a.logprobs, &a.ranks, &a.top_ids, &a.top_logprobs};
+  void* const answers[] = {&a.tokens, &a.status, &a.logprobs, &a.ranks, &a.top_ids, &a.top_logprobs, &a.kept, &a.kept_count, &a.kept_probabilities};
   if (!read_addresses(args[1], sizeof rows / sizeof *rows, rows) || !read_addresses(args[2], sizeof edits / sizeof *edits, edits) ||
       !read_addresses(args[3], sizeof answers / sizeof *answers, answers)) {
     return NULL;

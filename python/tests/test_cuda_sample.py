@@ -30,7 +30,7 @@ def moved(value, device):
 
 
 def same(x, gpu, **kwargs):
-    """Assert that the GPU answers what the CPU does."""
+    """Assert that the GPU answers what the CPU does, logprobs and probabilities as near as the contract says."""
     here = aikf.sample(x, **kwargs)
     there = aikf.sample(x.to(gpu), **{name: moved(value, gpu) for name, value in kwargs.items()})
     for name, a, b in zip(here._fields, here, there):
@@ -58,6 +58,7 @@ def steps(choose, n, vocab, edits=False):
         "preset": lambda: "nanochat",
         "logprobs": lambda: choose.choice([0, 1, min(20, vocab)]),
         "processed_logprobs": lambda: True,
+        "kept": lambda: True,
         "seed": lambda: torch.arange(n) * 7919,
     }
     if edits:

@@ -231,7 +231,7 @@ def test_wrong_arguments_of_the_sampler():
     with pytest.raises(TypeError, match="want a tuple of 13 tensors"):
         sampler.sample(x, none, none, none, ())
     with pytest.raises(TypeError):
-        sampler.sample(x, none * 13, none * 5, none * 6, (1,))
+        sampler.sample(x, none * 13, none * 5, none * 9, (1,))
     with pytest.raises(TypeError):
         _native.Sampler()
     with pytest.raises(TypeError, match="a Sampler takes a Selector"):

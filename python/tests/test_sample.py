@@ -126,14 +126,14 @@ def test_rows_do_not_matter(dtype, device):
 
 def test_shapes(device):
     x = rows("normal", 6, 50, torch.float32).view(2, 3, 50).to(device)
-    flat = aikf.sample(x.view(6, 50), seed=1, draws=4, logprobs=2)
-    deep = aikf.sample(x, seed=1, draws=4, logprobs=2)
+    flat = aikf.sample(x.view(6, 50), seed=1, draws=4, logprobs=2, kept=True)
+    deep = aikf.sample(x, seed=1, draws=4, logprobs=2, kept=True)
     assert deep.tokens.shape == deep.logprobs.shape == deep.ranks.shape == (2, 3, 4)
     assert deep.status.shape == (2, 3) and deep.top_ids.shape == deep.top_logprobs.shape == (2, 3, 2)
     for a, b in zip(flat, deep):
         assert torch.equal(a.flatten(), b.flatten())
     one = aikf.sample(x[0, 0], seed=1)
-    assert one.tokens.shape == one.status.shape == () and one[2:] == (None,) * 4
+    assert one.tokens.shape == one.status.shape == () and one[2:] == (None,) * 7
     assert aikf.sample(x[0, 0], seed=1, draws=2).tokens.shape == (2,)
     assert aikf.sample(x[:0], seed=1, draws=2).tokens.shape == (0, 3, 2)
     assert aikf.sample(x, seed=1, logprobs=0).top_ids is None
@@ -212,6 +212,26 @@ def test_count_tokens(device):
     output = x.topk(4).indices[:, [0, 1, 0, 2]]
     tokens = aikf.sample(x, temperature=0, seed=1, presence_penalty=99.0, token_counts=aikf.count_tokens(output)).tokens
     assert torch.equal(tokens, x.topk(4).indices[:, 3])
+
+
+def test_kept(device):
+    x = X.to(device)
+    result = aikf.sample(x, top_k=9, top_p=0.7, seed=1, kept=True)
+    assert result.kept_ids.shape == result.kept_probabilities.shape == (3, 9) and result.kept_count.shape == (3,)
+    order = torch.sort(x, descending=True, stable=True)
+    for i, n in enumerate(result.kept_count.tolist()):
+        p = order.values[i, :9].double().softmax(-1).cpu()
+        assert n == int((p.cumsum(-1) < 0.7).sum()) + 1
+        assert result.kept_ids[i].tolist() == order.indices[i, :n].tolist() + [-1] * (9 - n)
+        assert torch.allclose(result.kept_probabilities[i, :n].cpu().double(), p[:n] / p[:n].sum(), atol=1e-6)
+        assert (result.kept_probabilities[i, n:] == 0).all() and result.tokens[i] in result.kept_ids[i, :n]
+    per_row = aikf.sample(x, top_k=torch.tensor([1, 5, 0], device=device), most_top_k=6, seed=1, kept=True)
+    assert per_row.kept_ids.shape == (3, 6) and per_row.kept_count.tolist() == [1, 5, -1]
+    assert aikf.sample(x, temperature=0, seed=1, kept=True).kept_count.tolist() == [1] * 3
+    assert aikf.sample(x * math.nan, top_k=4, seed=1, kept=True).kept_count.tolist() == [0] * 3
+    wide = torch.zeros(1, 5000, dtype=torch.bfloat16, device=device)
+    assert aikf.sample(wide, seed=1, kept=True).kept_ids.shape == (1, 2048)
+    assert aikf.sample(wide.float(), seed=1, kept=True).kept_count.tolist() == [-1]
 
 
 def test_greedy(device):
@@ -384,8 +404,8 @@ def test_nothing_requires_grad(device):
     x = X.clone().to(device).requires_grad_()
     leaf = torch.ones(3, device=device, requires_grad=True)
     for result in (
-        *aikf.sample(x, seed=1, temperature=leaf, logprobs=2),
-        *torch.ops.aikf.sample(x, [None] * 13, [None] * 5, [1.0, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0], 0, 1, 0, None, 1, 0, True, True, False, 2, False, -1, 0),
+        *aikf.sample(x, seed=1, temperature=leaf, logprobs=2, kept=True),
+        *torch.ops.aikf.sample(x, [None] * 13, [None] * 5, [1.0, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0], 0, 1, 0, None, 1, 0, True, True, False, 2, False, -1, 0, True),
         aikf.sample_logits(x),
         nanochat.sample_next_token(x, None),
     ):
@@ -402,7 +422,7 @@ def test_operator(device):
     reals = [1.0, 0.9, 0.0, 1.0, 0.0, 0.0, 1.0, 1.2, 0.0, 0.0, 0.0]
     temperature = [torch.ones(3, device=device), *[None] * 12]
     for logprobs in (-1, 0, 2):
-        arguments = (x, temperature, lists, reals, 5, 3, 0, None, 2, 0, True, True, False, logprobs, False, -1, 0)
+        arguments = (x, temperature, lists, reals, 5, 3, 0, None, 2, 0, True, True, False, logprobs, False, -1, 0, logprobs > 0)
         torch.library.opcheck(torch.ops.aikf.sample.default, arguments)
 
 
@@ -412,10 +432,10 @@ def test_compiled(device):
 
     @torch.compile(fullgraph=True)
     def draw(x, temperature, seed, position):
-        return aikf.sample(x * 2, temperature=temperature, top_k=20, seed=seed, position=position, logprobs=1)
+        return aikf.sample(x * 2, temperature=temperature, top_k=20, seed=seed, position=position, logprobs=1, kept=True)
 
     for position in range(4):
-        want = aikf.sample(x * 2, temperature=temperature, top_k=20, seed=7, position=position, logprobs=1)
+        want = aikf.sample(x * 2, temperature=temperature, top_k=20, seed=7, position=position, logprobs=1, kept=True)
         for a, b in zip(draw(x, temperature, 7, position), want):
             assert torch.equal(a, b)
         for n in (2, 3):

@@ -93,14 +93,16 @@ def test_what_is_not_short_goes_the_other_way(fake):
 
 def launch(fake, x, rows_, edits, draws, logprobs, top_k, numbers=(), most=0, reals=REALS):
     """Sample into tensors by a launch."""
-    answers = [torch.empty(shape, dtype=dtype) for shape, dtype in _sample.shapes(x, draws, logprobs)]
+    answers = [
+        torch.empty(shape, dtype=dtype) if there else None
+        for (shape, dtype), there in zip(_sample.shapes(x, draws, logprobs, 0), _sample.wanted(logprobs, False))
+    ]
     words = 0 if edits[0] is None else edits[0].shape[-1]
     count = lambda ids: 0 if ids is None else ids.shape[-1]  # noqa: E731
     numbers = (
         *reals, top_k, 5, 9, words, words, count(edits[1]), count(edits[3]), draws, 0, draws, True, False, -1, max(logprobs, 0), False, most or top_k
     )  # fmt: skip
-    given = answers + [None] * (6 - len(answers)) if logprobs > 0 else answers[: 4 if logprobs == 0 else 2] + [None] * (2 if logprobs == 0 else 4)
-    assert fake.sampler.sample(Resident(x), rows_, edits, tuple(given), numbers)
+    assert fake.sampler.sample(Resident(x), rows_, edits, tuple(answers), numbers)
     fake.wait()
     return answers
 

@@ -47,6 +47,9 @@ class SampleResult(NamedTuple):
     ranks: Optional[torch.Tensor] = None  #: int32, as tokens: 1 for the most likely; 0 where there is no token
     top_ids: Optional[torch.Tensor] = None  #: int32, [..., logprobs]: the most likely, best first
     top_logprobs: Optional[torch.Tensor] = None  #: float32, as top_ids
+    kept_ids: Optional[torch.Tensor] = None  #: int32, [..., most]: what the steps leave of a row, the largest logit first; then -1
+    kept_count: Optional[torch.Tensor] = None  #: int32, [...]: how many they are, or -1 if there is no room for what top_k leaves
+    kept_probabilities: Optional[torch.Tensor] = None  #: float32, as kept_ids: among the kept; then 0
 
 
 def sample(
@@ -75,6 +78,7 @@ def sample(
     preset: str = "vllm",
     logprobs: Optional[int] = None,
     processed_logprobs: bool = False,
+    kept: bool = False,
     invalid_token: int = -1,
     most_top_k: int = 0,
     generator: Optional[torch.Generator] = None,
@@ -124,6 +128,8 @@ def sample(
             None reports nothing. They are within 1e-6 times the larger of 1 and their magnitude, and natural.
         processed_logprobs: whether logprobs are of what all steps keep, instead of the logits as they came.
             On a GPU these, typical_p, top_n_sigma and xtc are for rows with a top_k for which there is room: of at most 1,024.
+        kept: whether to report the kept set of each row with its probabilities, as training on what was sampled wants it. There is room
+            for top_k tokens, or most_top_k of them, and for 1,024 at most; 2,048 of 16-bit logits with a vocab of at most 65,536.
         invalid_token: what stands where there is no token. -1 as an index into an embedding is an assertion of the device
             that fails; the status says why.
         most_top_k: the largest value of a top_k that is a tensor: smaller is faster. It changes no token.
@@ -178,13 +184,11 @@ def sample(
     )
     arguments = (
         logits, rows, edits, reals, _top_k("sample", "top_k", top_k), seed, position, generator, draws, first_draw, shared, bool(replacement), preset == "nanochat", -1 if logprobs is None else logprobs,
-        bool(processed_logprobs), invalid_token, most_top_k,
+        bool(processed_logprobs), invalid_token, most_top_k, bool(kept),
     )  # fmt: skip
     if not _is_compiling() and _sampler.quiet(logits):
-        answers = run(*arguments)
-    else:
-        answers = torch.ops.aikf.sample(*arguments)
-    return SampleResult(*answers[: 2 if logprobs is None else 4 if logprobs == 0 else 6])
+        return SampleResult(*run(*arguments))
+    return SampleResult(*[answer if there else None for answer, there in zip(torch.ops.aikf.sample(*arguments), wanted(arguments[13], kept))])
 
 
 def _check_preset(call: str, preset: str) -> None:
@@ -335,25 +339,41 @@ def _bitmask(bitmask: Optional[torch.Tensor], logits: torch.Tensor) -> Tuple[Opt
     return (bitmask,)
 
 
-def shapes(logits: torch.Tensor, draws: int, logprobs: int):
-    """Return the shape and dtype of each answer; what is not asked for is empty."""
+def wanted(logprobs: int, kept: bool) -> Tuple[bool, ...]:
+    """Return which answers are asked for, in their order."""
+    return (True, True, logprobs >= 0, logprobs >= 0, logprobs > 0, logprobs > 0, kept, kept, kept)
+
+
+def room(logits: torch.Tensor, top_k: int) -> int:
+    """Return how many tokens of a row there is room for, if so many are left by top_k, or 0 if that is unknown."""
+    vocab = logits.shape[-1]
+    most = 2048 if logits.dtype != torch.float32 and vocab <= 65536 else 1024
+    return min(top_k if 0 < top_k < most else most, vocab)
+
+
+def shapes(logits: torch.Tensor, draws: int, logprobs: int, most: int):
+    """Return the shape and dtype of each answer."""
     lead = list(logits.shape[:-1])
     tokens = lead if draws == 1 else [*lead, draws]
-    chosen = tokens if logprobs >= 0 else [0]
-    top = [*lead, logprobs] if logprobs > 0 else [0]
     return (
-        (tokens, torch.int64), (lead, torch.uint8), (chosen, torch.float32), (chosen, torch.int32), (top, torch.int32), (top, torch.float32),
+        (tokens, torch.int64), (lead, torch.uint8), (tokens, torch.float32), (tokens, torch.int32), ([*lead, logprobs], torch.int32),
+        ([*lead, logprobs], torch.float32), ([*lead, most], torch.int32), (lead, torch.int32), ([*lead, most], torch.float32),
     )  # fmt: skip
 
 
 def run(
     logits, rows, edits, reals, top_k, seed, position, generator, draws, first_draw, shared, replacement, nanochat, logprobs, processed,
-    invalid_token, most_top_k,
+    invalid_token, most_top_k, kept,
 ):  # fmt: skip
-    """Sample, whatever of torch is on, and return the answers that are asked for."""
-    wanted = 2 if logprobs < 0 else 4 if logprobs == 0 else 6
-    device = logits.device
-    answers = tuple([torch.empty(shape, dtype=dtype, device=device) for shape, dtype in shapes(logits, draws, logprobs)[:wanted]])
+    """Sample, whatever of torch is on, and return the answers; None for what is not asked for."""
+    device, most = logits.device, most_top_k if rows[1] is not None else top_k
+    answers = [
+        torch.empty(shape, dtype=dtype, device=device) if there else None
+        for (shape, dtype), there in zip(shapes(logits, draws, logprobs, room(logits, most) if kept else 0), wanted(logprobs, kept))
+    ]
+    if kept:
+        answers[6].fill_(-1)
+        answers[8].zero_()
     if seed is None:
         seed, position = _sampler.numbers(logits, generator, "sample")
     bitmask, bias_ids, _, penalty_ids, _ = edits
@@ -361,20 +381,26 @@ def run(
     numbers = (
         *reals, top_k, seed % 2**64, position % 2**64, bitmask.stride(0) if bitmask is not None and bitmask.dim() == 2 else 0, words,
         0 if bias_ids is None else bias_ids.shape[-1], 0 if penalty_ids is None else penalty_ids.shape[-1], draws, first_draw,
-        draws if shared else 0, replacement, nanochat, invalid_token, max(logprobs, 0), processed, most_top_k if rows[1] is not None else top_k,
+        draws if shared else 0, replacement, nanochat, invalid_token, max(logprobs, 0), processed, most,
     )  # fmt: skip
-    given = (tuple(rows), tuple(edits), answers + (None,) * (6 - wanted), numbers)
+    given = (tuple(rows), tuple(edits), tuple(answers), numbers)
     if not _sampler.sample(logits, *given):
         _sampler.sample(logits.resolve_neg().contiguous(), *given)
     return answers
 
 
 def run_all(*arguments):
-    """Sample, and return all answers: what the dispatcher calls."""
-    answers = run(*arguments)
-    logits, draws, logprobs = arguments[0], arguments[8], arguments[13]
-    rest = shapes(logits, draws, logprobs)[len(answers) :]
-    return answers + tuple(torch.empty(shape, dtype=dtype, device=logits.device) for shape, dtype in rest)
+    """Sample, and return all answers, empty if they are not asked for: what the dispatcher calls."""
+    given = zip(run(*arguments), fake(*arguments))
+    return tuple(torch.empty(like.shape, dtype=like.dtype, device=like.device) if answer is None else answer for answer, like in given)
+
+
+def fake(logits, *rest):
+    """Return what the operator returns, without contents."""
+    rows, top_k, draws, logprobs, most_top_k, kept = rest[0], rest[3], rest[7], rest[12], rest[15], rest[16]
+    most = room(logits, most_top_k if rows[1] is not None else top_k) if kept else 0
+    answers = zip(shapes(logits, draws, logprobs, most), wanted(logprobs, kept))
+    return tuple(logits.new_empty(shape if there else [0], dtype=dtype) for (shape, dtype), there in answers)
 
 
 def _generator(generator: Optional[torch.Generator], ordinal: int, call: str) -> torch.Generator:

@@ -10,8 +10,8 @@ from ._operator import _library
 _library.define(
     "sample(Tensor logits, Tensor?[] rows, Tensor?[] edits, float[] reals, int top_k, SymInt? seed, SymInt position, "
     "Generator? generator, SymInt draws, int first_draw, bool shared, bool replacement, bool nanochat, SymInt logprobs, "
-    "bool processed, int invalid_token, int most_top_k) "
-    "-> (Tensor tokens, Tensor status, Tensor logprobs, Tensor ranks, Tensor top_ids, Tensor top_logprobs)",
+    "bool processed, int invalid_token, int most_top_k, bool kept) -> (Tensor tokens, Tensor status, Tensor logprobs, Tensor ranks, "
+    "Tensor top_ids, Tensor top_logprobs, Tensor kept_ids, Tensor kept_count, Tensor kept_probabilities)",
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.nondeterministic_seeded),
 )
 _library.impl("sample", _sample.run_all, "CPU")
@@ -19,10 +19,10 @@ _library.impl("sample", _sample.run_all, "CUDA")
 
 
 @torch.library.register_fake("aikf::sample", lib=_library)
-def _fake(logits, rows, edits, reals, top_k, seed, position, generator, draws, first_draw, shared, replacement, nanochat, logprobs, *rest):
+def _fake(logits, *rest):
     if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise TypeError(f"aikf.sample: dtype {logits.dtype}, want torch.float32, torch.float16 or torch.bfloat16")
-    return tuple(logits.new_empty(shape, dtype=dtype) for shape, dtype in _sample.shapes(logits, draws, logprobs))
+    return _sample.fake(logits, *rest)
 
 
 def _no_gradient(ctx, inputs, output):
@@ -30,7 +30,7 @@ def _no_gradient(ctx, inputs, output):
 
 
 def _backward(ctx, *gradients):
-    return (None,) * 17
+    return (None,) * 18
 
 
 torch.library.register_autograd("aikf::sample", _backward, setup_context=_no_gradient, lib=_library)
