@@ -9,6 +9,8 @@ wait at the end. Calls rotate over four inputs. Each number is the median over m
 Sampling: nanochat's step, which torch takes in five operators: topk, a quotient, softmax, multinomial, gather; and without a
 top-k, softmax and multinomial. In a graph the position is a tensor; a step advances it, too, as torch's multinomial does its own.
 
+Last the decode loops of decode.py, in tokens a second.
+
 --go is a record of the same machine, in which the Go package and this one had the same rows:
 
     AIKF_PYTHON=python3 aikf bench --device cuda --mode graph --cache warm --against python:aikf:topk --out RECORD
@@ -31,6 +33,7 @@ import time
 import torch
 
 import aikf
+import decode
 
 ROWS = [  # batch, vocab, top_k, dtype: the reference matrix, and rows around it
     (1, 50304, 50, "bfloat16"), (1, 50304, 100, "bfloat16"), (1, 50304, 200, "bfloat16"), (4, 50304, 50, "bfloat16"),
@@ -318,7 +321,7 @@ def driver_version():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--work", choices=["all", "topk", "sampling"], default="all")
+    parser.add_argument("--work", choices=["all", "topk", "sampling", "decode"], default="all")
     parser.add_argument("--iters", type=int, default=51, help="samples of everything")
     parser.add_argument("--go", help="a record of aikf bench of the same machine, with this package beside Go's")
     parser.add_argument("--out", help="write the record there")
@@ -328,8 +331,9 @@ def main():
         return 2
     torch.cuda.set_device(args.device)
     properties = torch.cuda.get_device_properties(args.device)
-    results = topk_rows(args) if args.work != "sampling" else []
-    sampled = sampling_rows(args) if args.work != "topk" else []
+    results = topk_rows(args) if args.work in ("all", "topk") else []
+    sampled = sampling_rows(args) if args.work in ("all", "sampling") else []
+    decoded = decode.main(["--device", args.device, "--iters", "5"]) if args.work in ("all", "decode") else []
     found = verdicts(results, sampled, beyond_go(args.go) if args.go else {})
     print("\nfigure, of the worst row of the matrix       must   aim  measured  verdict")
     for v in found:
@@ -349,12 +353,13 @@ def main():
             "iters": args.iters,
             "results": results,
             "sampling": sampled,
+            "decode": decoded,
             "acceptance": found,
         }  # fmt: skip
         with open(args.out, "w") as file:
             json.dump(record, file, indent=1)
             file.write("\n")
-    wrong = [r for r in results + sampled if not r["right"]]
+    wrong = [r for r in results + sampled + decoded if not r["right"]]
     return 1 if wrong or any(v["verdict"] == "missed" for v in found) else 0
 
 

@@ -156,7 +156,8 @@ def measure(vocab, batch, args, device):
     return result
 
 
-def main():
+def main(arguments=None):
+    """Measure what the arguments ask for, and return the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vocab", type=int, nargs="+", default=[50304, 32768])
@@ -169,7 +170,7 @@ def main():
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--iters", type=int, default=7, help="runs of each loop, in turn")
     parser.add_argument("--out", help="write the record there")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     device = torch.device(args.device)
     results = []
     for vocab in args.vocab:
@@ -197,8 +198,8 @@ def main():
         with open(args.out, "w") as file:
             json.dump(record, file, indent=1)
             file.write("\n")
-    return 0 if all(r["right"] for r in results) else 1
+    return results
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(0 if all(r["right"] for r in main()) else 1)
