@@ -311,6 +311,9 @@ func (l Lab) python() section {
 			if len(r.Sampling) > 0 {
 				s.tables = append(s.tables, table{[]string{pythonSamplingFacts}, pythonGrid(r.Sampling, "torch")})
 			}
+			if len(r.Decode) > 0 {
+				s.tables = append(s.tables, table{[]string{pythonDecodeFacts}, r.decodeGrid()})
+			}
 			s.tables = append(s.tables, table{nil, r.barGrid()})
 		}
 	}

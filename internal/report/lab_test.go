@@ -22,6 +22,8 @@ const pythonText = `{"schema": 1, "kind": "python", "machine": {"gpu": "Example 
 	"sampling": [{"batch": 8, "vocab": 32768, "top_k": 50, "dtype": "float32", "right": true, "times": {
 		"host copy_": {"us": 6}, "host aikf": {"us": 9}, "eager torch": {"us": 240}, "eager aikf": {"us": 12},
 		"graph torch": {"us": 66}, "graph aikf": {"us": 5.5}}}],
+	"decode": [{"vocab": 32768, "batch": 8, "right": true, "tokens_per_second": {"eager none": 6000, "eager torch": 4000, "eager aikf": 5500,
+		"graph none": 30000, "graph torch": 20000, "graph aikf": 29000}}],
 	"acceptance": [{"figure": "eager", "must": 5, "aim": 7, "measured": 4.5, "row": "1 x 50", "verdict": "missed"}]}`
 
 const verifiedText = `{"schema": 1, "device": "cuda:0", "gpu": "Example H1", "command": "aikf verify", "commit": "abc", "counts": {"rows": 1000, "logits": 1000000}, "outcome": "equal"}`

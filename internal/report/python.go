@@ -16,9 +16,15 @@ type PythonRecord struct {
 		GPU   string `json:"gpu"`
 		Torch string `json:"torch"`
 	} `json:"machine"`
-	Command    string         `json:"command"`
-	Results    []pythonResult `json:"results"`
-	Sampling   []pythonResult `json:"sampling"`
+	Command  string         `json:"command"`
+	Results  []pythonResult `json:"results"`
+	Sampling []pythonResult `json:"sampling"`
+	Decode   []struct {
+		Vocab           int                `json:"vocab"`
+		Batch           int                `json:"batch"`
+		Right           bool               `json:"right"`
+		TokensPerSecond map[string]float64 `json:"tokens_per_second"` // by mode and sampling, as "graph torch"
+	} `json:"decode"`
 	Acceptance []struct {
 		Figure   string   `json:"figure"`
 		Must     float64  `json:"must"`
@@ -75,8 +81,21 @@ func DecodePython(from io.Reader) (PythonRecord, error) {
 			}
 		}
 	}
+	for i, loop := range r.Decode {
+		if !loop.Right {
+			problems = append(problems, fmt.Errorf("decode[%d].right = false, %d x %d: %w", i, loop.Batch, loop.Vocab, ErrSource))
+		}
+		for _, name := range decodeNames {
+			if rate := loop.TokensPerSecond[name]; !(rate > 0) {
+				problems = append(problems, fmt.Errorf("decode[%d].tokens_per_second[%q] = %v, %d x %d: %w", i, name, rate, loop.Batch, loop.Vocab, ErrSource))
+			}
+		}
+	}
 	return r, errors.Join(problems...)
 }
+
+// decodeNames are the loops that are shown.
+var decodeNames = []string{"eager none", "eager torch", "eager aikf", "graph none", "graph torch", "graph aikf"}
 
 // Markdown renders the record.
 func (r PythonRecord) Markdown() string {
@@ -86,6 +105,10 @@ func (r PythonRecord) Markdown() string {
 	if len(r.Sampling) > 0 {
 		b.WriteString("\n" + pythonSamplingFacts + "\n\n")
 		pythonGrid(r.Sampling, "torch").markdown(&b)
+	}
+	if len(r.Decode) > 0 {
+		b.WriteString("\n" + pythonDecodeFacts + "\n\n")
+		r.decodeGrid().markdown(&b)
 	}
 	b.WriteString("\n")
 	r.barGrid().markdown(&b)
@@ -110,6 +133,25 @@ func pythonGrid(results []pythonResult, torch string) grid {
 			fmt.Sprintf("%.1f", us("eager torch")), fmt.Sprintf("%.2f", us("eager aikf")), fmt.Sprintf("%.1fx", us("eager torch")/us("eager aikf")),
 			fmt.Sprintf("%.1f", us("graph torch")), fmt.Sprintf("%.2f", us("graph aikf")), fmt.Sprintf("%.1fx", us("graph torch")/us("graph aikf")),
 		})
+	}
+	return g
+}
+
+const pythonDecodeFacts = "tokens a second of a decode loop of a small GPT, python/bench/decode.py; none: without sampling"
+
+func (r PythonRecord) decodeGrid() grid {
+	g := grid{columns: []heading{
+		{"rows", true}, {"vocab", true}, {"eager: none", true}, {"torch", true}, {"aikf", true}, {"speed-up", true},
+		{"graph: none", true}, {"torch", true}, {"aikf", true}, {"speed-up", true},
+	}}
+	for _, loop := range r.Decode {
+		row := []string{fmt.Sprint(loop.Batch), fmt.Sprint(loop.Vocab)}
+		for _, mode := range []string{"eager", "graph"} {
+			rate := func(sampling string) float64 { return loop.TokensPerSecond[mode+" "+sampling] }
+			row = append(row, fmt.Sprintf("%.0f", rate("none")), fmt.Sprintf("%.0f", rate("torch")), fmt.Sprintf("%.0f", rate("aikf")),
+				fmt.Sprintf("%.2fx", rate("aikf")/rate("torch")))
+		}
+		g.rows = append(g.rows, row)
 	}
 	return g
 }
