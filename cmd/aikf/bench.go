@@ -14,6 +14,7 @@ import (
 
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
+	"github.com/ai-kernel-factory/aikf/internal/progress"
 	"github.com/ai-kernel-factory/aikf/internal/report"
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/topk"
@@ -60,7 +61,9 @@ type benchFlags struct {
 	format, out                       string
 	iters                             int
 	seed                              uint64
-	acceptance                        bool
+	acceptance, quiet                 bool
+
+	bar *progress.Bar
 }
 
 // runBench measures, and prints what came of it.
@@ -87,6 +90,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.out, "out", "", "write the JSON record to a `file`, too")
 	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar, or those of --work")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random rows")
+	flags.BoolVar(&f.quiet, "quiet", false, quietUsage)
 	words, err := parseFlags(flags, args, c)
 	if err != nil {
 		return err
@@ -145,17 +149,20 @@ func runBench(ctx context.Context, args []string, c console) error {
 		Schema: bench.Schema, Machine: bench.ThisMachine(), Command: commandLine("bench", args), Commit: bench.Commit(),
 		Date: time.Now().UTC().Truncate(time.Second), Seed: f.seed, TargetCandidates: target,
 	}
+	f.bar = c.bar(f.quiet)
 	if onDevice {
 		defer device.Close()
 		err = f.measureDevice(ctx, device, choice, &record, c)
 	} else {
 		err = f.measureCPU(ctx, &settings, &record, c)
 	}
-	if c.progress {
-		fmt.Fprint(c.err, "\r\x1b[K")
-	}
+	f.bar.Clear()
 	if err != nil {
-		return benchError(ctx, "bench", err)
+		err = benchError(ctx, "bench", err)
+		if ctx.Err() != nil {
+			return errors.Join(err, f.keep(record, c))
+		}
+		return err
 	}
 	if f.out != "" {
 		if err := writeRecord(f.out, record); err != nil {
@@ -240,10 +247,10 @@ func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record
 	}
 	if f.acceptance {
 		bars := bench.BarsOf(list(f.work))
-		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bars, progressOn(c))
+		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bars, f.progress)
 		return err
 	}
-	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
+	record.Results, err = measureAll(cases, f.progress, func(c bench.Case) ([]bench.Result, error) {
 		result, err := runner.Measure(ctx, c)
 		return []bench.Result{result}, err
 	})
@@ -275,9 +282,9 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	}
 	if f.acceptance {
 		runner.Budget = bench.AcceptanceBudget
-		return runner.Accept(ctx, bench.DeviceBars(), record, progressOn(c))
+		return runner.Accept(ctx, bench.DeviceBars(), record, f.progress)
 	}
-	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
+	record.Results, err = measureAll(cases, f.progress, func(c bench.Case) ([]bench.Result, error) {
 		return runner.Measure(ctx, c, conditions)
 	})
 	if err == nil && len(record.Results) == 0 {
@@ -286,13 +293,37 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	return err
 }
 
-// progressOn draws progress on a terminal.
-func progressOn(c console) func(done, total int, next bench.Case) {
-	return func(done, total int, next bench.Case) {
-		if c.progress {
-			fmt.Fprintf(c.err, "\r\x1b[K%d of %d: %v", done+1, total, next)
+// progress draws progress on a terminal.
+func (f benchFlags) progress(done, total int, next bench.Case) {
+	f.bar.Set(done, total, fmt.Sprintf("%d of %d: %v", done+1, total, next))
+}
+
+// keep writes what an interrupted run has measured, and says where: to --out, to
+// standard output if that receives the record, or else to a new file.
+func (f benchFlags) keep(record bench.Record, c console) error {
+	if len(record.Results) == 0 {
+		fmt.Fprintln(c.err, "aikf: bench: nothing was measured yet")
+		return nil
+	}
+	record.Interrupted = true
+	where := f.out
+	if where == "" && f.format != report.JSON {
+		file, err := os.CreateTemp("", "aikf-bench-*.json")
+		if err != nil {
+			return err
+		}
+		where = file.Name()
+		if err := file.Close(); err != nil {
+			return err
 		}
 	}
+	if where == "" {
+		where = "standard output"
+	} else if err := writeRecord(where, record); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.err, "aikf: bench: %d results were measured; the record is in %s\n", len(record.Results), where)
+	return report.Write(c.out, f.format, record)
 }
 
 func writeRecord(name string, record bench.Record) error {
@@ -330,13 +361,14 @@ func missed(verdicts []bench.Verdict) error {
 	return wrongErrorf("bench: %d of %d bars missed: %s", len(works), len(verdicts), strings.Join(works, "; "))
 }
 
+// measureAll returns what was measured before an error, too.
 func measureAll(cases []bench.Case, progress func(int, int, bench.Case), measure func(bench.Case) ([]bench.Result, error)) ([]bench.Result, error) {
 	var all []bench.Result
 	for i, c := range cases {
 		progress(i, len(cases), c)
 		results, err := measure(c)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		all = append(all, results...)
 	}

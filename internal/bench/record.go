@@ -11,9 +11,10 @@ import (
 )
 
 // Schema is the version of the record format that this package writes. It also
-// reads records from oldestSchema on: 2 added GPUs.
+// reads records from oldestSchema on: 2 added GPUs; 3 what speaks against a
+// number, of a peer and of the machine, and runs that were interrupted.
 const (
-	Schema       = 2
+	Schema       = 3
 	oldestSchema = 1
 )
 
@@ -37,6 +38,8 @@ type Record struct {
 	Launch    *LaunchCost    `json:"launch,omitempty"`
 	Dependent *DependentGain `json:"dependent,omitempty"`
 	Notes     []string       `json:"notes,omitempty"` // what could not be measured, and why
+	// Interrupted says that the run was ended before all was measured.
+	Interrupted bool `json:"interrupted,omitempty"`
 }
 
 // GPU is the device that a record was measured on.

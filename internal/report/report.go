@@ -82,6 +82,9 @@ func document(format string, record bench.Record) string {
 	for _, note := range record.Notes {
 		fmt.Fprintf(&b, "\nnote: %s\n", note)
 	}
+	if record.Interrupted {
+		b.WriteString("\nnote: the run was interrupted; the rest was not measured\n")
+	}
 	return b.String()
 }
 
