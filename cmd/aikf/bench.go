@@ -37,6 +37,8 @@ const benchExamples = `  aikf bench
   aikf bench --acceptance
         every figure that has a bar; exit code 1 if one misses its must
   aikf bench --format json > results/today.json
+  aikf bench --self-test
+        a wrong selector, clocks that lie and answers from memory: each is caught
 
 The reference of work "topk" is a typed heap over the row, what Go programs do
 today; of "stream" and "sample" one Select; of "merge" a sort of all entries; on a GPU the
@@ -45,9 +47,15 @@ On a GPU the time of a call is that of a node in a graph that is replayed with
 its logits in the cache; beside it stand the same with other logits in the cache
 (cold), launches from Go one by one (eager), and what a launch takes of the
 processor's time.
-exec:command is a program that times itself: it writes {"version": ...}, reads a
-line for each case with the file of the logits and those for its answer, and
-writes its times; internal/bench/programs/peers.py says which fields there are.
+exec:command is a program that answers requests as "aikf topk --jsonl" does. Its
+times are those of the exchange, JSON and all; what an empty request takes is
+told beside them. timed:command is a program that times itself: it writes
+{"version": ...}, reads a line for each case with the file of the logits and those
+for its answer, and writes its times; internal/bench/programs/peers.py says which
+fields there are.
+Whatever is measured beside ours is checked in the same run: its answers, its
+times against the read floor and against a clock of ours, and whether it answers
+from memory. What does not hold is told with its numbers.
 AIKF_PYTHON names the python3 for --against; without it, those in PATH and
 /usr/bin are tried in turn.
 `
@@ -61,7 +69,7 @@ type benchFlags struct {
 	format, out                       string
 	iters                             int
 	seed                              uint64
-	acceptance, quiet                 bool
+	acceptance, quiet, testSelf       bool
 
 	bar *progress.Bar
 }
@@ -76,7 +84,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.Var(&f.dtype, "dtype", "float32, float16, bfloat16; a `list` (default bfloat16, or that of --logits)")
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
-	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function, exec:command; a `list`")
+	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, onnxruntime, python:module:function, exec:command, timed:command; a `list`")
 	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
 	flags.StringVar(&f.sweep, "sweep", "", "dimensions to vary, each alone: rows, vocab, k, or grid; a `list`")
 	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")
@@ -90,6 +98,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.out, "out", "", "write the JSON record to a `file`, too")
 	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar, or those of --work")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random rows")
+	flags.BoolVar(&f.testSelf, "self-test", false, "show that contestants which cheat are caught, and nothing else")
 	flags.BoolVar(&f.quiet, "quiet", false, quietUsage)
 	words, err := parseFlags(flags, args, c)
 	if err != nil {
@@ -107,6 +116,9 @@ func runBench(ctx context.Context, args []string, c console) error {
 	}
 	if f.iters < 1 {
 		return usageErrorf("bench: iters = %d is less than 1", f.iters)
+	}
+	if f.testSelf {
+		return f.selfTest(ctx, c)
 	}
 	target, err := targetCandidates()
 	if err != nil {

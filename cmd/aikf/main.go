@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ai-kernel-factory/aikf/internal/bench"
 	"github.com/ai-kernel-factory/aikf/internal/progress"
 )
 
@@ -123,6 +124,9 @@ func run(ctx context.Context, args []string, c console) int {
 		version, commit := buildVersion()
 		fmt.Fprintln(c.out, strings.TrimSpace("aikf "+version+" "+commit))
 		return exitDone
+	}
+	if len(args) == 2 && args[0] == bench.SelfTestWord {
+		return exitCode(bench.Contest(args[1], c.in, c.out), c)
 	}
 	for _, command := range commands {
 		if command.name == args[0] {

@@ -317,9 +317,9 @@ func (r *Runner) Acceptance(ctx context.Context, bars []Bar, progress func(done,
 			if v.Reason != "" {
 				break
 			}
-			if b.Peer != "" && !measured[c].Peers[b.Peer].ValuesEqual {
+			if doubts := measured[c].Peers[b.Peer].Doubts; len(doubts) > 0 {
 				v = Verdict{Work: b.Work, Figure: b.Figure, Must: b.Must, Aim: b.Aim, Verdict: NotMeasured,
-					Reason: fmt.Sprintf("the values of %s differ from ours (%s)", b.Peer, c.label())}
+					Reason: fmt.Sprintf("%s is not believed (%s): %s", b.Peer, c.label(), doubts[0])}
 				break
 			}
 			figure := b.figure(measured[c])

@@ -158,6 +158,15 @@ type PeerResult struct {
 	// SortEqual says that its stable sort has our indices; only of software
 	// that leaves ties to another function.
 	SortEqual bool `json:"sort_equal,omitempty"`
+	// WallUS is a call by the benchmark's own clock, around an exchange that asks
+	// for many, of software that times itself and answers such requests.
+	WallUS float64 `json:"wall_us,omitempty"`
+	// ProtocolUS is what an exchange takes that asks for next to nothing, of a
+	// program that the benchmark times: its times hold as much, and the reading
+	// and writing of the numbers.
+	ProtocolUS float64 `json:"protocol_us,omitempty"`
+	// Doubts are what speaks against the numbers, each with its kind first.
+	Doubts []string `json:"doubts,omitempty"`
 }
 
 // setTimes fills in the times and their ratios.
