@@ -71,7 +71,8 @@ type benchFlags struct {
 	seed                              uint64
 	acceptance, quiet, testSelf       bool
 
-	bar *progress.Bar
+	bar   *progress.Bar
+	watch *bench.Watch
 }
 
 // runBench measures, and prints what came of it.
@@ -161,7 +162,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 		Schema: bench.Schema, Machine: bench.ThisMachine(), Command: commandLine("bench", args), Commit: bench.Commit(),
 		Date: time.Now().UTC().Truncate(time.Second), Seed: f.seed, TargetCandidates: target,
 	}
-	f.bar = c.bar(f.quiet)
+	f.bar, f.watch = c.bar(f.quiet), bench.NewWatch(record.Machine.Virtual)
 	if onDevice {
 		defer device.Close()
 		err = f.measureDevice(ctx, device, choice, &record, c)
@@ -254,6 +255,7 @@ func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record
 	if runner.Peers, record.Notes, err = startPeers(ctx, f.against, "cpu", c.err); err != nil {
 		return err
 	}
+	defer f.listen(record)
 	if err := bench.SelfCheck(); err != nil {
 		return err
 	}
@@ -289,6 +291,7 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 		return err
 	}
 	defer func() { record.Notes = runner.Notes }()
+	defer f.listen(record)
 	if err := runner.SelfCheck(ctx); err != nil {
 		return err
 	}
@@ -307,7 +310,14 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 
 // progress draws progress on a terminal.
 func (f benchFlags) progress(done, total int, next bench.Case) {
+	f.watch.Look()
 	f.bar.Set(done, total, fmt.Sprintf("%d of %d: %v", done+1, total, next))
+}
+
+// listen puts into the record what disturbed the run.
+func (f benchFlags) listen(record *bench.Record) {
+	noise := f.watch.Noise(record.Results)
+	record.Noise = &noise
 }
 
 // keep writes what an interrupted run has measured, and says where: to --out, to
