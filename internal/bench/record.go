@@ -23,15 +23,15 @@ var ErrRecord = errors.New("invalid record")
 
 // Record is one run of the benchmark.
 type Record struct {
-	Schema     int       `json:"schema"`
-	Machine    Machine   `json:"machine"`
-	GPU        *GPU      `json:"gpu,omitempty"` // that was measured, if one was
-	Command    string    `json:"command"`
-	Commit     string    `json:"commit"` // of the project; "-dirty" is appended if files were changed, "unknown" if nothing tells
-	Date       time.Time `json:"date"`
-	Seed       uint64    `json:"seed"` // of the random rows
-	Results    []Result  `json:"results"`
-	Acceptance []Verdict `json:"acceptance,omitempty"`
+	Schema     int       `json:"schema"`               // of the format
+	Machine    Machine   `json:"machine"`              // that the processor is of
+	GPU        *GPU      `json:"gpu,omitempty"`        // that was measured, if one was
+	Command    string    `json:"command"`              // that makes such a record again
+	Commit     string    `json:"commit"`               // of the project; "-dirty" is appended if files were changed, "unknown" if nothing tells
+	Date       time.Time `json:"date"`                 // of its beginning
+	Seed       uint64    `json:"seed"`                 // of the random rows
+	Results    []Result  `json:"results"`              // in the order in which they were measured
+	Acceptance []Verdict `json:"acceptance,omitempty"` // of every figure that has a bar
 	// TargetCandidates is the override of the launch plan's target; 0: none.
 	TargetCandidates int `json:"target_candidates,omitempty"`
 	// Launch and Dependent belong to the acceptance of a GPU.
@@ -94,12 +94,12 @@ type Result struct {
 	Plan       string `json:"plan,omitempty"`  // of a GPU: the name of the launch plan
 	Work       string `json:"work"`
 	Sampling   string `json:"sampling,omitempty"` // of work sample
-	Source     string `json:"source"`
-	Batch      int    `json:"batch"`
-	Vocab      int    `json:"vocab"`
+	Source     string `json:"source"`             // of the rows: random, real, or the name of an adversarial row
+	Batch      int    `json:"batch"`              // rows of a call
+	Vocab      int    `json:"vocab"`              // logits of a row
 	TopK       int    `json:"top_k"`
 	DType      DType  `json:"dtype"`
-	Threads    int    `json:"threads"`
+	Threads    int    `json:"threads"`               // that share a batch; of a GPU 0
 	BaseOffset int    `json:"base_offset,omitempty"` // elements from the start of a cache line to the first logit
 	Inputs     int    `json:"inputs"`                // different batches in rotation
 	Samples    int    `json:"samples"`
@@ -148,7 +148,7 @@ type Result struct {
 	WorkspaceBytes int     `json:"workspace_bytes,omitempty"` // of a Selector; work topk only
 	Capacity       int     `json:"capacity,omitempty"`        // candidates for which it has room
 
-	Peers map[string]PeerResult `json:"peers,omitempty"`
+	Peers map[string]PeerResult `json:"peers,omitempty"` // by the name that --against has
 }
 
 // PeerResult is the measurement of other software on the same logits.

@@ -340,6 +340,10 @@ func (l Lab) verified() section {
 			line = fmt.Sprintf("%s: %s rows, %s logits compared with the CPU's answers, to the bit: %s (%s).",
 				source.subject(), thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)), v.Outcome, v.Command)
 		}
+		if v.Law != nil {
+			line = fmt.Sprintf("%s: the masses of %s surprises and %s draws compared with the CPU's, to the bit: %s (%s).",
+				source.subject(), thousands(int(v.Law.Surprises)), thousands(int(v.Law.Draws)), v.Outcome, v.Command)
+		}
 		s.text = append(s.text, line)
 	}
 	return s
