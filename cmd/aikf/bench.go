@@ -40,6 +40,18 @@ const benchExamples = `  aikf bench
   aikf bench --self-test
         a wrong selector, clocks that lie and answers from memory: each is caught
 
+Rows, for --rows:
+  normal       standard normal, also called random; the default
+  real         of --logits, or eight rows of a language model that come with aikf
+  peaked       of a model that is sure: one logit far above a tail that falls slowly
+  ascending    the k largest come last; descending: first
+  constant     one value; two_values: zeros and ones
+  ties         two_values, and ties_at_k: far more equal logits around rank k than fit
+  masked       all but 0, 20 or 300 logits are -Inf: masked_0, masked_20, masked_300
+  on_sample, off_sample, clusters, hot_thread, hot_warp
+               the largest stand where a filter looks, does not look, or close together
+  adversarial  all from ascending on
+
 The reference of work "topk" is a typed heap over the row, what Go programs do
 today; of "stream" and "sample" one Select; of "merge" a sort of all entries; on a GPU the
 first of --against, and none without.
@@ -86,7 +98,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
 	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, onnxruntime, python:module:function, exec:command, timed:command; a `list`")
-	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
+	flags.StringVar(&f.rows, "rows", "", "normal, real, peaked, ascending, constant, ties, masked and so on, see above; a `list`")
 	flags.StringVar(&f.sweep, "sweep", "", "dimensions to vary, each alone: rows, vocab, k, or grid; a `list`")
 	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")
 	flags.StringVar(&f.tier, "tier", "", "avx512, avx2, neon, pure; a `list` (default: the best here)")
@@ -473,17 +485,17 @@ func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([
 	return cases, nil
 }
 
-// sources returns the kinds of rows; "adversarial" stands for all of these.
+// sources returns the kinds of rows.
 func (f benchFlags) sources() ([]string, error) {
 	if f.rows == "" {
 		return []string{bench.Random}, nil
 	}
 	var sources []string
 	for _, name := range list(f.rows) {
-		if name == "adversarial" {
-			sources = append(sources, bench.AdversarialSources()...)
-		} else {
-			sources = append(sources, name)
+		for _, source := range bench.SourcesNamed(name) {
+			if !slices.Contains(sources, source) {
+				sources = append(sources, source)
+			}
 		}
 	}
 	if len(sources) == 0 {

@@ -74,7 +74,7 @@ func document(format string, record bench.Record) string {
 	case record.GPU != nil:
 		show(gridOf(deviceColumns, byCase(record.Results)))
 	case format == Table:
-		columns := slices.DeleteFunc(slices.Clone(resultColumns), func(c column[bench.Result]) bool { return c.head == pairsHead })
+		columns := slices.DeleteFunc(slices.Clone(resultColumns), func(c column[bench.Result]) bool { return c.head == pairsHead || c.head == percentilesHead })
 		show(gridOf(columns, record.Results))
 		if line := worstPairs(record.Results); line != "" {
 			fmt.Fprintf(&b, "\n%s\n", line)
@@ -166,10 +166,13 @@ type column[E any] struct {
 	cell     func(E) string
 }
 
-// pairsHead is above the spread of a ratio over the rounds, in each of which both
-// of its times were taken. A text table has no room for it: worstPairs stands
-// below it instead.
-const pairsHead = "by pairs p10-p90"
+// What a text table has no room for: percentiles, which ±% says there, and the
+// spread of a ratio over the rounds, in each of which both of its times were
+// taken; worstPairs stands below the table instead.
+const (
+	percentilesHead = "p10-p90 (us)"
+	pairsHead       = "by pairs p10-p90"
+)
 
 // worstPairs says how far the ratios of single rounds spread, or "".
 func worstPairs(results []bench.Result) string {
@@ -195,6 +198,7 @@ var resultColumns = []column[bench.Result]{
 	{"dtype", false, "", func(r bench.Result) string { return string(r.DType) }},
 	{"reference\n(us)", true, "", func(r bench.Result) string { return micros(r.ReferenceUS) }},
 	{"ours\n(us)", true, "", func(r bench.Result) string { return micros(r.OursUS) }},
+	{percentilesHead, true, "", func(r bench.Result) string { return micros(r.OursUSP10) + "-" + micros(r.OursUSP90) }},
 	{"±%", true, "", func(r bench.Result) string { return fmt.Sprintf("%.0f", 100*r.Spread()) }},
 	{"speed-\nup", true, "", func(r bench.Result) string { return ratio(r.Speedup) }},
 	{pairsHead, true, ifAny, func(r bench.Result) string { return pairSpan(r.SpeedupP10, r.SpeedupP90) }},
