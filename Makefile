@@ -294,6 +294,30 @@ docs:
 docs-check:
 	go run ./internal/report/readme -check
 
+# The published report of this machine's processor: new records in results, the sweeps
+# among them, then the report of all. It takes a quarter of an hour or more, and wants a
+# machine that is idle; each record says what disturbed it.
+REPORT_AGAINST ?= torch,numpy,onnxruntime
+
+.PHONY: report-cpu
+report-cpu:
+	go build -buildvcs=false -o bin/aikf ./cmd/aikf
+	bin/aikf bench --self-test --quiet
+	$(MAKE) results
+	bin/aikf bench --device cpu --sweep rows,vocab,k,grid --against $(REPORT_AGAINST) --out results/$(RECORD)-sweep.json
+	bin/aikf bench --device cpu --rows adversarial,peaked --batch 1 --top-k 50,200 --out results/$(RECORD)-rows.json
+	bin/aikf bench --device cpu --work sample --batch 1 --out results/$(RECORD)-sample.json
+	bin/aikf verify --device cpu --duration 30s --format json > results/$(RECORD)-verify.json
+	$(MAKE) docs report report-pictures
+
+# The same of its GPU: about eight minutes.
+.PHONY: report-gpu
+report-gpu:
+	$(MAKE) results-gpu
+	bin/aikf bench --device $(DEVICE) --mode graph --cache warm --sweep rows,vocab,k,grid --against torch --out results/$(GPU_RECORD)-cuda-sweep.json
+	bin/aikf bench --device $(DEVICE) --mode graph --cache warm --rows adversarial,peaked --batch 1 --top-k 50,200 --out results/$(GPU_RECORD)-cuda-rows.json
+	$(MAKE) docs report
+
 # The report of the records in results, and its pictures at three sizes, by a headless
 # Chromium.
 .PHONY: report

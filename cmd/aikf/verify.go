@@ -35,6 +35,10 @@ const verifyExamples = `  aikf verify                              every tier an
 // verification is what one run of aikf verify has to say, as JSON too.
 type verification struct {
 	Schema     int      `json:"schema"`
+	Device     string   `json:"device"` // cpu
+	CPU        string   `json:"cpu"`
+	Command    string   `json:"command"`
+	Commit     string   `json:"commit"`
 	Seed       uint64   `json:"seed"`
 	Tiers      []string `json:"tiers"`
 	DTypes     []string `json:"dtypes"`
@@ -89,7 +93,10 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	if _, err := targetCandidates(); err != nil {
 		return err
 	}
-	v := verification{Schema: 1, Seed: *seed, bar: c.bar(*quiet)}
+	v := verification{
+		Schema: 1, Device: "cpu", CPU: bench.ThisMachine().CPU, Command: commandLine("verify", args), Commit: bench.Commit(),
+		Seed: *seed, bar: c.bar(*quiet),
+	}
 	if v.DTypes, err = choose("dtype", *dtypes, topktest.DTypes()); err != nil {
 		return err
 	}

@@ -35,8 +35,10 @@ const (
 	// take on logits that were never seen; memorySlack is what it may take beside.
 	memoryFactor  = 3
 	memorySlackUS = 20
-	// freshRounds is how often the logits are altered.
+	// freshRounds is how often the logits are altered; those of more than
+	// manyBytes, whose calls take long enough to be told apart at once, only once.
 	freshRounds = 5
+	manyBytes   = 16 << 20
 )
 
 // doubt appends a doubt, its kind first.
@@ -137,7 +139,11 @@ func examine[T topk.Float](ctx context.Context, p *Peer, c Case, batches [][]T, 
 	}
 	var fresh, again []float64
 	var last [][]T
-	for turn := range freshRounds {
+	rounds := freshRounds
+	if len(batches)*len(bytesOf(batches[0])) > manyBytes {
+		rounds = 1
+	}
+	for turn := range rounds {
 		last = altered(c, batches, turn+1)
 		if err := refresh(ctx, p, c, last); errors.Is(err, errSilent) {
 			result.doubt(DoubtMemory, "%v, so that nothing shows", err)

@@ -5,7 +5,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 )
@@ -107,8 +106,8 @@ func (l Lab) overview() section {
 // what, how far from possible, and where it is slow.
 func (l Lab) answers() (lines []string) {
 	type answer struct {
-		usual, far, hard bench.Result // a row of the matrix; the farthest from the floor of random and of adversarial rows
-		date             time.Time
+		usual, far, hard bench.Result  // a row of the matrix; the farthest from the floor of random and of adversarial rows
+		record           *bench.Record // that usual is of
 	}
 	all := map[string]*answer{}
 	var subjects []string
@@ -125,8 +124,8 @@ func (l Lab) answers() (lines []string) {
 				continue
 			}
 			if r.Source == bench.Random && r.Batch == usual.Batch && r.Vocab == usual.Vocab && r.TopK == usual.TopK && r.DType == usual.DType && r.BaseOffset == 0 &&
-				(a.usual.OursUS == 0 || !s.Bench.Date.Before(a.date)) {
-				a.usual, a.date = r, s.Bench.Date
+				(a.record == nil || !s.Bench.Date.Before(a.record.Date)) {
+				a.usual, a.record = r, s.Bench
 			}
 			worst := &a.hard
 			if isPlain(r) {
@@ -156,7 +155,10 @@ func (l Lab) answers() (lines []string) {
 			said = append(said, fmt.Sprintf("Farthest from reading: %s, %s", caseName(r), ratio(ownRatio(r))))
 		}
 		if r := a.hard; r.OursUS > 0 {
-			said = append(said, fmt.Sprintf("of adversarial rows %s, %s", caseName(r), ratio(ownRatio(r))))
+			said = append(said, fmt.Sprintf("Of adversarial rows: %s, %s", caseName(r), ratio(ownRatio(r))))
+		}
+		if a.record != nil && (a.record.Noise != nil && len(a.record.Noise.Warnings) > 0 || a.usual.Spread() > bench.NoisySpread) {
+			said = append(said, `The machine was not quiet: see "Can it be believed"`)
 		}
 		if len(said) > 0 {
 			lines = append(lines, subject+": "+strings.Join(said, ". ")+".")

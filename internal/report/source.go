@@ -28,6 +28,7 @@ type Verified struct {
 	Schema  int      `json:"schema"`
 	Device  string   `json:"device"`
 	GPU     string   `json:"gpu"`
+	CPU     string   `json:"cpu"`
 	Command string   `json:"command"`
 	Commit  string   `json:"commit"`
 	Rows    int64    `json:"rows"` // of the CPU
@@ -162,8 +163,6 @@ func (s Source) subject() string {
 		return s.Profiles.GPU.Name
 	case s.Python != nil:
 		return s.Python.Machine.GPU
-	case s.Verified.GPU != "":
-		return s.Verified.GPU
 	}
-	return cmp.Or(s.Verified.Device, "CPU")
+	return cmp.Or(s.Verified.GPU, s.Verified.CPU, s.Verified.Device, "CPU")
 }

@@ -74,7 +74,7 @@
     speedups() {
       const all = selected().filter(c => c.work === "topk" && c.plain).sort(inOrder);
       const usual = all.filter(c => c.source === "real" || lab.matrix.some(m => m[0] === c.batch && m[1] === c.vocab && m[2] === c.top_k) && !c.base_offset);
-      const options = usual.length && usual.length < all.length ? ["the reference matrix and real rows", "all shapes"] : ["all shapes"];
+      const options = usual.length && usual.length < all.length ? ["the reference matrix", "all shapes"] : ["all shapes"];
       const group = options.includes(chosen.speedups) ? chosen.speedups : options[0];
       const points = (group === "all shapes" ? all : usual).flatMap(c => visible(c).filter(t => t.name !== OURS && !isFloor(t.name) && !t.text)
         .map(t => ({ name: t.name, y: named(c), x: t.us / c.ours_us, wrong: t.wrong, title: `${digits(t.us / c.ours_us)}x, ${told(c, t)}` })));
