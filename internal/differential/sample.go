@@ -134,8 +134,8 @@ func (w *sampleWorker) ask(b *SampleBatch, want []Outcome) error {
 			for place < min(len(got.Kept), len(want[i].Kept)) && got.Kept[place] == want[i].Kept[place] {
 				place++
 			}
-			return fmt.Errorf("%s: row %d, %s: %d tokens are kept, want %d, and differ from place %d on: %w", b.call(), i, b.row(i),
-				len(got.Kept), len(want[i].Kept), place, errDifferent)
+			return fmt.Errorf("%s: row %d, %s: %d tokens are kept, want %d, and differ from place %d on (%v, want %v): %w", b.call(), i, b.row(i),
+				len(got.Kept), len(want[i].Kept), place, got.Kept[place:min(place+3, len(got.Kept))], want[i].Kept[place:min(place+3, len(want[i].Kept))], errDifferent)
 		}
 	}
 	return nil
@@ -151,9 +151,12 @@ func (w *sampleWorker) count() int64 {
 	c.KeptSets += int64(w.kept)
 	c.DTypes[b.DType.String()] += rows
 	c.Presets[string(b.Preset)] += rows
-	c.Batch[fmt.Sprint(rows)] += rows
-	if n := len(w.other.Each); n > 0 {
-		c.Batch[fmt.Sprint(n)] += int64(n)
+	for _, n := range []int{b.Rows(), w.other.Rows()} {
+		size := "others"
+		if slices.Contains(batchSizes(), n) {
+			size = fmt.Sprint(n)
+		}
+		c.Batch[size] += int64(n)
 	}
 	for i, r := range b.Each {
 		c.Kinds[r.Kind]++

@@ -140,7 +140,11 @@ func (e *cudaSampleEngine) Sample(b *SampleBatch) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, sampler.Close()) }()
-	b.MostKept = sampler.MostKept(b.DType, b.Vocab)
+	sampled := b.DType
+	if b.Edited {
+		sampled = cuda.Float32 // edited logits are
+	}
+	b.MostKept = sampler.MostKept(sampled, b.Vocab)
 
 	logits := cuda.Logits{Pointer: upload(u, "logits", b.Logits) + cuda.Pointer(b.Offset*b.DType.Bytes()), DType: b.DType}
 	shape := cuda.Shape{Rows: n, Vocab: b.Vocab, Stride: b.Stride}
