@@ -21,7 +21,10 @@ import (
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
-const torch = "torch"
+const (
+	torch      = "torch"
+	flashInfer = "flashinfer"
+)
 
 // execPrefix comes before the command of a program that is a peer by itself.
 const execPrefix = "exec:"
@@ -29,7 +32,7 @@ const execPrefix = "exec:"
 // PeerNames lists the other software that can be measured. Beside it stand any
 // function of (logits, k) on torch tensors, as python:module:function, and any
 // program that speaks the protocol of programs/peers.py, as exec:command.
-func PeerNames() []string { return []string{torch, "numpy"} }
+func PeerNames() []string { return []string{torch, "numpy", flashInfer} }
 
 // CheckPeer reports a name that is none of other software.
 func CheckPeer(name string) error {
@@ -235,29 +238,67 @@ func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, 
 	return result, nil
 }
 
-// measureDevicePeer times the peer on the inputs of a batch, under the
-// conditions of the results, and adds to these what came of it. Torch leaves
-// ties open, so that its values are held against ours and the indices of its
-// stable sort; a difference wraps ErrWrong.
-func measureDevicePeer[T topk.Float](ctx context.Context, r *DeviceRunner, p *Peer, b *deviceBatch[T], results []Result) error {
+// peerTimes is a peer's answer on a GPU: a result for each condition, or why it
+// has none.
+type peerTimes struct {
+	Times         map[string]PeerResult
+	Failed        map[string]string
+	Method, DType string
+}
+
+// askDevicePeer times the peer on the inputs of a batch, under the conditions of
+// the results.
+func askDevicePeer[T topk.Float](ctx context.Context, p *Peer, b *deviceBatch[T], request map[string]any, results []Result) (peerTimes, error) {
 	conditions := []Condition{}
 	for _, result := range results {
-		if result.Cache == Warm || !r.warmPeers {
+		if result.Cache == Warm || !b.r.warmPeers {
 			conditions = append(conditions, Condition{result.Mode, result.Cache})
 		}
 	}
-	request := map[string]any{
-		"iters": r.Iters, "budget_s": r.Budget.Seconds(), "conditions": conditions, "cold_buffers": r.coldBuffers(b.c),
+	maps.Copy(request, map[string]any{
+		"iters": b.r.Iters, "budget_s": b.r.Budget.Seconds(), "conditions": conditions, "cold_buffers": b.r.coldBuffers(b.c),
+	})
+	var answer peerTimes
+	err := ask(ctx, p, b.c, b.inputs, request, &answer)
+	return answer, err
+}
+
+// addTo adds the times of a peer to the results, with what came of its answers,
+// and notes what could not be measured.
+func (t peerTimes) addTo(results []Result, r *DeviceRunner, p *Peer, valuesEqual, indicesEqual, sortEqual bool) {
+	for i := range results {
+		condition := Condition{results[i].Mode, results[i].Cache}
+		peer, ok := t.Times[condition.String()]
+		if !ok {
+			if reason, asked := t.Failed[condition.String()]; asked {
+				r.note(fmt.Sprintf("%s was not measured, %v: %s", p.Name, condition, reason))
+			}
+			continue
+		}
+		peer.Version, peer.Method, peer.DType = p.Version, t.Method, DType(t.DType)
+		peer.US, peer.USP10, peer.USP90 = significant(peer.US), significant(peer.USP10), significant(peer.USP90)
+		peer.ValuesEqual, peer.IndicesEqual, peer.SortEqual = valuesEqual, indicesEqual, sortEqual
+		if results[i].Peers == nil {
+			results[i].Peers = map[string]PeerResult{}
+		}
+		results[i].Peers[p.Name] = peer
 	}
+}
+
+// measurePeer times the peer and adds to the results what came of it. Torch leaves
+// ties open, so that its values are held against ours and the indices of its
+// stable sort; a difference wraps ErrWrong.
+func (b *deviceBatch[T]) measurePeer(ctx context.Context, p *Peer, results []Result) error {
+	if p.Name == flashInfer {
+		b.r.note(flashInfer + " was not asked for a top k, only for tokens")
+		return nil
+	}
+	request := map[string]any{}
 	if p.Name == torch {
 		request["sort_indices"] = p.file("sort_indices")
 	}
-	var answer struct {
-		Times         map[string]PeerResult
-		Failed        map[string]string
-		Method, DType string
-	}
-	if err := ask(ctx, p, b.c, b.inputs, request, &answer); err != nil {
+	answer, err := askDevicePeer(ctx, p, b, request, results)
+	if err != nil {
 		return err
 	}
 	valuesEqual, indicesEqual, err := comparePeer(p.file("values"), p.file("indices"), b.c, b.gates)
@@ -273,23 +314,7 @@ func measureDevicePeer[T topk.Float](ctx context.Context, r *DeviceRunner, p *Pe
 			return fmt.Errorf("%s %s: values of topk equal: %v, indices of a stable sort equal: %v: %w", p.Name, p.Version, valuesEqual, sortEqual, ErrWrong)
 		}
 	}
-	for i := range results {
-		condition := Condition{results[i].Mode, results[i].Cache}
-		peer, ok := answer.Times[condition.String()]
-		if !ok {
-			if slices.Contains(conditions, condition) {
-				r.note(fmt.Sprintf("%s was not measured, %v: %s", p.Name, condition, answer.Failed[condition.String()]))
-			}
-			continue
-		}
-		peer.Version, peer.Method, peer.DType = p.Version, answer.Method, DType(answer.DType)
-		peer.US, peer.USP10, peer.USP90 = significant(peer.US), significant(peer.USP10), significant(peer.USP90)
-		peer.ValuesEqual, peer.IndicesEqual, peer.SortEqual = valuesEqual, indicesEqual, sortEqual
-		if results[i].Peers == nil {
-			results[i].Peers = map[string]PeerResult{}
-		}
-		results[i].Peers[p.Name] = peer
-	}
+	answer.addTo(results, b.r, p, valuesEqual, indicesEqual, sortEqual)
 	return nil
 }
 
@@ -302,10 +327,7 @@ func comparePeer[T topk.Float](valuesFile, indicesFile string, c Case, gates []g
 		if err != nil {
 			return false, false, err
 		}
-		if len(raw) != 4*len(values) {
-			return false, false, fmt.Errorf("%d bytes of answers, want %d", len(raw), 4*len(values))
-		}
-		if _, err := binary.Decode(raw, binary.LittleEndian, entries); err != nil {
+		if err := decodeAnswers(raw, entries); err != nil {
 			return false, false, err
 		}
 	}
@@ -315,6 +337,15 @@ func comparePeer[T topk.Float](valuesFile, indicesFile string, c Case, gates []g
 		valuesEqual, indicesEqual = valuesEqual && a.valuesEqual, indicesEqual && a.indicesEqual
 	}
 	return valuesEqual, indicesEqual, nil
+}
+
+// decodeAnswers fills entries, a slice of numbers, with all of a file.
+func decodeAnswers(raw []byte, entries any) error {
+	if size := binary.Size(entries); len(raw) != size {
+		return fmt.Errorf("%d bytes of answers, want %d", len(raw), size)
+	}
+	_, err := binary.Decode(raw, binary.LittleEndian, entries)
+	return err
 }
 
 func appendLittleEndian[E simd.Bits](raw []byte, bits []E) []byte {
