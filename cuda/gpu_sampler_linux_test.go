@@ -25,7 +25,7 @@ import (
 
 func TestGPUSamplerConformance(t *testing.T) {
 	d := gpu(t, OpenOptions{})
-	testSamplerConformance(t, d)
+	testSamplerConformance(t, d, math.MaxInt)
 	t.Run("OneSeed", func(t *testing.T) { testSamplerOfOneSeed(t, d) })
 	t.Run("Edits", func(t *testing.T) { testSamplerEdits(t, d) })
 }
@@ -33,7 +33,7 @@ func TestGPUSamplerConformance(t *testing.T) {
 // The same of the kernels that the driver compiles.
 func TestGPUSamplerConformanceOfPTX(t *testing.T) {
 	d := gpu(t, OpenOptions{ForcePTX: true})
-	testSamplerConformance(t, d)
+	testSamplerConformance(t, d, math.MaxInt)
 	t.Run("Edits", func(t *testing.T) { testSamplerEdits(t, d) })
 }
 

@@ -117,16 +117,17 @@ func fitsVocab(row samplingtest.Row, vocab int) bool {
 // A Sampler gives the tokens of package sampling.
 func TestSamplerConformance(t *testing.T) {
 	fake(t)
-	testSamplerConformance(t, open(t, 0))
+	testSamplerConformance(t, open(t, 0), 500)
 }
 
-func testSamplerConformance(t *testing.T, d *Device) {
+// testSamplerConformance runs the suite on rows of at most so many draws.
+func testSamplerConformance(t *testing.T, d *Device, draws int) {
 	m := &memory{device: d, buffers: map[string]*Buffer{}}
 	samplingtest.Run(t, samplingtest.Backend{
 		Float32: sampledOn[float32](m), Float16: sampledOn[topk.Float16](m), BFloat16: sampledOn[topk.BFloat16](m),
 		Supports: func(row samplingtest.Row, vocab int) bool {
 			p := row.Params
-			return p.Draws <= 500 && row.Options.Chain == nil && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
+			return p.Draws <= draws && row.Options.Chain == nil && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
 		},
 		Reduce: func(row *samplingtest.Row) {
 			p := row.Params
