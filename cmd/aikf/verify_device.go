@@ -16,16 +16,16 @@ import (
 
 // deviceVerification is what aikf verify has to say of a GPU, as JSON too.
 type deviceVerification struct {
-	Schema  int                 `json:"schema"`
-	Device  string              `json:"device"`
-	GPU     string              `json:"gpu"`
-	Driver  int                 `json:"driver_version"` // of the CUDA that it serves, 12080 for 12.8
-	Command string              `json:"command"`
-	Commit  string              `json:"commit"`
-	Seed    uint64              `json:"seed"`
-	Work    string              `json:"work,omitempty"` // sample; empty: topk, or the law
-	Counts  differential.Counts `json:"counts"`
-	Law     *differential.Law   `json:"law,omitempty"` // instead of rows
+	Schema  int                  `json:"schema"`
+	Device  string               `json:"device"`
+	GPU     string               `json:"gpu"`
+	Driver  int                  `json:"driver_version"` // of the CUDA that it serves, 12080 for 12.8
+	Command string               `json:"command"`
+	Commit  string               `json:"commit"`
+	Seed    uint64               `json:"seed"`
+	Work    string               `json:"work,omitempty"` // sample; empty: topk, or the law
+	Counts  *differential.Counts `json:"counts,omitempty"`
+	Law     *differential.Law    `json:"law,omitempty"` // instead of rows
 	// Sampling is what was compared of work sample, instead of Counts.
 	Sampling   *differential.SampleCounts `json:"sampling,omitempty"`
 	ElapsedS   float64                    `json:"elapsed_s"`
@@ -42,8 +42,9 @@ type deviceVerification struct {
 func (v *deviceVerification) run(ctx context.Context, config differential.Config, duration time.Duration, format string, c console) error {
 	config.DTypes = v.dtypes()
 	config.Progress = func(counts differential.Counts) { v.progress(c, counts.Batches, counts.Rows) }
-	return v.compare(ctx, duration, format, c, func(ctx context.Context) (err error) {
-		v.Counts, err = differential.Run(ctx, config)
+	return v.compare(ctx, duration, format, c, func(ctx context.Context) error {
+		counts, err := differential.Run(ctx, config)
+		v.Counts = &counts
 		return err
 	})
 }
