@@ -237,6 +237,8 @@ results:
 DEVICE ?= cuda
 GPU_TEST_FLAGS ?= -timeout 60m
 VERIFYROWS ?= 100000000
+VERIFYSAMPLED ?= 1000000
+VERIFYDRAWS ?= 200000000
 
 .PHONY: test-gpu
 test-gpu:
@@ -254,10 +256,11 @@ gpu-binaries:
 
 # Kernels under the tools of a CUDA toolkit: memory that is not theirs,
 # hazards in shared memory, barriers that not all threads reach. The tools are
-# slow: each sees SANITIZEROWS rows.
+# slow: each sees SANITIZEROWS rows of selections, and SANITIZESAMPLED of samplings.
 COMPUTE_SANITIZER ?= compute-sanitizer
 SANITIZERS ?= memcheck racecheck synccheck
 SANITIZEROWS ?= 50000
+SANITIZESAMPLED ?= 20000
 
 .PHONY: sanitize-gpu
 sanitize-gpu: gpu-binaries
@@ -265,6 +268,8 @@ sanitize-gpu: gpu-binaries
 		echo "$(COMPUTE_SANITIZER), $$tool"
 		$(COMPUTE_SANITIZER) --tool $$tool --error-exitcode 1 \
 			bin/aikf verify --device $(DEVICE) --seed 1 --rows $(SANITIZEROWS)
+		$(COMPUTE_SANITIZER) --tool $$tool --error-exitcode 1 \
+			bin/aikf verify --device $(DEVICE) --work sample --seed 1 --rows $(SANITIZESAMPLED)
 	done
 
 .PHONY: acceptance-gpu
@@ -282,7 +287,10 @@ results-gpu:
 	bin/aikf bench --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-bench.json
 	bin/aikf bench --acceptance --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-acceptance.json || [ $$? = 1 ] # as above
 	bin/aikf profile --device $(DEVICE) --format json > results/$(GPU_RECORD)-cuda-profile.json
+	bin/aikf bench --device $(DEVICE) --work sample --batch 1,32 --dtype bfloat16 --top-k 50 --against torch --out results/$(GPU_RECORD)-cuda-sample-bench.json
 	bin/aikf verify --device $(DEVICE) --rows $(VERIFYROWS) --format json > results/$(GPU_RECORD)-cuda-verify.json
+	bin/aikf verify --device $(DEVICE) --work sample --rows $(VERIFYSAMPLED) --format json > results/$(GPU_RECORD)-cuda-sample-verify.json
+	bin/aikf verify --device $(DEVICE) --law $(VERIFYDRAWS) --format json > results/$(GPU_RECORD)-cuda-law-verify.json
 	$(MAKE) docs
 
 # What the Markdown shows of records and of programs, between its markers.

@@ -336,6 +336,57 @@ func TestPythons(t *testing.T) {
 	}
 }
 
+// TestPeerScriptSamples: torch is asked for tokens, which are held against what is
+// kept; other peers are not.
+func TestPeerScriptSamples(t *testing.T) {
+	pythons := Pythons()
+	if len(pythons) == 0 {
+		t.Skip("there is no python3")
+	}
+	folder, err := filepath.Abs(filepath.Join("testdata", "handtorch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PYTHONPATH", folder)
+	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+	c := Case{Work: Sample, Sampling: Greedy, Source: Random, Batch: 2, Vocab: 1000, TopK: 20, DType: Float32}
+	for _, test := range []struct {
+		name, manner string
+		measured     bool
+		equal        bool
+		note         string
+	}{
+		{torch, "", true, true, ""},
+		{torch, "astray", true, false, ""},
+		{"python:handpeer:top_k", "", false, false, "was not asked for tokens"},
+	} {
+		t.Setenv("HANDTORCH", test.manner)
+		peer, err := StartPeer(t.Context(), test.name, "cuda:2", pythons[:1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		r, d := onHand()
+		r.Peers, d.l2Bytes = []*Peer{peer}, 20_000
+		results, err := r.Measure(t.Context(), c, []Condition{{Graph, Warm}, {Eager, Warm}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, result := range results {
+			p, ok := result.Peers[test.name]
+			if ok != test.measured || ok && (p.ValuesEqual != test.equal || p.IndicesEqual != test.equal || p.Method != "argmax" || result.Reference != torch) {
+				t.Errorf("%s %s: %+v", test.name, test.manner, result)
+			}
+			if field, value := result.invalid(); field != "" {
+				t.Errorf("%s = %v", field, value)
+			}
+		}
+		if notes := strings.Join(r.Notes, "; "); !strings.Contains(notes, test.note) || (notes == "") != (test.note == "") {
+			t.Errorf("notes %q", notes)
+		}
+	}
+}
+
 // TestPeerScriptOnDevice runs the bundled script as on a GPU, with a torch of
 // tests.
 func TestPeerScriptOnDevice(t *testing.T) {

@@ -234,7 +234,8 @@ func (l Lab) losses() section {
 				add(wrong, s, caseName(r), fmt.Sprintf("WRONG ANSWER, max |diff| %g", r.MaxAbsDiff))
 			}
 			// The references of other works are parts of the same work, not rivals.
-			if r.Work == bench.TopK && r.Reference != "" && r.Speedup < 1 && !strings.HasPrefix(r.Reference, bench.OnTier) {
+			_, peer := r.Peers[r.Reference]
+			if (r.Work == bench.TopK || peer) && r.Reference != "" && r.Speedup < 1 && !strings.HasPrefix(r.Reference, bench.OnTier) {
 				add(slower, s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", r.Reference, micros(r.ReferenceUS), micros(r.OursUS)))
 			}
 			for _, name := range peerNames([]bench.Result{r}) {
@@ -245,7 +246,9 @@ func (l Lab) losses() section {
 				for _, doubt := range peer.Doubts {
 					add(wrong, s, caseName(r), fmt.Sprintf("%s is NOT BELIEVED: %s", name, doubt))
 				}
-				if !peer.ValuesEqual && !peer.Doubted(bench.DoubtAnswer) {
+				if !peer.ValuesEqual && r.Work == bench.Sample {
+					add(wrong, s, caseName(r), fmt.Sprintf("%s draws a token that is not kept", name))
+				} else if !peer.ValuesEqual && !peer.Doubted(bench.DoubtAnswer) {
 					add(wrong, s, caseName(r), fmt.Sprintf("%s is WRONG: its values are others", name))
 				}
 			}
@@ -304,7 +307,7 @@ func (l Lab) tablesOf(keep func(bench.Result) bool) (tables []table) {
 		}
 		tables = append(tables, t)
 		if peers := peerGrid(results); len(peers.rows) > 0 {
-			tables = append(tables, table{[]string{"Other software, on the same logits; answers are compared with ours, those of a stable sort.", strings.TrimSpace(methods(results))}, peers})
+			tables = append(tables, table{[]string{peerFacts(results), strings.TrimSpace(methods(results))}, peers})
 		}
 	}
 	return tables
@@ -411,16 +414,7 @@ func (l Lab) verified() section {
 		if v == nil {
 			continue
 		}
-		line := fmt.Sprintf("%s: %s rows compared with the oracle's answers, to the bit: %s.", source.subject(), thousands(int(v.Rows)), v.Outcome)
-		if v.Counts.Rows > 0 {
-			line = fmt.Sprintf("%s: %s rows, %s logits compared with the CPU's answers, to the bit: %s (%s).",
-				source.subject(), thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)), v.Outcome, v.Command)
-		}
-		if v.Law != nil {
-			line = fmt.Sprintf("%s: the masses of %s surprises and %s draws compared with the CPU's, to the bit: %s (%s).",
-				source.subject(), thousands(int(v.Law.Surprises)), thousands(int(v.Law.Draws)), v.Outcome, v.Command)
-		}
-		s.text = append(s.text, line)
+		s.text = append(s.text, v.summary(source.subject()))
 	}
 	return s
 }
