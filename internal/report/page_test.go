@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ai-kernel-factory/aikf/internal/bench"
@@ -271,6 +272,31 @@ func TestPageOfSweeps(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(*shots, "sweeps.png"), b.screenshot(*whole), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, complaint := range b.complaints(self) {
+		t.Error(complaint)
+	}
+}
+
+// TestPageOfDoubts holds the page to telling what is not believed, and what
+// disturbed the machine.
+func TestPageOfDoubts(t *testing.T) {
+	record := records()["doubted"]
+	b := openBrowser(t)
+	self := writePage(t, Lab{Sources: []Source{{File: "doubted.json", Bench: &record}}})
+	b.resize(1280, 900)
+	b.open(self)
+	losses, believed := eval[string](b, `document.getElementById("losses").textContent`), eval[string](b, `document.getElementById("verified").textContent`)
+	if !strings.Contains(losses, "timed:f is NOT BELIEVED: impossible time") {
+		t.Errorf("losses are %q", losses)
+	}
+	if !strings.Contains(believed, "others kept 1.5 of 4 cores busy") {
+		t.Errorf("what is to be believed is %q", believed)
+	}
+	// Of three beside ours one is not believed, and one's time is that of text.
+	fills := eval[[]string](b, `[...document.querySelectorAll('figure[data-chart="speedups"] circle')].map(c => c.getAttribute("fill"))`)
+	if len(fills) != 2 || !slices.Contains(fills, "var(--paper)") {
+		t.Errorf("marks are filled with %q, want two, one of them hollow", fills)
 	}
 	for _, complaint := range b.complaints(self) {
 		t.Error(complaint)
