@@ -268,7 +268,7 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 	result.setTimes(times[0], times[1], times[2], times[len(times)-1])
 	if c.Work == TopK {
 		for _, peer := range r.Peers {
-			answer, err := measurePeer(ctx, peer, r, c, batches, gates, min(result.FloorUS, result.DTypeFloorUS))
+			answer, err := measurePeer(ctx, peer, r, c, batches, gates, ours.contestant, min(result.FloorUS, result.DTypeFloorUS))
 			if err != nil {
 				return Result{}, err
 			}

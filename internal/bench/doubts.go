@@ -112,8 +112,8 @@ var errSilent = errors.New("it does not answer the request")
 // memory change, and how long the first call on them takes. claimed is its time
 // of a call, 0 if there is none to hold the clock against, and floor that of
 // reading the rows: microseconds. Before it the peer must have been asked for
-// the same batches.
-func examine[T topk.Float](ctx context.Context, p *Peer, c Case, batches [][]T, claimed, floor float64, result *PeerResult) error {
+// the same batches. ours, if it is not nil, takes turns with it.
+func examine[T topk.Float](ctx context.Context, p *Peer, c Case, batches [][]T, ours *contestant, claimed, floor float64, result *PeerResult) error {
 	empty := math.Inf(1)
 	for range freshRounds {
 		us, err := p.calls(ctx, 0)
@@ -139,6 +139,11 @@ func examine[T topk.Float](ctx context.Context, p *Peer, c Case, batches [][]T, 
 		}
 		if claimed < clockShare*result.WallUS {
 			result.doubt(DoubtClock, "claims %v us, but by ours a call takes %v us", claimed, result.WallUS)
+		}
+		if ours != nil {
+			if err := takeTurns(ctx, p, *ours, len(batches), n, empty, result); err != nil {
+				return err
+			}
 		}
 	}
 	var fresh, again []float64
@@ -175,6 +180,39 @@ func examine[T topk.Float](ctx context.Context, p *Peer, c Case, batches [][]T, 
 	if wrong != "" && !result.Doubted(DoubtAnswer) {
 		result.doubt(DoubtMemory, "the logits changed, and its answer is wrong: %s", wrong)
 	}
+	return nil
+}
+
+// takeTurns times ours and the peer one after the other, in rounds, both by the
+// benchmark's clock: what slows the machine down for a while hits both.
+func takeTurns(ctx context.Context, p *Peer, ours contestant, inputs, n int, empty float64, result *PeerResult) error {
+	const turns = 21
+	times := 1
+	for {
+		elapsed, err := rotate(ours, inputs, times)
+		if err != nil {
+			return err
+		}
+		if elapsed >= sampleTime {
+			break
+		}
+		times *= 2
+	}
+	samples, err := rounds(ctx, 2, turns, time.Second, func(i int) (float64, error) {
+		if i == 0 {
+			if _, err := rotate(ours, inputs, 1); err != nil { // the peer has had the caches
+				return 0, err
+			}
+			elapsed, err := rotate(ours, inputs, times)
+			return microseconds(elapsed) / float64(times*inputs), err
+		}
+		us, err := p.calls(ctx, n)
+		return max(us-empty, 0) / float64(n*inputs), err
+	})
+	if err != nil {
+		return err
+	}
+	result.PairsP10, result.PairsP90 = pairs(Times{rounds: samples[1]}, Times{rounds: samples[0]})
 	return nil
 }
 

@@ -259,9 +259,9 @@ func (p *Peer) exchange(ctx context.Context, request map[string]any, answer any)
 }
 
 // measurePeer times the peer on the case's inputs, compares its answers with the
-// gates', and says what speaks against its times. floor is the time of reading
-// the rows, in the dtype that is read fastest.
-func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, batches [][]T, gates []gate[T], floor float64) (PeerResult, error) {
+// gates', and says what speaks against its times. ours takes turns with it; floor is
+// the time of reading the rows, in the dtype that is read fastest.
+func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, batches [][]T, gates []gate[T], ours contestant, floor float64) (PeerResult, error) {
 	if p.lines {
 		return measureLines(ctx, p, r, c, batches, floor)
 	}
@@ -285,7 +285,7 @@ func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, 
 		result.doubt(DoubtAnswer, "%s", compared.wrong)
 	}
 	result.doubtTime(ownFloorShare*floor, readingTheRows)
-	if err := examine(ctx, p, c, batches, result.US, floor, &result); err != nil {
+	if err := examine(ctx, p, c, batches, &ours, result.US, floor, &result); err != nil {
 		return PeerResult{}, fmt.Errorf("%s: %w", p.Name, err)
 	}
 	return result, nil
@@ -384,7 +384,7 @@ func (b *deviceBatch[T]) measurePeer(ctx context.Context, p *Peer, results []Res
 		doubts.doubt(DoubtAnswer, "%s", compared.wrong)
 	}
 	warm := answer.Times[Condition{Eager, Warm}.String()].US
-	if err := examine(ctx, p, b.c, b.inputs, warm, warm, &doubts); err != nil {
+	if err := examine(ctx, p, b.c, b.inputs, nil, warm, warm, &doubts); err != nil {
 		return fmt.Errorf("%s: %w", p.Name, err)
 	}
 	answer.addTo(results, b.r, p, doubts, valuesEqual, indicesEqual, sortEqual)

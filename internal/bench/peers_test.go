@@ -165,7 +165,7 @@ func TestPeer(t *testing.T) {
 			if wrong := !test.values || !test.indices; got.Doubted(DoubtAnswer) != wrong || wrong != (len(got.Doubts) == 1) {
 				t.Errorf("doubts %q", got.Doubts)
 			}
-			got.Doubts, got.WallUS = nil, 0
+			got.Doubts, got.WallUS, got.PairsP10, got.PairsP90 = nil, 0, 0, 0
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -219,7 +219,7 @@ func TestPeerOnDevice(t *testing.T) {
 				if wrong := !want.ValuesEqual || !want.IndicesEqual; ok && got.Doubted(DoubtAnswer) != wrong {
 					t.Errorf("doubts %q", got.Doubts)
 				}
-				got.Doubts, got.WallUS = nil, 0
+				got.Doubts, got.WallUS, got.PairsP10, got.PairsP90 = nil, 0, 0, 0
 				if ok != (result.Mode == Graph) || ok && (!reflect.DeepEqual(got, want) || result.Reference != test.name || result.ReferenceUS != 30.25) {
 					t.Errorf("%s %s: %+v", result.Mode, result.Cache, result)
 				}

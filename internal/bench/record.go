@@ -173,6 +173,10 @@ type PeerResult struct {
 	// WallUS is a call by the benchmark's own clock, around an exchange that asks
 	// for many, of software that times itself and answers such requests.
 	WallUS float64 `json:"wall_us,omitempty"`
+	// PairsP10 and PairsP90 are of its time over ours in single rounds, in which both
+	// took turns, by the benchmark's clock; of a CPU's, where WallUS is measured.
+	PairsP10 float64 `json:"pairs_p10,omitempty"`
+	PairsP90 float64 `json:"pairs_p90,omitempty"`
 	// ProtocolUS is what an exchange takes that asks for next to nothing, of a
 	// program that the benchmark times: its times hold as much, and the reading
 	// and writing of the numbers.
@@ -359,6 +363,8 @@ func (r Result) invalid() (field string, got any) {
 			return "peers." + name + ".dtype", peer.DType
 		case !spans(peer.USP10, peer.US, peer.USP90):
 			return "peers." + name + ".us", peer.US
+		case (peer.PairsP10 != 0 || peer.PairsP90 != 0) && !(peer.PairsP10 >= 0 && peer.PairsP10 <= peer.PairsP90):
+			return "peers." + name + ".pairs_p10", peer.PairsP10
 		}
 	}
 	return "", nil

@@ -306,7 +306,7 @@ func (l Lab) tablesOf(keep func(bench.Result) bool) (tables []table) {
 			t.caption = append(t.caption, strings.Join(constants(resultColumns, results), "; "))
 		}
 		tables = append(tables, t)
-		if peers := peerGrid(results); len(peers.rows) > 0 {
+		if peers := peerGrid(results, false); len(peers.rows) > 0 {
 			tables = append(tables, table{[]string{peerFacts(results), strings.TrimSpace(methods(results))}, peers})
 		}
 	}

@@ -82,7 +82,7 @@ func document(format string, record bench.Record) string {
 	default:
 		show(gridOf(resultColumns, record.Results))
 	}
-	if peers := peerGrid(record.Results); len(peers.rows) > 0 {
+	if peers := peerGrid(record.Results, format == Table); len(peers.rows) > 0 {
 		fmt.Fprintf(&b, "\n%s\n%s\n", peerFacts(record.Results), methods(record.Results))
 		show(peers)
 		for _, line := range doubts(record.Results) {
@@ -283,21 +283,22 @@ var peerColumns = []column[peered]{
 		}
 		return ratio(p.US / p.ours.OursUS)
 	}},
+	{pairsHead, true, ifAny, func(p peered) string { return pairSpan(p.PairsP10, p.PairsP90) }},
 	{"values\nequal", true, "", func(p peered) string { return yes(p.ValuesEqual) }},
 	{"indices\nequal", true, "", func(p peered) string { return yes(p.IndicesEqual) }},
 	{"be-\nlieved", true, "believed %s", func(p peered) string { return yes(len(p.Doubts) == 0) }},
 }
 
-func peerGrid(results []bench.Result) grid {
+func peerGrid(results []bench.Result, narrow bool) grid {
 	var all []peered
 	for _, r := range results {
 		for _, name := range peerNames([]bench.Result{r}) {
 			all = append(all, peered{name, r, r.Peers[name]})
 		}
 	}
-	columns := peerColumns
+	columns := slices.DeleteFunc(slices.Clone(peerColumns), func(c column[peered]) bool { return narrow && c.head == pairsHead })
 	if len(results) > 0 && results[0].Mode != "" { // a GPU has all dtypes
-		columns = slices.DeleteFunc(slices.Clone(columns), func(c column[peered]) bool { return c.head == "on" })
+		columns = slices.DeleteFunc(columns, func(c column[peered]) bool { return c.head == "on" })
 	}
 	return gridOf(columns, all)
 }
