@@ -258,3 +258,50 @@ func TestBenchSweep(t *testing.T) {
 		}
 	}
 }
+
+// A bar that was missed is exit code 1, and so is one whose work the device does not
+// have; one that only lacks other software is not.
+func TestMissed(t *testing.T) {
+	for _, test := range []struct {
+		verdict bench.Verdict
+		code    int
+	}{
+		{bench.Verdict{Work: "a", Verdict: bench.MustOnly}, exitDone},
+		{bench.Verdict{Work: "a", Verdict: bench.Missed}, exitWrong},
+		{bench.Verdict{Work: "a", Verdict: bench.NotMeasured, Reason: bench.Unsupported + "no kernel"}, exitWrong},
+		{bench.Verdict{Work: "a", Verdict: bench.NotMeasured, Reason: "needs --against torch"}, exitDone},
+	} {
+		if code := exitCode(missed([]bench.Verdict{test.verdict}), console{err: new(strings.Builder)}); code != test.code {
+			t.Errorf("%+v: exit code %d", test.verdict, code)
+		}
+	}
+}
+
+// On a GPU a work is one of its own, and other samplings are measured than on a CPU.
+func TestBenchSamplingsOfDevices(t *testing.T) {
+	f := benchFlags{work: bench.Sample, batch: intList{1, 2}, vocab: intList{300}, topK: intList{5, 60}}
+	onCPU, err := f.cases(bench.Logits{}, bench.SamplingsOf, bench.Case.Validate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onGPU, err := f.cases(bench.Logits{}, bench.DeviceSamplingsOf, bench.Case.Validate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Four samplings of each side have no top-k: their rows are the same for every k.
+	if cpu, gpu := 2*2*len(bench.Samplings())-2*4, 2*2*len(bench.DeviceSamplings())-2*4; len(onCPU) != cpu || len(onGPU) != gpu {
+		t.Errorf("%d and %d cases, want %d and %d", len(onCPU), len(onGPU), cpu, gpu)
+	}
+	for _, test := range []struct {
+		work, device string
+		fails        bool
+	}{{"topk,sample", "cuda", false}, {"sample", "auto", false}, {"stream", "cuda", true}, {"sample,merge", "cuda:1", true}, {"stream", "cpu", false}} {
+		choice, err := parseDevice(test.device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (benchFlags{work: test.work}).narrow(choice); (err != nil) != test.fails {
+			t.Errorf("--work %s --device %s: %v", test.work, test.device, err)
+		}
+	}
+}
