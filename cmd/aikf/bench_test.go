@@ -201,6 +201,9 @@ func TestMissed(t *testing.T) {
 	if code := exitCode(err, console{err: new(bytes.Buffer)}); code != exitWrong || !strings.Contains(err.Error(), "1 of 3 bars missed: slow") {
 		t.Errorf("exit code %d, %v", code, err)
 	}
+	if err := missed([]bench.Verdict{{Work: "new", Verdict: bench.NotMeasured, Reason: bench.Unsupported + "no kernel"}}); exitCode(err, console{err: new(strings.Builder)}) != exitWrong {
+		t.Errorf("a work that the device does not have: %v", err)
+	}
 	if err := missed([]bench.Verdict{{Verdict: bench.MustOnly}, {Verdict: bench.NotMeasured}}); err != nil {
 		t.Error(err)
 	}
@@ -255,24 +258,6 @@ func TestBenchSweep(t *testing.T) {
 		_, stderr, code := runLine(t, nil, append([]string{"bench", "--device", "cpu"}, test.args...)...)
 		if code != exitUsage || !strings.Contains(stderr, test.want) {
 			t.Errorf("%q: exit code %d, %q; want %q", test.args, code, stderr, test.want)
-		}
-	}
-}
-
-// A bar that was missed is exit code 1, and so is one whose work the device does not
-// have; one that only lacks other software is not.
-func TestMissed(t *testing.T) {
-	for _, test := range []struct {
-		verdict bench.Verdict
-		code    int
-	}{
-		{bench.Verdict{Work: "a", Verdict: bench.MustOnly}, exitDone},
-		{bench.Verdict{Work: "a", Verdict: bench.Missed}, exitWrong},
-		{bench.Verdict{Work: "a", Verdict: bench.NotMeasured, Reason: bench.Unsupported + "no kernel"}, exitWrong},
-		{bench.Verdict{Work: "a", Verdict: bench.NotMeasured, Reason: "needs --against torch"}, exitDone},
-	} {
-		if code := exitCode(missed([]bench.Verdict{test.verdict}), console{err: new(strings.Builder)}); code != test.code {
-			t.Errorf("%+v: exit code %d", test.verdict, code)
 		}
 	}
 }
