@@ -48,7 +48,10 @@ type Row[E simd.Bits] struct {
 }
 
 // sampleTask is what a sample is planned for.
-type sampleTask struct{ elements, k, target int }
+type sampleTask struct {
+	elements, k, target int
+	tuning              *Tuning
+}
 
 // keptBits are the bits of an element whose key does not tell them.
 type keptBits struct {
@@ -120,7 +123,7 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	if r.bound > 0 && !r.crowded {
 		return 0
 	}
-	if task := (sampleTask{len(elements), r.hope, r.plan.targetCandidates}); task != r.sampleTask {
+	if task := (sampleTask{len(elements), r.hope, r.plan.targetCandidates, r.plan.tuning}); task != r.sampleTask {
 		r.sample, r.sampleTask = r.plan.sampleFor(task.elements, task.k), task
 	}
 	sample := &r.sample
@@ -169,7 +172,7 @@ func sampled[E simd.Bits](elements []E, step int) []E {
 // candidates ran out and it had to cut them, which raises the bound.
 func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 	for read < len(elements) {
-		block := elements[read:min(read+chunk, len(elements))]
+		block := elements[read:min(read+r.plan.Chunk, len(elements))]
 		bitmap := r.bitmap[:(len(block)+63)/64]
 		simd.Filter(r.plan.Tier, bitmap, block, uint32(least), r.order)
 		leaveOut(bitmap, int(base)+read, r.mask, r.except)

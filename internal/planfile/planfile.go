@@ -1,0 +1,250 @@
+// Package planfile reads and writes files of launch plans that were searched for
+// on one device, and refuses those that cannot be trusted.
+package planfile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Schema is the version of the format.
+const Schema = 1
+
+// The kinds of devices.
+const (
+	CPU  = "cpu"
+	CUDA = "cuda"
+)
+
+// Unknown is the name of a CPU that the system does not tell.
+const Unknown = "unknown"
+
+// mostBytes bounds a file: some 100,000 shapes.
+const mostBytes = 64 << 20
+
+// ErrInvalid: a file that is damaged, or of another device or version.
+var ErrInvalid = errors.New("launch plans not usable here")
+
+// Plan is what a file says of how a shape is selected.
+type Plan interface {
+	// Invalid returns the name and the value of the first field that no plan can
+	// have, or no name.
+	Invalid() (field string, got any)
+}
+
+// File holds the plans of one device.
+type File[P Plan] struct {
+	Schema      int        `json:"schema"`
+	PlanVersion int        `json:"plan_version"` // of the library's plans, for the kind of device
+	Device      Device     `json:"device"`
+	Command     string     `json:"command"`
+	Commit      string     `json:"commit"`
+	Date        time.Time  `json:"date"`
+	Seed        uint64     `json:"seed"`
+	Entries     []Entry[P] `json:"entries"`  // plans that win beyond noise
+	NotKept     []Entry[P] `json:"not_kept"` // the best of the other shapes, which do not
+	// Unfinished is the shape whose search was interrupted.
+	Unfinished *Unfinished[P] `json:"unfinished,omitempty"`
+}
+
+// Device is what plans were searched for on.
+type Device struct {
+	Kind              string `json:"kind"`
+	Name              string `json:"name"`                         // of the CPU's or GPU's model
+	Tier              string `json:"tier,omitempty"`               // of a CPU
+	Cores             int    `json:"cores,omitempty"`              // of a CPU; others do not make it another device
+	ComputeCapability string `json:"compute_capability,omitempty"` // of a GPU, as 9.0
+	Multiprocessors   int    `json:"multiprocessors,omitempty"`    // of a GPU
+}
+
+// String names the device in an error.
+func (d Device) String() string {
+	if d.Kind == CUDA {
+		return fmt.Sprintf("%s (compute capability %s, %d multiprocessors)", d.Name, d.ComputeCapability, d.Multiprocessors)
+	}
+	return fmt.Sprintf("CPU %s (tier %s)", d.Name, d.Tier)
+}
+
+// Is reports whether plans of one device are plans of the other.
+func (d Device) Is(other Device) bool {
+	d.Cores, other.Cores = 0, 0
+	return d == other
+}
+
+// Shape is what a plan is for.
+type Shape struct {
+	Rows  int    `json:"rows"`
+	Vocab int    `json:"vocab"`
+	TopK  int    `json:"top_k"`
+	DType string `json:"dtype"`
+}
+
+// String names the shape in a line.
+func (s Shape) String() string {
+	return fmt.Sprintf("%d x %d, k = %d, %s", s.Rows, s.Vocab, s.TopK, s.DType)
+}
+
+// dtypes are those that a shape can have.
+var dtypes = []string{"float32", "float16", "bfloat16"}
+
+func (s Shape) invalid() (field string, got any) {
+	switch {
+	case s.Rows < 1 || s.Rows > math.MaxInt32:
+		return "rows", s.Rows
+	case s.Vocab < 1 || s.Vocab > math.MaxInt32:
+		return "vocab", s.Vocab
+	case s.TopK < 1 || s.TopK > s.Vocab:
+		return "top_k", s.TopK
+	case !slices.Contains(dtypes, s.DType):
+		return "dtype", fmt.Sprintf("%.64q", s.DType)
+	}
+	return "", nil
+}
+
+// Entry is the fastest plan that was found for a shape. Its gain was measured
+// after the search, with other logits in other memory: the plan and the built-in
+// one took turns, and Gain is the median over the pairs of the built-in time over
+// the plan's.
+type Entry[P Plan] struct {
+	Shape
+	Plan       P       `json:"plan"`
+	Explained  string  `json:"explained"`   // the plan in words
+	Tried      int     `json:"plans_tried"` // the built-in one among them
+	BuiltInUS  float64 `json:"built_in_us"`
+	TunedUS    float64 `json:"tuned_us"`
+	Gain       float64 `json:"gain"`
+	GainLow    float64 `json:"gain_low"` // between gain_low and gain_high lies the gain,
+	GainHigh   float64 `json:"gain_high"`
+	Confidence float64 `json:"confidence"` // so likely
+	P          float64 `json:"p"`          // of a Mann-Whitney U-test: how likely such times are if both plans are alike
+	Pairs      int     `json:"pairs"`
+	Starts     int     `json:"starts"`           // how many times logits and memory were made anew
+	LeastStart float64 `json:"least_start"`      // the gain of the worst of them
+	Reason     string  `json:"reason,omitempty"` // why it is not kept
+}
+
+// Unfinished is a search that was interrupted: the plans that are still in it.
+type Unfinished[P Plan] struct {
+	Shape
+	Plans []P `json:"plans"`
+	Tried int `json:"plans_tried"`
+}
+
+// Decode reads a file of plans for a kind of device. An error names the field,
+// and wraps ErrInvalid unless reading failed.
+func Decode[P Plan](from io.Reader, kind string, planVersion int) (File[P], error) {
+	var f File[P]
+	limited := &io.LimitedReader{R: from, N: mostBytes + 1}
+	decoder := json.NewDecoder(limited)
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(&f)
+	if err == nil {
+		if _, end := decoder.Token(); end != io.EOF {
+			err = errors.New("something follows the plans")
+		}
+	}
+	switch {
+	case limited.N <= 0:
+		return File[P]{}, fmt.Errorf("more than %d bytes: %w", mostBytes, ErrInvalid)
+	case errors.Is(err, io.EOF):
+		return File[P]{}, fmt.Errorf("nothing to read: %w", ErrInvalid)
+	case err != nil:
+		return File[P]{}, fmt.Errorf("%s: %w", strings.TrimPrefix(err.Error(), "json: "), ErrInvalid)
+	}
+	if err := f.validate(kind, planVersion); err != nil {
+		return File[P]{}, err
+	}
+	return f, nil
+}
+
+// Encode writes the file.
+func (f File[P]) Encode(to io.Writer) error {
+	if err := f.validate(f.Device.Kind, f.PlanVersion); err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(to)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(f)
+}
+
+// validate reports the first field that cannot be.
+func (f File[P]) validate(kind string, planVersion int) error {
+	invalid := func(field string, got any) error { return fmt.Errorf("%s = %v: %w", field, got, ErrInvalid) }
+	switch {
+	case f.Schema != Schema:
+		return fmt.Errorf("schema = %d, this version reads %d: %w", f.Schema, Schema, ErrInvalid)
+	case f.Device.Kind != kind:
+		return fmt.Errorf("device.kind = %.64q, want %q: %w", f.Device.Kind, kind, ErrInvalid)
+	case f.PlanVersion != planVersion:
+		return fmt.Errorf("plan_version = %d, this version of the library has %d; \"aikf tune\" makes a new file: %w", f.PlanVersion, planVersion, ErrInvalid)
+	case f.Device.Name == "":
+		return invalid("device.name", `""`)
+	case kind == CPU && f.Device.Tier == "":
+		return invalid("device.tier", `""`)
+	case kind == CUDA && f.Device.ComputeCapability == "":
+		return invalid("device.compute_capability", `""`)
+	case kind == CUDA && f.Device.Multiprocessors < 1:
+		return invalid("device.multiprocessors", f.Device.Multiprocessors)
+	}
+	seen := map[Shape]bool{}
+	for _, list := range []struct {
+		name    string
+		entries []Entry[P]
+	}{{"entries", f.Entries}, {"not_kept", f.NotKept}} {
+		for i, e := range list.entries {
+			at := func(field string) string { return fmt.Sprintf("%s[%d].%s", list.name, i, field) }
+			if field, got := e.Shape.invalid(); field != "" {
+				return invalid(at(field), got)
+			}
+			if field, got := e.Plan.Invalid(); field != "" {
+				return invalid(at("plan."+field), got)
+			}
+			if field, got := e.invalid(list.name == "entries"); field != "" {
+				return invalid(at(field), got)
+			}
+			if seen[e.Shape] {
+				return fmt.Errorf("%s: the shape %v comes twice: %w", at("rows"), e.Shape, ErrInvalid)
+			}
+			seen[e.Shape] = true
+		}
+	}
+	if u := f.Unfinished; u != nil {
+		if field, got := u.Shape.invalid(); field != "" {
+			return invalid("unfinished."+field, got)
+		}
+		for i, plan := range u.Plans {
+			if field, got := plan.Invalid(); field != "" {
+				return invalid(fmt.Sprintf("unfinished.plans[%d].%s", i, field), got)
+			}
+		}
+	}
+	return nil
+}
+
+// invalid reports figures that no measurement has, or that no plan that is kept
+// has.
+func (e Entry[P]) invalid(kept bool) (field string, got any) {
+	switch {
+	case !(e.BuiltInUS > 0):
+		return "built_in_us", e.BuiltInUS
+	case !(e.TunedUS > 0):
+		return "tuned_us", e.TunedUS
+	case !(e.GainLow > 0) || kept && !(e.GainLow > 1):
+		return "gain_low", e.GainLow
+	case !(e.GainLow <= e.Gain && e.Gain <= e.GainHigh):
+		return "gain", fmt.Sprintf("%v, outside %v to %v", e.Gain, e.GainLow, e.GainHigh)
+	case !(0 <= e.P && e.P <= 1):
+		return "p", e.P
+	case !(0 <= e.Confidence && e.Confidence <= 1):
+		return "confidence", e.Confidence
+	case e.Pairs < 1:
+		return "pairs", e.Pairs
+	}
+	return "", nil
+}
