@@ -25,7 +25,7 @@ type Options struct {
 	// Plans are used by a [Selector] for the shapes that they have, unless the
 	// options above say otherwise. Their tier must be that of the selection. See
 	// [LoadPlans].
-	Plans *Plans
+	Plans *TunedPlans
 }
 
 // Tiers lists the instruction sets that this machine can run, best first.

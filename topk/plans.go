@@ -10,11 +10,11 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/planfile"
 )
 
-// Plans are launch plans that "aikf tune" found to be faster on this machine
+// TunedPlans are launch plans that "aikf tune" found to be faster on this machine
 // than the built-in ones, each for one number of rows, vocab, k and dtype. Make
 // them with [LoadPlans] and hand them to any number of [Selector]s; they do not
 // change.
-type Plans struct {
+type TunedPlans struct {
 	tier    simd.Tier
 	tunings map[planfile.Shape]*cpu.Tuning
 }
@@ -22,12 +22,12 @@ type Plans struct {
 // LoadPlans reads a file that "aikf tune --device cpu" wrote. A file of another
 // CPU, of another version of the plans or with a number that no plan can have is
 // an error that wraps [ErrPlans] and names the field.
-func LoadPlans(from io.Reader) (*Plans, error) {
-	file, err := planfile.Decode[cpu.Tuning](from, planfile.CPU, cpu.PlanVersion)
+func LoadPlans(from io.Reader) (*TunedPlans, error) {
+	file, err := planfile.Decode[cpu.Tuning](from, planfile.CPU)
 	if err != nil {
 		return nil, fmt.Errorf("topk: %w", err)
 	}
-	p := &Plans{tier: simd.Best(), tunings: map[planfile.Shape]*cpu.Tuning{}}
+	p := &TunedPlans{tier: simd.Best(), tunings: map[planfile.Shape]*cpu.Tuning{}}
 	for _, tier := range simd.Available() {
 		if tier.String() == file.Device.Tier {
 			p.tier = tier
@@ -44,10 +44,10 @@ func LoadPlans(from io.Reader) (*Plans, error) {
 }
 
 // Len returns how many shapes have a plan.
-func (p *Plans) Len() int { return len(p.tunings) }
+func (p *TunedPlans) Len() int { return len(p.tunings) }
 
 // tuningOf returns the plan of the shape for logits of type T, or nil.
-func tuningOf[T Float](p *Plans, rows, vocab, k int) *cpu.Tuning {
+func tuningOf[T Float](p *TunedPlans, rows, vocab, k int) *cpu.Tuning {
 	if p == nil {
 		return nil
 	}
@@ -63,7 +63,7 @@ func tuningOf[T Float](p *Plans, rows, vocab, k int) *cpu.Tuning {
 }
 
 // check reports plans of another tier than the one that is to be used.
-func (p *Plans) check(tier simd.Tier) error {
+func (p *TunedPlans) check(tier simd.Tier) error {
 	if p != nil && p.tier != tier {
 		return fmt.Errorf("topk: plans of tier %q, the selection is of tier %q: %w", p.tier, tier, ErrPlans)
 	}

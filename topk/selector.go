@@ -29,7 +29,7 @@ type Selector[T Float] struct {
 // planKey is what a plan was made for.
 type planKey struct {
 	shape cpu.Shape // without a tuning, which comes from the plans
-	plans *Plans
+	plans *TunedPlans
 	tier  simd.Tier
 	cores int
 }

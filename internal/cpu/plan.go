@@ -51,10 +51,6 @@ type Shape struct {
 	Tuning           *Tuning // nil: the plan decides; not changed while the plan is in use
 }
 
-// PlanVersion is raised by whatever may change which [Tuning] is fastest: the
-// kernels, or what the figures mean.
-const PlanVersion = 1
-
 // Tuning overrides figures of a plan that were searched for. 0 stands for the
 // built-in one. No tuning changes an answer.
 type Tuning struct {

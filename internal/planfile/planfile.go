@@ -22,6 +22,10 @@ const (
 	CUDA = "cuda"
 )
 
+// versions are those of the library's plans. One is raised by whatever may change
+// which plan is fastest: the inner loops, or what the numbers of a plan mean.
+var versions = map[string]int{CPU: 1, CUDA: 1}
+
 // Unknown is the name of a CPU that the system does not tell.
 const Unknown = "unknown"
 
@@ -36,6 +40,26 @@ type Plan interface {
 	// Invalid returns the name and the value of the first field that no plan can
 	// have, or no name.
 	Invalid() (field string, got any)
+}
+
+// DevicePlan is a plan of a GPU, whose package knows the names and the numbers.
+type DevicePlan struct {
+	Name   string `json:"name"`
+	Groups int    `json:"groups"`
+	Chunks int    `json:"chunks"`
+}
+
+// Invalid implements [Plan].
+func (p DevicePlan) Invalid() (field string, got any) {
+	switch {
+	case p.Name == "":
+		return "name", `""`
+	case p.Groups < 1:
+		return "groups", p.Groups
+	case p.Chunks < 1:
+		return "chunks", p.Chunks
+	}
+	return "", nil
 }
 
 // File holds the plans of one device.
@@ -138,7 +162,7 @@ type Unfinished[P Plan] struct {
 
 // Decode reads a file of plans for a kind of device. An error names the field,
 // and wraps ErrInvalid unless reading failed.
-func Decode[P Plan](from io.Reader, kind string, planVersion int) (File[P], error) {
+func Decode[P Plan](from io.Reader, kind string) (File[P], error) {
 	var f File[P]
 	limited := &io.LimitedReader{R: from, N: mostBytes + 1}
 	decoder := json.NewDecoder(limited)
@@ -157,15 +181,20 @@ func Decode[P Plan](from io.Reader, kind string, planVersion int) (File[P], erro
 	case err != nil:
 		return File[P]{}, fmt.Errorf("%s: %w", strings.TrimPrefix(err.Error(), "json: "), ErrInvalid)
 	}
-	if err := f.validate(kind, planVersion); err != nil {
+	if err := f.validate(kind); err != nil {
 		return File[P]{}, err
 	}
 	return f, nil
 }
 
+// New returns a file without plans.
+func New[P Plan](device Device) File[P] {
+	return File[P]{Schema: Schema, PlanVersion: versions[device.Kind], Device: device, Entries: []Entry[P]{}, NotKept: []Entry[P]{}}
+}
+
 // Encode writes the file.
 func (f File[P]) Encode(to io.Writer) error {
-	if err := f.validate(f.Device.Kind, f.PlanVersion); err != nil {
+	if err := f.validate(f.Device.Kind); err != nil {
 		return err
 	}
 	encoder := json.NewEncoder(to)
@@ -174,15 +203,15 @@ func (f File[P]) Encode(to io.Writer) error {
 }
 
 // validate reports the first field that cannot be.
-func (f File[P]) validate(kind string, planVersion int) error {
+func (f File[P]) validate(kind string) error {
 	invalid := func(field string, got any) error { return fmt.Errorf("%s = %v: %w", field, got, ErrInvalid) }
 	switch {
 	case f.Schema != Schema:
 		return fmt.Errorf("schema = %d, this version reads %d: %w", f.Schema, Schema, ErrInvalid)
 	case f.Device.Kind != kind:
 		return fmt.Errorf("device.kind = %.64q, want %q: %w", f.Device.Kind, kind, ErrInvalid)
-	case f.PlanVersion != planVersion:
-		return fmt.Errorf("plan_version = %d, this version of the library has %d; \"aikf tune\" makes a new file: %w", f.PlanVersion, planVersion, ErrInvalid)
+	case f.PlanVersion != versions[kind]:
+		return fmt.Errorf("plan_version = %d, this version of the library has %d; \"aikf tune\" makes a new file: %w", f.PlanVersion, versions[kind], ErrInvalid)
 	case f.Device.Name == "":
 		return invalid("device.name", `""`)
 	case kind == CPU && f.Device.Tier == "":
