@@ -64,6 +64,7 @@ var commands = []command{
 	{"sample", "draw tokens from rows in a file", runSample},
 	{"explain", "say what each step of a sampling chain does to a row", runExplain},
 	{"profile", "say where the time of a call on a GPU goes", runProfile},
+	{"tune", "search for faster launch plans of this machine, for a plan file", runTune},
 	{"plan", "print the launch plan of a shape", runPlan},
 	{"report", "make a page and Markdown of the records in a folder", runReport},
 	{"info", "print the CPU's features and the tier that is chosen", runInfo},

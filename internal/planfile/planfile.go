@@ -132,9 +132,9 @@ func (s Shape) invalid() (field string, got any) {
 }
 
 // Entry is the fastest plan that was found for a shape. Its gain was measured
-// after the search, with other logits in other memory: the plan and the built-in
-// one took turns, and Gain is the median over the pairs of the built-in time over
-// the plan's.
+// after the search, several times with other logits in other memory: the plan and
+// the built-in one took turns. The gain of a start is the median over these pairs
+// of the built-in time over the plan's, and Gain is the mean over the starts.
 type Entry[P Plan] struct {
 	Shape
 	Plan       P       `json:"plan"`
@@ -146,7 +146,6 @@ type Entry[P Plan] struct {
 	GainLow    float64 `json:"gain_low"` // between gain_low and gain_high lies the gain,
 	GainHigh   float64 `json:"gain_high"`
 	Confidence float64 `json:"confidence"` // so likely
-	P          float64 `json:"p"`          // of a Mann-Whitney U-test: how likely such times are if both plans are alike
 	Pairs      int     `json:"pairs"`
 	Starts     int     `json:"starts"`           // how many times logits and memory were made anew
 	LeastStart float64 `json:"least_start"`      // the gain of the worst of them
@@ -190,6 +189,19 @@ func Decode[P Plan](from io.Reader, kind string) (File[P], error) {
 // New returns a file without plans.
 func New[P Plan](device Device) File[P] {
 	return File[P]{Schema: Schema, PlanVersion: versions[device.Kind], Device: device, Entries: []Entry[P]{}, NotKept: []Entry[P]{}}
+}
+
+// Resume takes over what another file of the same device has found.
+func (f *File[P]) Resume(from io.Reader) error {
+	old, err := Decode[P](from, f.Device.Kind)
+	if err != nil {
+		return err
+	}
+	if !old.Device.Is(f.Device) {
+		return fmt.Errorf("device: plans of %v, this is %v: %w", old.Device, f.Device, ErrInvalid)
+	}
+	f.Entries, f.NotKept, f.Unfinished = old.Entries, old.NotKept, old.Unfinished
+	return nil
 }
 
 // Encode writes the file.
@@ -268,8 +280,6 @@ func (e Entry[P]) invalid(kept bool) (field string, got any) {
 		return "gain_low", e.GainLow
 	case !(e.GainLow <= e.Gain && e.Gain <= e.GainHigh):
 		return "gain", fmt.Sprintf("%v, outside %v to %v", e.Gain, e.GainLow, e.GainHigh)
-	case !(0 <= e.P && e.P <= 1):
-		return "p", e.P
 	case !(0 <= e.Confidence && e.Confidence <= 1):
 		return "confidence", e.Confidence
 	case e.Pairs < 1:
