@@ -21,7 +21,8 @@ type handDevice struct {
 	memory    []*handMemory
 	recording *[]func() error
 	l2Bytes   int
-	callUS    float64 // of a selection; others take half of it
+	callUS    float64                    // of a selection; others take half of it
+	usOf      func(cuda.Options) float64 // instead of callUS
 	spentUS   float64
 	live      int // allocations, selectors and graphs that are not closed
 
@@ -158,7 +159,7 @@ func (s *handSelector) close() error { s.d.live--; return nil }
 func (s *handSelector) plan(shape cuda.Shape, dtype cuda.DType) (cuda.Plan, error) {
 	options := cuda.PlanOptions{TargetCandidates: s.options.TargetCandidates}
 	if s.options.Plan != nil {
-		options.Name = s.options.Plan.Name
+		options.Name, options.Groups, options.Chunks = s.options.Plan.Name, s.options.Plan.Groups, s.options.Plan.Chunks
 	}
 	return cuda.ChoosePlan(cuda.PlanShape{Rows: shape.Rows, Vocab: shape.Vocab, K: shape.K, DType: dtype}, s.d.architecture(), options)
 }
@@ -171,7 +172,11 @@ func (s *handSelector) selectDevice(logits cuda.Logits, shape cuda.Shape, result
 	if workspace.Bytes < plan.WorkspaceBytes {
 		return cuda.ErrWorkspace
 	}
-	return s.d.do(s.d.callUS, func() error {
+	us := s.d.callUS
+	if s.d.usOf != nil {
+		us = s.d.usOf(s.options)
+	}
+	return s.d.do(us, func() error {
 		switch logits.DType {
 		case cuda.Float16:
 			return handSelect[topk.Float16](s.d, logits, shape, result)

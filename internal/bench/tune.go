@@ -286,16 +286,16 @@ func tuneAll[P interface {
 	planfile.Plan
 	comparable
 }](ctx context.Context, cases []Case, file *planfile.File[P], budget time.Duration, searchOf func(Case) (*search[P], error), save func() error, progress func(TuneStep)) error {
-	known := map[planfile.Shape]bool{}
+	known, asked := map[planfile.Shape]bool{}, map[planfile.Shape]bool{}
 	for _, e := range slices.Concat(file.Entries, file.NotKept) {
 		known[e.Shape] = true
 	}
 	var left []Case
 	for _, c := range cases {
-		if shape := c.planShape(); !known[shape] {
-			known[shape] = true
+		if shape := c.planShape(); !known[shape] && !asked[shape] {
 			left = append(left, c)
 		}
+		asked[c.planShape()] = true
 	}
 	start := time.Now()
 	for i, c := range left {
@@ -303,13 +303,16 @@ func tuneAll[P interface {
 		if err != nil {
 			return fmt.Errorf("%v: %w", c.planShape(), err)
 		}
-		s.shape, s.now = c.planShape(), time.Now
+		s.shape = c.planShape()
+		if s.now == nil {
+			s.now = time.Now
+		}
 		s.budget = (budget - time.Since(start)) / time.Duration(len(left)-i)
 		tried := 0
 		if u := file.Unfinished; u != nil && u.Shape == s.shape && len(u.Plans) > 0 && len(s.plans) > 0 {
 			s.plans, tried = u.Plans, u.Tried
 		}
-		progress(TuneStep{len(cases) - len(left) + i, len(cases), s.shape})
+		progress(TuneStep{len(asked) - len(left) + i, len(asked), s.shape})
 		entry, plans, err := s.run(ctx, tried)
 		switch {
 		case ctx.Err() != nil:
