@@ -15,6 +15,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 	"github.com/ai-kernel-factory/aikf/internal/planfile"
 	"github.com/ai-kernel-factory/aikf/topk"
@@ -258,6 +259,26 @@ func explainPlans[P planfile.Plan](out io.Writer, file planfile.File[P]) {
 	}
 }
 
+// planFileUsage is that of --plan-file.
+const planFileUsage = "launch plans of this machine that \"aikf tune\" wrote to a `file`"
+
+// usePlans makes the runner use the plans of a file.
+func usePlans(device *bench.DeviceRunner, name string) error {
+	plans, err := loadPlans(name, cuda.LoadPlans)
+	if err != nil {
+		return err
+	}
+	return planFileError(name, device.UsePlans(plans))
+}
+
+// planFileError names the file in an error that is its own.
+func planFileError(name string, err error) error {
+	if errors.Is(err, topk.ErrPlans) {
+		return usageErrorf("--plan-file %s: %w", name, err)
+	}
+	return err
+}
+
 // loadPlans reads a file of plans with load, which is that of the device's
 // package. No name is no plans.
 func loadPlans[P any](name string, load func(io.Reader) (*P, error)) (*P, error) {
@@ -269,9 +290,6 @@ func loadPlans[P any](name string, load func(io.Reader) (*P, error)) (*P, error)
 		return nil, usageErrorf("--plan-file: %w", err)
 	}
 	defer file.Close()
-	plans, err := load(bufio.NewReader(file))
-	if err != nil {
-		return nil, usageErrorf("--plan-file %s: %w", name, err)
-	}
-	return plans, nil
+	plans, err := load(file)
+	return plans, planFileError(name, err)
 }

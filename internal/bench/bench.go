@@ -153,11 +153,16 @@ type Runner struct {
 	Real   Logits        // rows of source Real
 	Peers  []*Peer       // other software to measure, for work TopK
 
-	TargetCandidates int // overrides the launch plan's target; 0: the plan decides
+	TargetCandidates int              // overrides the launch plan's target; 0: the plan decides
+	Plans            *topk.TunedPlans // for the selections of a case's own tier; nil: the built-in ones
 }
 
 func (r *Runner) options(c Case, tier string) topk.Options {
-	return topk.Options{Tier: tier, Threads: c.Threads, TargetCandidates: r.TargetCandidates}
+	options := topk.Options{Tier: tier, Threads: c.Threads, TargetCandidates: r.TargetCandidates}
+	if tier == c.Tier {
+		options.Plans = r.Plans
+	}
+	return options
 }
 
 // Validate reports what of the case cannot be measured, with the numbers.
