@@ -14,6 +14,7 @@ import (
 
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
+	"github.com/ai-kernel-factory/aikf/internal/progress"
 	"github.com/ai-kernel-factory/aikf/internal/report"
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/topk"
@@ -36,6 +37,8 @@ const benchExamples = `  aikf bench
   aikf bench --acceptance
         every figure that has a bar; exit code 1 if one misses its must
   aikf bench --format json > results/today.json
+  aikf bench --self-test
+        a wrong selector, clocks that lie and answers from memory: each is caught
 
 The reference of work "topk" is a typed heap over the row, what Go programs do
 today; of "stream" and "sample" one Select; of "merge" a sort of all entries; on a GPU the
@@ -44,9 +47,15 @@ On a GPU the time of a call is that of a node in a graph that is replayed with
 its logits in the cache; beside it stand the same with other logits in the cache
 (cold), launches from Go one by one (eager), and what a launch takes of the
 processor's time.
-exec:command is a program that times itself: it writes {"version": ...}, reads a
-line for each case with the file of the logits and those for its answer, and
-writes its times; internal/bench/programs/peers.py says which fields there are.
+exec:command is a program that answers requests as "aikf topk --jsonl" does. Its
+times are those of the exchange, JSON and all; what an empty request takes is
+told beside them. timed:command is a program that times itself: it writes
+{"version": ...}, reads a line for each case with the file of the logits and those
+for its answer, and writes its times; internal/bench/programs/peers.py says which
+fields there are.
+Whatever is measured beside ours is checked in the same run: its answers, its
+times against the read floor and against a clock of ours, and whether it answers
+from memory. What does not hold is told with its numbers.
 AIKF_PYTHON names the python3 for --against; without it, those in PATH and
 /usr/bin are tried in turn.
 `
@@ -61,7 +70,9 @@ type benchFlags struct {
 	format, out                       string
 	iters                             int
 	seed                              uint64
-	acceptance                        bool
+	acceptance, quiet, testSelf       bool
+
+	bar *progress.Bar
 }
 
 // runBench measures, and prints what came of it.
@@ -74,7 +85,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.Var(&f.dtype, "dtype", "float32, float16, bfloat16; a `list` (default bfloat16, or that of --logits)")
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
-	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function, exec:command; a `list`")
+	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, onnxruntime, python:module:function, exec:command, timed:command; a `list`")
 	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
 	flags.StringVar(&f.sweep, "sweep", "", "dimensions to vary, each alone: rows, vocab, k, or grid; a `list`")
 	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")
@@ -89,6 +100,8 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.out, "out", "", "write the JSON record to a `file`, too")
 	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar, or those of --work")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random rows")
+	flags.BoolVar(&f.testSelf, "self-test", false, "show that contestants which cheat are caught, and nothing else")
+	flags.BoolVar(&f.quiet, "quiet", false, quietUsage)
 	words, err := parseFlags(flags, args, c)
 	if err != nil {
 		return err
@@ -105,6 +118,9 @@ func runBench(ctx context.Context, args []string, c console) error {
 	}
 	if f.iters < 1 {
 		return usageErrorf("bench: iters = %d is less than 1", f.iters)
+	}
+	if f.testSelf {
+		return f.selfTest(ctx, c)
 	}
 	target, err := targetCandidates()
 	if err != nil {
@@ -147,6 +163,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 		Schema: bench.Schema, Machine: bench.ThisMachine(), Command: commandLine("bench", args), Commit: bench.Commit(),
 		Date: time.Now().UTC().Truncate(time.Second), Seed: f.seed, TargetCandidates: target,
 	}
+	f.bar = c.bar(f.quiet)
 	if onDevice {
 		defer device.Close()
 		if err := usePlans(device, f.planFile); err != nil {
@@ -159,11 +176,13 @@ func runBench(ctx context.Context, args []string, c console) error {
 		}
 		err = f.measureCPU(ctx, &settings, &record, c)
 	}
-	if c.progress {
-		fmt.Fprint(c.err, "\r\x1b[K")
-	}
+	f.bar.Clear()
 	if err != nil {
-		return benchError(ctx, "bench", err)
+		err = benchError(ctx, "bench", err)
+		if ctx.Err() != nil {
+			return errors.Join(err, f.keep(record, c))
+		}
+		return err
 	}
 	if f.out != "" {
 		if err := writeRecord(f.out, record); err != nil {
@@ -248,10 +267,10 @@ func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record
 	}
 	if f.acceptance {
 		bars := bench.BarsOf(list(f.work))
-		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bars, progressOn(c))
+		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bars, f.progress)
 		return err
 	}
-	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
+	record.Results, err = measureAll(cases, f.progress, func(c bench.Case) ([]bench.Result, error) {
 		result, err := runner.Measure(ctx, c)
 		return []bench.Result{result}, err
 	})
@@ -283,9 +302,9 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	}
 	if f.acceptance {
 		runner.Budget = bench.AcceptanceBudget
-		return runner.Accept(ctx, bench.DeviceBars(), record, progressOn(c))
+		return runner.Accept(ctx, bench.DeviceBars(), record, f.progress)
 	}
-	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
+	record.Results, err = measureAll(cases, f.progress, func(c bench.Case) ([]bench.Result, error) {
 		return runner.Measure(ctx, c, conditions)
 	})
 	if err == nil && len(record.Results) == 0 {
@@ -294,13 +313,37 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	return err
 }
 
-// progressOn draws progress on a terminal.
-func progressOn(c console) func(done, total int, next bench.Case) {
-	return func(done, total int, next bench.Case) {
-		if c.progress {
-			fmt.Fprintf(c.err, "\r\x1b[K%d of %d: %v", done+1, total, next)
+// progress draws progress on a terminal.
+func (f benchFlags) progress(done, total int, next bench.Case) {
+	f.bar.Set(done, total, fmt.Sprintf("%d of %d: %v", done+1, total, next))
+}
+
+// keep writes what an interrupted run has measured, and says where: to --out, to
+// standard output if that receives the record, or else to a new file.
+func (f benchFlags) keep(record bench.Record, c console) error {
+	if len(record.Results) == 0 {
+		fmt.Fprintln(c.err, "aikf: bench: nothing was measured yet")
+		return nil
+	}
+	record.Interrupted = true
+	where := f.out
+	if where == "" && f.format != report.JSON {
+		file, err := os.CreateTemp("", "aikf-bench-*.json")
+		if err != nil {
+			return err
+		}
+		where = file.Name()
+		if err := file.Close(); err != nil {
+			return err
 		}
 	}
+	if where == "" {
+		where = "standard output"
+	} else if err := writeRecord(where, record); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.err, "aikf: bench: %d results were measured; the record is in %s\n", len(record.Results), where)
+	return report.Write(c.out, f.format, record)
 }
 
 func writeRecord(name string, record bench.Record) error {
@@ -338,13 +381,14 @@ func missed(verdicts []bench.Verdict) error {
 	return wrongErrorf("bench: %d of %d bars missed: %s", len(works), len(verdicts), strings.Join(works, "; "))
 }
 
+// measureAll returns what was measured before an error, too.
 func measureAll(cases []bench.Case, progress func(int, int, bench.Case), measure func(bench.Case) ([]bench.Result, error)) ([]bench.Result, error) {
 	var all []bench.Result
 	for i, c := range cases {
 		progress(i, len(cases), c)
 		results, err := measure(c)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		all = append(all, results...)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -186,6 +187,70 @@ func TestBenchInterrupted(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if code := run(ctx, []string{"bench", "--device", "cpu"}, console{out: &stdout, err: &stderr}); code != exitInterrupted || stdout.Len() > 0 {
 		t.Errorf("exit code %d, wrote %q", code, &stdout)
+	}
+	if !strings.Contains(stderr.String(), "nothing was measured yet") {
+		t.Errorf("said %q", &stderr)
+	}
+}
+
+// interrupter cancels when a text is written.
+type interrupter struct {
+	bytes.Buffer
+	at     string
+	cancel func()
+}
+
+func (i *interrupter) Write(text []byte) (int, error) {
+	if strings.Contains(string(text), i.at) {
+		i.cancel()
+	}
+	return i.Buffer.Write(text)
+}
+
+// TestBenchInterruptedKeeps interrupts a run before its third case.
+func TestBenchInterruptedKeeps(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "record.json")
+	t.Setenv("TMPDIR", t.TempDir())
+	for _, test := range []struct {
+		args  []string
+		where string // a pattern
+	}{
+		{[]string{"--out", out}, out},
+		{[]string{"--format", "json"}, "standard output"},
+		{nil, filepath.Join(os.TempDir(), "aikf-bench-*.json")},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var stdout bytes.Buffer
+		stderr := &interrupter{at: "3 of 4", cancel: cancel}
+		args := append([]string{"bench", "--device", "cpu", "--iters", "2", "--vocab", "300", "--batch", "1,2,3,4"}, test.args...)
+		code := run(ctx, args, console{out: &stdout, err: stderr, progress: true})
+		_, said, found := strings.Cut(stderr.String(), "2 results were measured; the record is in ")
+		where, _, _ := strings.Cut(said, "\n")
+		if matched, _ := filepath.Match(test.where, where); code != exitInterrupted || !found || !matched {
+			t.Fatalf("%v: exit code %d, said %q", test.args, code, stderr)
+		}
+		text := stdout.Bytes()
+		if test.args == nil || test.args[0] == "--out" {
+			if !strings.Contains(stdout.String(), "interrupted") {
+				t.Errorf("%v: the table does not say that the run was interrupted:\n%s", test.args, &stdout)
+			}
+			var err error
+			if text, err = os.ReadFile(where); err != nil {
+				t.Fatal(err)
+			}
+		}
+		record, err := bench.DecodeRecord(bytes.NewReader(text))
+		if err != nil || !record.Interrupted || len(record.Results) != 2 {
+			t.Errorf("%v: %v, interrupted %v, %d results", test.args, err, record.Interrupted, len(record.Results))
+		}
+	}
+}
+
+func TestBenchQuiet(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"bench", "--device", "cpu", "--iters", "2", "--vocab", "300", "--quiet"}, console{out: &stdout, err: &stderr, progress: true})
+	if code != exitDone || stderr.Len() > 0 {
+		t.Errorf("exit code %d, said %q", code, &stderr)
 	}
 }
 

@@ -16,14 +16,6 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 )
 
-// TestMain is aikf itself if a test asks for it.
-func TestMain(m *testing.M) {
-	if os.Getenv("AIKF_TEST_COMMAND") != "" {
-		main()
-	}
-	os.Exit(m.Run())
-}
-
 // onTestDriver runs aikf in a process of its own, whose CUDA driver is that of
 // tests: it has devices that do not exist, and selects by a sort. Times mean
 // nothing there.

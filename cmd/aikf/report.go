@@ -88,15 +88,16 @@ func runReport(ctx context.Context, args []string, c console) error {
 
 // measurement is one command that leaves a record.
 type measurement struct {
-	file string
-	run  func(ctx context.Context, args []string, c console) error
-	args []string
+	run     func(ctx context.Context, args []string, c console) error
+	args    []string
+	printed string // the file for a record that the command prints; "" if it writes a file itself
 }
 
-// measurements are what a report of a device is made of.
-func measurements(choice deviceChoice, against string) []measurement {
+// measurements are what a report of a device is made of; their records go to the
+// folder.
+func measurements(choice deviceChoice, against, folder string) []measurement {
 	bench := func(file string, args ...string) measurement {
-		return measurement{file, runBench, append([]string{"--device", choice.text, "--format", "json"}, args...)}
+		return measurement{runBench, append([]string{"--device", choice.text, "--out", filepath.Join(folder, file)}, args...), ""}
 	}
 	others := []string{}
 	if against != "" {
@@ -108,7 +109,7 @@ func measurements(choice deviceChoice, against string) []measurement {
 		bench("adversarial.json", "--rows", "adversarial", "--batch", "1", "--top-k", "50,200"),
 	}
 	if choice.cuda && !choice.auto {
-		return append(all, measurement{"profile.json", runProfile, []string{"--device", choice.text, "--batch", "1,32", "--top-k", "50,200", "--format", "json"}})
+		return append(all, measurement{runProfile, []string{"--device", choice.text, "--batch", "1,32", "--top-k", "50,200", "--format", "json"}, filepath.Join(folder, "profile.json")})
 	}
 	return append(all, bench("sample.json", "--work", "sample", "--batch", "1"))
 }
@@ -123,17 +124,20 @@ func measureRecords(ctx context.Context, device, against, folder string, c conso
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	for done, m := range measurements(choice, against) {
-		var record bytes.Buffer
-		quiet := c
-		quiet.out = &record
-		if err := m.run(ctx, m.args, quiet); err != nil {
+	for done, m := range measurements(choice, against, folder) {
+		var printed bytes.Buffer
+		mute := c
+		mute.out = &printed
+		if err := m.run(ctx, m.args, mute); err != nil {
 			if done > 0 {
-				fmt.Fprintf(c.err, "aikf: report: %d records are in %s\n", done, folder)
+				fmt.Fprintf(c.err, "aikf: report: %d whole records are in %s\n", done, folder)
 			}
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(folder, m.file), record.Bytes(), 0o644); err != nil {
+		if m.printed == "" {
+			continue
+		}
+		if err := os.WriteFile(m.printed, printed.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}

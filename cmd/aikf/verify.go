@@ -17,6 +17,7 @@ import (
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 	"github.com/ai-kernel-factory/aikf/internal/differential"
+	"github.com/ai-kernel-factory/aikf/internal/progress"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
@@ -44,6 +45,8 @@ type verification struct {
 	Outcome    string   `json:"outcome"`              // equal, different or interrupted
 	Difference string   `json:"difference,omitempty"` // the first that was found
 	Reproduce  string   `json:"reproduce,omitempty"`  // the command that finds it again
+
+	bar *progress.Bar
 }
 
 // runVerify compares the engine with the oracle for a given time.
@@ -58,6 +61,7 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	deviceName := flags.String("device", "cpu", deviceUsage)
 	law := flags.Int("law", 0, "of a GPU: compare the masses of so many surprises, or all, and so many draws instead of rows")
 	rows := flags.Int64("rows", 0, "of a GPU: stop when so many rows were compared, however long it takes")
+	quiet := flags.Bool("quiet", false, quietUsage)
 	words, err := parseFlags(flags, args, c)
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -85,7 +89,7 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	if _, err := targetCandidates(); err != nil {
 		return err
 	}
-	v := verification{Schema: 1, Seed: *seed}
+	v := verification{Schema: 1, Seed: *seed, bar: c.bar(*quiet)}
 	if v.DTypes, err = choose("dtype", *dtypes, topktest.DTypes()); err != nil {
 		return err
 	}
@@ -109,7 +113,7 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	if onDevice {
 		defer device.Close()
 		d := deviceVerification{
-			Schema: 1, Command: commandLine("verify", args), Commit: bench.Commit(), Seed: v.Seed, names: v.DTypes,
+			Schema: 1, Command: commandLine("verify", args), Commit: bench.Commit(), Seed: v.Seed, names: v.DTypes, bar: v.bar,
 			Device: fmt.Sprintf("cuda:%d", choice.ordinal), GPU: device.Properties().Name, Driver: device.Properties().DriverVersion,
 		}
 		if *law > 0 {
@@ -150,17 +154,13 @@ func (v *verification) run(ctx context.Context, config topktest.VerifyConfig, du
 	if format == "text" {
 		fmt.Fprintf(c.out, "seed %d, tiers %s, dtypes %s\n", v.Seed, strings.Join(v.Tiers, ","), strings.Join(v.DTypes, ","))
 	}
-	if c.progress {
-		config.Progress = func(counts topktest.Counts) {
-			fmt.Fprintf(c.err, "\r\x1b[K%v of %v: %d cases, %d rows", time.Since(started).Round(time.Second), duration, counts.Cases, counts.Rows)
-		}
+	config.Progress = func(counts topktest.Counts) {
+		v.bar.Set(int(time.Since(started)), int(duration), fmt.Sprintf("%d cases, %d rows", counts.Cases, counts.Rows))
 	}
 	limited, stop := context.WithTimeout(ctx, duration)
 	defer stop()
 	counts, err := topktest.Verify(limited, config)
-	if c.progress {
-		fmt.Fprint(c.err, "\r\x1b[K")
-	}
+	v.bar.Clear()
 	v.Cases, v.Calls, v.Rows = counts.Cases, counts.Calls, counts.Rows
 	v.ElapsedS = time.Since(started).Seconds()
 	var different *topktest.Difference

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/differential"
+	"github.com/ai-kernel-factory/aikf/internal/progress"
 )
 
 // deviceVerification is what aikf verify has to say of a GPU, as JSON too.
@@ -31,6 +33,7 @@ type deviceVerification struct {
 	Reproduce  string              `json:"reproduce,omitempty"`  // the command that finds it again
 
 	names []string // of the dtypes
+	bar   *progress.Bar
 }
 
 // run compares, prints what was found and returns the error that decides the
@@ -44,17 +47,17 @@ func (v *deviceVerification) run(ctx context.Context, config differential.Config
 	if format == "text" {
 		fmt.Fprintf(c.out, "seed %d, %s, %s, dtypes %s\n", v.Seed, v.Device, v.GPU, strings.Join(v.names, ","))
 	}
-	if c.progress {
-		config.Progress = func(counts differential.Counts) {
-			fmt.Fprintf(c.err, "\r\x1b[K%v: %d batches, %d rows", time.Since(started).Round(time.Second), counts.Batches, counts.Rows)
+	config.Progress = func(counts differential.Counts) {
+		done, total := int(time.Since(started)), int(duration)
+		if config.Rows > 0 && duration == math.MaxInt64 {
+			done, total = int(counts.Rows), int(config.Rows)
 		}
+		v.bar.Set(done, total, fmt.Sprintf("%d batches, %d rows", counts.Batches, counts.Rows))
 	}
 	limited, stop := context.WithTimeout(ctx, duration)
 	defer stop()
 	counts, err := differential.Run(limited, config)
-	if c.progress {
-		fmt.Fprint(c.err, "\r\x1b[K")
-	}
+	v.bar.Clear()
 	v.Counts, v.ElapsedS = counts, time.Since(started).Seconds()
 	var different *differential.Difference
 	switch {

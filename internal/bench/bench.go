@@ -265,7 +265,7 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 	result.setTimes(times[0], times[1], times[2], times[len(times)-1])
 	if c.Work == TopK {
 		for _, peer := range r.Peers {
-			answer, err := measurePeer(ctx, peer, r, c, batches, gates)
+			answer, err := measurePeer(ctx, peer, r, c, batches, gates, min(result.FloorUS, result.DTypeFloorUS))
 			if err != nil {
 				return Result{}, err
 			}
@@ -273,6 +273,20 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 				result.Peers = map[string]PeerResult{}
 			}
 			result.Peers[peer.Name] = answer
+		}
+	}
+	if c.Work == Merge { // its parts are selected before
+		return result, nil
+	}
+	// Other logits in the same place have other answers: nothing is remembered.
+	copy(batches[0], altered(c, batches[:1], 1)[0])
+	fresh := newGate(batches[0], c.Batch, c.TopK)
+	for _, w := range []work[T]{ours, reference} {
+		if err := w.call(0); err != nil {
+			return Result{}, fmt.Errorf("%v: %s: %w", c, w.name, err)
+		}
+		if _, err := fresh.check(w.answer); err != nil {
+			return Result{}, fmt.Errorf("%v: %s, of logits that changed in place: %w", c, w.name, err)
 		}
 	}
 	return result, nil

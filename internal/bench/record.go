@@ -11,9 +11,10 @@ import (
 )
 
 // Schema is the version of the record format that this package writes. It also
-// reads records from oldestSchema on: 2 added GPUs.
+// reads records from oldestSchema on: 2 added GPUs; 3 what speaks against a
+// number, of a peer and of the machine, and runs that were interrupted.
 const (
-	Schema       = 2
+	Schema       = 3
 	oldestSchema = 1
 )
 
@@ -37,6 +38,8 @@ type Record struct {
 	Launch    *LaunchCost    `json:"launch,omitempty"`
 	Dependent *DependentGain `json:"dependent,omitempty"`
 	Notes     []string       `json:"notes,omitempty"` // what could not be measured, and why
+	// Interrupted says that the run was ended before all was measured.
+	Interrupted bool `json:"interrupted,omitempty"`
 }
 
 // GPU is the device that a record was measured on.
@@ -155,6 +158,15 @@ type PeerResult struct {
 	// SortEqual says that its stable sort has our indices; only of software
 	// that leaves ties to another function.
 	SortEqual bool `json:"sort_equal,omitempty"`
+	// WallUS is a call by the benchmark's own clock, around an exchange that asks
+	// for many, of software that times itself and answers such requests.
+	WallUS float64 `json:"wall_us,omitempty"`
+	// ProtocolUS is what an exchange takes that asks for next to nothing, of a
+	// program that the benchmark times: its times hold as much, and the reading
+	// and writing of the numbers.
+	ProtocolUS float64 `json:"protocol_us,omitempty"`
+	// Doubts are what speaks against the numbers, each with its kind first.
+	Doubts []string `json:"doubts,omitempty"`
 }
 
 // setTimes fills in the times and their ratios.

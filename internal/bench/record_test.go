@@ -117,7 +117,7 @@ func TestOldRecords(t *testing.T) {
 	if err := sample().Encode(&text); err != nil {
 		t.Fatal(err)
 	}
-	old := strings.Replace(text.String(), `"schema": 2`, `"schema": 1`, 1)
+	old := strings.Replace(text.String(), `"schema": 3`, `"schema": 1`, 1)
 	if r, err := DecodeRecord(strings.NewReader(old)); err != nil || r.Schema != 1 {
 		t.Errorf("%v", err)
 	}
@@ -181,7 +181,7 @@ func TestDecodeRecordRefuses(t *testing.T) {
 		"two":        good.String() + good.String(),
 		"batch":      strings.Replace(good.String(), `"batch": 1`, `"batch": "one"`, 1),
 		"colour":     strings.Replace(good.String(), `"command"`, `"colour": 1, "command"`, 1),
-		"schema":     strings.Replace(good.String(), `"schema": 2`, `"schema": 7`, 1),
+		"schema":     strings.Replace(good.String(), `"schema": 3`, `"schema": 7`, 1),
 		"schema = 0": "{}",
 	} {
 		_, err := DecodeRecord(strings.NewReader(text))

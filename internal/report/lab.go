@@ -174,10 +174,13 @@ func (l Lab) losses() section {
 			}
 			for _, name := range peerNames([]bench.Result{r}) {
 				peer := r.Peers[name]
-				if peer.US < r.OursUS && name != r.Reference {
+				if peer.US < r.OursUS && len(peer.Doubts) == 0 && name != r.Reference {
 					add(slower, s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", name, micros(peer.US), micros(r.OursUS)))
 				}
-				if !peer.ValuesEqual {
+				for _, doubt := range peer.Doubts {
+					add(wrong, s, caseName(r), fmt.Sprintf("%s is NOT BELIEVED: %s", name, doubt))
+				}
+				if !peer.ValuesEqual && !peer.Doubted(bench.DoubtAnswer) {
 					add(wrong, s, caseName(r), fmt.Sprintf("%s is WRONG: its values are others", name))
 				}
 			}

@@ -85,7 +85,7 @@ func TestDamaged(t *testing.T) {
 		"empty.json":    {"", "unexpected end"},
 		"foreign.json":  {`{"name": "something", "version": 3}`, "schema"},
 		"kind.json":     {`{"schema": 1, "kind": "rust"}`, "kind"},
-		"new.json":      {strings.Replace(matrix, `"schema": 2`, `"schema": 99`, 1), "schema = 99"},
+		"new.json":      {strings.Replace(matrix, `"schema": 3`, `"schema": 99`, 1), "schema = 99"},
 		"unknown.json":  {strings.Replace(matrix, `"seed"`, `"sed"`, 1), `"sed"`},
 		"type.json":     {strings.Replace(matrix, `"batch": 32`, `"batch": "32"`, 1), "batch"},
 		"negative.json": {strings.Replace(matrix, `"ours_us": 1.59`, `"ours_us": -1`, 1), "results[0].ours_us"},

@@ -1,12 +1,12 @@
 """Times the top k of other software for `aikf bench --against`.
 
-Usage: peers.py torch|numpy|python:MODULE:FUNCTION [cpu|cuda:N]
+Usage: peers.py torch|numpy|onnxruntime|python:MODULE:FUNCTION [cpu|cuda:N]
 
 FUNCTION takes (logits, k), a torch tensor [batch, vocab] and an int, and
 returns (values, indices) of k entries a row, largest first.
 
 A program of any language that speaks this protocol is measured by `--against
-exec:COMMAND`, too; the device is its last word.
+timed:COMMAND`, too; the device is its last word.
 
 The first line written says which version answers, or the exit code is 3 if
 this Python does not have it, or not the device. Then each line read is a request, and each line
@@ -23,6 +23,18 @@ that were timed (method), and the dtype they ran on; or an error.
 
 The logits lie in memory, as the library's own array, before the clock starts.
 A sample rotates over the inputs and lasts at least 200 microseconds.
+
+Other requests look behind these numbers. They are about the inputs of the last
+request that had any:
+
+    {"calls": n}          make n calls on each input; answered by {"calls": n}.
+                          The benchmark looks at its own clock meanwhile.
+    {"refresh": FILE}     write the logits of the file, of the same shape, to where
+                          the inputs lie; answered by {"refreshed": true}.
+    {"answers": true, "values": FILE, "indices": FILE}
+                          write the top k of what lies there now; answered by {}.
+
+Software that does not answer them is measured, and marked as its own witness.
 
 On a GPU a request also holds conditions, a list of {mode, cache}, and
 cold_buffers, how many copies of the inputs cold calls rotate over; the answer
@@ -59,10 +71,14 @@ class Torch:
             torch.cuda.set_device(device)
 
     def load(self, request):
-        torch = self.torch
         if self.device == "cpu":
-            torch.set_num_threads(request["threads"])
-        with open(request["logits"], "rb") as file:
+            self.torch.set_num_threads(request["threads"])
+        # One array for each input, as a program has them.
+        return [x.clone().to(self.device) for x in self.read(request, request["logits"])]
+
+    def read(self, request, name):
+        torch = self.torch
+        with open(name, "rb") as file:
             raw = bytearray(file.read())
         x = torch.frombuffer(raw, dtype=getattr(torch, request["dtype"]))
         x = x.reshape(request["inputs"], request["batch"], request["vocab"])
@@ -72,8 +88,14 @@ class Torch:
                 torch.topk(x[0], 1)
             except RuntimeError:  # some versions lack a 16-bit type on the CPU
                 x, self.dtype = x.float(), "float32"
-        # One array for each input, as a program has them.
-        return [x[i].clone().to(self.device) for i in range(request["inputs"])]
+        return [x[i] for i in range(request["inputs"])]
+
+    def write(self, place, x):
+        place.copy_(x)
+
+    def wait(self):
+        if self.device != "cpu":
+            self.torch.cuda.synchronize()
 
     def select(self, x, k):
         return self.torch.topk(x, k, sorted=True)
@@ -81,7 +103,6 @@ class Torch:
     def answer(self, x, k):
         values, indices = self.select(x, k)
         return values.float().flatten().tolist(), indices.flatten().tolist()
-
 
     def sort_indices(self, x, k):
         return self.torch.sort(x, descending=True, stable=True)[1][:, :k].flatten().tolist()
@@ -116,16 +137,24 @@ class NumPy:
         self.method = "argpartition(x, vocab - k), then a stable argsort of the k largest, negated"
 
     def load(self, request):
+        return [x.copy() for x in self.read(request, request["logits"])]
+
+    def read(self, request, name):
         np = self.numpy
         bits16 = request["dtype"] != "float32"
         self.dtype = request["dtype"]
-        x = np.fromfile(request["logits"], dtype="<u2" if bits16 else "<f4")
+        x = np.fromfile(name, dtype="<u2" if bits16 else "<f4")
         if self.dtype == "float16":
             x = x.view("<f2")
         elif bits16:  # there is no bfloat16: the same values as float32
             x, self.dtype = (x.astype(np.uint32) << 16).view(np.float32), "float32"
-        shape = request["inputs"], request["batch"], request["vocab"]
-        return [input.copy() for input in x.reshape(shape)]
+        return list(x.reshape(request["inputs"], request["batch"], request["vocab"]))
+
+    def write(self, place, x):
+        place[...] = x
+
+    def wait(self):
+        pass
 
     def select(self, x, k):
         np = self.numpy
@@ -138,6 +167,70 @@ class NumPy:
     def answer(self, x, k):
         values, indices = self.select(x, k)
         return values.astype(self.numpy.float32).flatten().tolist(), indices.flatten().tolist()
+
+
+def field(number, content):
+    """A field of a protocol buffer: an int, or what has a length."""
+
+    def varint(n):
+        out = b""
+        while n >= 128:
+            out, n = out + bytes([n % 128 + 128]), n // 128
+        return out + bytes([n])
+
+    if isinstance(content, int):
+        return varint(number * 8) + varint(content)
+    content = content.encode() if isinstance(content, str) else content
+    return varint(number * 8 + 2) + varint(len(content)) + content
+
+
+def topk_model(element, k):
+    """An ONNX model of one operator, TopK, sorted, over rows of elements of that type."""
+
+    def value(name, element, *dimensions):
+        shape = b"".join(field(1, field(2, d) if isinstance(d, str) else field(1, d)) for d in dimensions)
+        return field(1, name) + field(2, field(1, field(1, element) + field(2, shape)))
+
+    int64, opset, ir = 7, 11, 6
+    node = b"".join([field(1, "x"), field(1, "k"), field(2, "values"), field(2, "indices"), field(4, "TopK")])
+    graph = b"".join([
+        field(1, node),
+        field(2, "topk"),
+        field(5, field(1, 1) + field(2, int64) + field(7, k) + field(8, "k")),
+        field(11, value("x", element, "batch", "vocab")),
+        field(12, value("values", element, "batch", k)),
+        field(12, value("indices", int64, "batch", k)),
+    ])
+    return field(1, ir) + field(7, graph) + field(8, field(1, "") + field(2, opset))
+
+
+class ONNXRuntime(NumPy):
+    def __init__(self, device):
+        import onnxruntime
+
+        super().__init__(device)
+        self.onnxruntime = onnxruntime
+        self.version = onnxruntime.__version__
+        self.method = "session.run of TopK(axis=-1, largest=1, sorted=1)"
+
+    def session(self, element, k, threads):
+        options = self.onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        return self.onnxruntime.InferenceSession(topk_model(element, k), options, providers=["CPUExecutionProvider"])
+
+    def load(self, request):
+        inputs = super().load(request)
+        try:
+            elements = {"float32": 1, "float16": 10}
+            self.running = self.session(elements[self.dtype], request["top_k"], request["threads"])
+        except Exception:  # most versions have no TopK of float16 on the CPU
+            self.dtype = "float32"
+            self.running = self.session(1, request["top_k"], request["threads"])
+            inputs = [x.astype(self.numpy.float32) for x in inputs]
+        return inputs
+
+    def select(self, x, k):
+        return self.running.run(None, {"x": x})
 
 
 def quantile(ordered, q):
@@ -158,7 +251,7 @@ def rotate(peer, inputs, k, times):
 
 
 def measure(peer, request):
-    inputs, k = peer.load(request), request["top_k"]
+    inputs, k = hold(peer, request), request["top_k"]
     rotate(peer, inputs, k, 1)
     times = 1
     while rotate(peer, inputs, k, times) < SAMPLE_NS:
@@ -171,6 +264,32 @@ def measure(peer, request):
     answer = sample(request, call)
     write_answers(peer, request, inputs)
     return dict(answer, method=peer.method, dtype=peer.dtype)
+
+
+def hold(peer, request):
+    """Loads the inputs, and keeps them for the requests that follow."""
+    peer.request, peer.inputs = request, peer.load(request)
+    return peer.inputs
+
+
+def calls(peer, request):
+    for _ in range(request["calls"]):
+        for x in peer.inputs:
+            peer.select(x, peer.request["top_k"])
+    peer.wait()
+    return {"calls": request["calls"]}
+
+
+def refresh(peer, request):
+    for place, x in zip(peer.inputs, peer.read(peer.request, request["refresh"])):
+        peer.write(place, x)
+    peer.wait()
+    return {"refreshed": True}
+
+
+def answers(peer, request):
+    write_answers(peer, dict(request, top_k=peer.request["top_k"]), peer.inputs)
+    return {}
 
 
 def sample(request, call):
@@ -207,7 +326,7 @@ def write_answers(peer, request, inputs):
 
 
 def measure_gpu(peer, request):
-    inputs, k = peer.load(request), request["top_k"]
+    inputs, k = hold(peer, request), request["top_k"]
     times, failed = {}, {}
     for condition in request["conditions"]:
         mode, cache = condition["mode"], condition["cache"]
@@ -282,7 +401,7 @@ def graph_timer(peer, buffers, k):
 def start(name, device):
     if name.startswith("python:"):
         return Function(name, device)
-    return {"torch": Torch, "numpy": NumPy}[name](device)
+    return {"torch": Torch, "numpy": NumPy, "onnxruntime": ONNXRuntime}[name](device)
 
 
 def main():
@@ -296,7 +415,9 @@ def main():
     for line in sys.stdin:
         try:
             request = json.loads(line)
-            answer = (measure if device == "cpu" else measure_gpu)(peer, request)
+            kinds = {"calls": calls, "refresh": refresh, "answers": answers}
+            kind = next((kinds[name] for name in kinds if name in request), measure if device == "cpu" else measure_gpu)
+            answer = kind(peer, request)
         except Exception as error:
             answer = {"error": "%s: %s" % (type(error).__name__, error)}
         print(json.dumps(answer), flush=True)

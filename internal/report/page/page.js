@@ -30,7 +30,7 @@
         };
         c.key = [c.subject, c.condition, c.work, c.sampling, c.source, c.batch, c.vocab, c.top_k, c.dtype, c.base_offset].join("|");
         c.times = [{ name: OURS, us: r.ours_us, low: r.ours_us_p10, high: r.ours_us_p90 }, { name: FLOOR, us: r.floor_us, low: r.floor_us_p10, high: r.floor_us_p90 }];
-        for (const [name, p] of Object.entries(r.peers ?? {})) c.times.push({ name, us: p.us, low: p.us_p10, high: p.us_p90, wrong: !p.values_equal });
+        for (const [name, p] of Object.entries(r.peers ?? {})) c.times.push({ name, us: p.us, low: p.us_p10, high: p.us_p90, wrong: !p.values_equal || p.doubts?.length, text: p.protocol_us > 0 });
         if (r.reference && !(r.peers ?? {})[r.reference]) c.times.push({ name: r.reference, us: r.reference_us, low: r.reference_us_p10, high: r.reference_us_p90 });
         newest.set(c.key, c);
       }
@@ -51,7 +51,7 @@
   const inOrder = (a, b) => a.vocab - b.vocab || a.batch - b.batch || a.top_k - b.top_k || (a.base_offset ?? 0) - (b.base_offset ?? 0) || (a.source === "real") - (b.source === "real");
   const selected = () => cases.filter(c => c.subject === byID("subject").value && c.condition === byID("condition").value && c.dtype === byID("dtype").value);
   const visible = c => c.times.filter(t => t.name === OURS || shown.has(t.name));
-  const told = (c, t) => `${t.name}: ${digits(t.us)} us (${digits(t.low)} to ${digits(t.high)})${t.wrong ? ", WRONG" : ""}\n${named(c)}, ${c.source} rows\n${c.file}`;
+  const told = (c, t) => `${t.name}: ${digits(t.us)} us (${digits(t.low)} to ${digits(t.high)})${t.wrong ? ", NOT BELIEVED" : ""}\n${named(c)}, ${c.source} rows\n${c.file}`;
   const ticksOf = values => values.toSorted((a, b) => a - b).reduce((kept, v) => kept.length && v / kept.at(-1) < 1.4 ? kept : [...kept, v], []);
   const base = { style: { background: "transparent", fontSize: "12px" }, marginTop: 24 };
   const log = (values, rest) => {
@@ -65,7 +65,7 @@
   const charts = {
     speedups() {
       const rows = selected().filter(c => c.work === "topk" && c.plain).sort(inOrder);
-      const points = rows.flatMap(c => visible(c).filter(t => t.name !== OURS && t.name !== FLOOR)
+      const points = rows.flatMap(c => visible(c).filter(t => t.name !== OURS && t.name !== FLOOR && !t.text)
         .map(t => ({ name: t.name, y: named(c), x: t.us / c.ours_us, title: `${digits(t.us / c.ours_us)}x, ${told(c, t)}` })));
       if (!points.length) return { title: "Speed-ups", why: "Nothing was measured beside ours under these conditions; --against torch, or another software, does it." };
       return {
