@@ -18,6 +18,7 @@ import (
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 	"github.com/ai-kernel-factory/aikf/internal/planfile"
+	"github.com/ai-kernel-factory/aikf/internal/progress"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
@@ -126,19 +127,14 @@ func tune[P planfile.Plan](ctx context.Context, f tuneFlags, file planfile.File[
 	if err := errors.Join(selfCheck(ctx), save()); err != nil { // an --out that cannot be written is no news to wait for
 		return benchError(ctx, "tune", err)
 	}
-	ended := make(chan struct{})
-	steps := make(chan bench.TuneStep)
-	drawn := make(chan struct{})
-	go func() {
-		defer close(drawn)
-		drawTuning(c, f.budget, steps, ended)
-	}()
-	err = search(ctx, cases, &file, f.budget, save, func(step bench.TuneStep) { steps <- step })
-	close(ended)
-	<-drawn
+	bar := progress.New(c.err, c.progress)
+	err = search(ctx, cases, &file, f.budget, save, func(at bench.TuneStep) {
+		bar.Set(int(at.Spent.Milliseconds()), int(f.budget.Milliseconds()), fmt.Sprintf("%d of %d: %v", at.Done+1, at.Total, at.Shape))
+	})
+	bar.Clear()
 	out := bufio.NewWriter(c.out)
 	explainPlans(out, file)
-	if err := errors.Join(out.Flush()); err != nil {
+	if err := out.Flush(); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -210,28 +206,6 @@ func writePlans[P planfile.Plan](name string, file planfile.File[P]) error {
 		os.Remove(next.Name())
 	}
 	return err
-}
-
-// drawTuning draws progress on a terminal until the search has ended.
-func drawTuning(c console, budget time.Duration, steps <-chan bench.TuneStep, ended <-chan struct{}) {
-	start, tick := time.Now(), time.NewTicker(time.Second/2)
-	defer tick.Stop()
-	var at bench.TuneStep
-	for {
-		select {
-		case at = <-steps:
-		case <-tick.C:
-		case <-ended:
-			if c.progress {
-				fmt.Fprint(c.err, "\r\x1b[K")
-			}
-			return
-		}
-		if c.progress && at.Total > 0 {
-			left := max(0, budget-time.Since(start)).Round(time.Second)
-			fmt.Fprintf(c.err, "\r\x1b[K%d of %d: %v, %v left", at.Done+1, at.Total, at.Shape, left)
-		}
-	}
 }
 
 // explainPlans prints a file of plans as a table.

@@ -62,6 +62,7 @@ type search[P interface {
 	open    func(start int) (arena[P], error) // other logits for each start
 	budget  time.Duration
 	now     func() time.Time
+	beat    func() // is called between timings
 
 	start  time.Time
 	opened int // arenas so far
@@ -179,6 +180,7 @@ func (s *search[P]) meet(ctx context.Context, others []*contender[P], enterBy ti
 		}
 	}()
 	enter := func(plan P) error {
+		s.beat()
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -202,6 +204,7 @@ func (s *search[P]) meet(ctx context.Context, others []*contender[P], enterBy ti
 		}
 	}
 	for round := 0; again(round); round++ {
+		s.beat()
 		for i := range racers { // in an order that rotates, so that a slow spell hits all alike
 			if err := ctx.Err(); err != nil {
 				return racers, err
@@ -273,10 +276,11 @@ func mean(values []float64) (sum float64) {
 	return sum
 }
 
-// TuneStep is what a search does next: a shape, of so many.
+// TuneStep is how far a search has come.
 type TuneStep struct {
-	Done, Total int
+	Done, Total int // shapes
 	Shape       planfile.Shape
+	Spent       time.Duration // of the budget
 }
 
 // tuneAll searches for a plan of every case that the file does not have, in equal
@@ -312,7 +316,9 @@ func tuneAll[P interface {
 		if u := file.Unfinished; u != nil && u.Shape == s.shape && len(u.Plans) > 0 && len(s.plans) > 0 {
 			s.plans, tried = u.Plans, u.Tried
 		}
-		progress(TuneStep{len(asked) - len(left) + i, len(asked), s.shape})
+		s.beat = func() {
+			progress(TuneStep{len(asked) - len(left) + i, len(asked), s.shape, min(time.Since(start), budget)})
+		}
 		entry, plans, err := s.run(ctx, tried)
 		switch {
 		case ctx.Err() != nil:

@@ -56,7 +56,7 @@ func handSearch(us func(step int) float64) (s *search[cpu.Tuning], live *int) {
 	clock, noise := new(time.Time), rand.New(rand.NewPCG(1, 2))
 	s = &search[cpu.Tuning]{
 		shape: planfile.Shape{Rows: 1, Vocab: 1000, TopK: 5, DType: "float32"}, explain: func(t cpu.Tuning) string { return fmt.Sprint("step ", t.Step) },
-		builtIn: cpu.Tuning{Step: 1}, budget: 100 * time.Second, now: func() time.Time { return *clock },
+		builtIn: cpu.Tuning{Step: 1}, budget: 100 * time.Second, now: func() time.Time { return *clock }, beat: func() {},
 	}
 	s.open = func(int) (arena[cpu.Tuning], error) {
 		*live++
@@ -177,7 +177,11 @@ func TestTuneGoesOn(t *testing.T) {
 	save := func() error { saved++; return file.Encode(&bytes.Buffer{}) }
 	var steps []TuneStep
 	tune := func(ctx context.Context) error {
-		return tuneAll(ctx, cases, &file, time.Minute, searchOf, save, func(s TuneStep) { steps = append(steps, s) })
+		return tuneAll(ctx, cases, &file, time.Minute, searchOf, save, func(s TuneStep) {
+			if s.Spent = 0; len(steps) == 0 || steps[len(steps)-1] != s {
+				steps = append(steps, s)
+			}
+		})
 	}
 	if err := tune(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
@@ -194,7 +198,7 @@ func TestTuneGoesOn(t *testing.T) {
 	if file.Unfinished != nil || len(file.Entries) != 2 || file.Entries[1].Tried != 50 || len(raced) > left+1 {
 		t.Errorf("%+v, %d of %d plans raced", file, len(raced), left)
 	}
-	shapes := []TuneStep{{0, 2, cases[0].planShape()}, {1, 2, cases[1].planShape()}, {1, 2, cases[1].planShape()}}
+	shapes := []TuneStep{{0, 2, cases[0].planShape(), 0}, {1, 2, cases[1].planShape(), 0}}
 	if !slices.Equal(steps, shapes) {
 		t.Errorf("steps %v", steps)
 	}
