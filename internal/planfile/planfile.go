@@ -3,6 +3,7 @@
 package planfile
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -162,22 +163,24 @@ type Unfinished[P Plan] struct {
 // Decode reads a file of plans for a kind of device. An error names the field,
 // and wraps ErrInvalid unless reading failed.
 func Decode[P Plan](from io.Reader, kind string) (File[P], error) {
+	text, err := io.ReadAll(io.LimitReader(from, mostBytes+1))
+	switch {
+	case err != nil:
+		return File[P]{}, err
+	case len(text) > mostBytes:
+		return File[P]{}, fmt.Errorf("more than %d bytes: %w", mostBytes, ErrInvalid)
+	case len(text) == 0:
+		return File[P]{}, fmt.Errorf("nothing to read: %w", ErrInvalid)
+	}
 	var f File[P]
-	limited := &io.LimitedReader{R: from, N: mostBytes + 1}
-	decoder := json.NewDecoder(limited)
+	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
-	err := decoder.Decode(&f)
-	if err == nil {
+	if err = decoder.Decode(&f); err == nil {
 		if _, end := decoder.Token(); end != io.EOF {
 			err = errors.New("something follows the plans")
 		}
 	}
-	switch {
-	case limited.N <= 0:
-		return File[P]{}, fmt.Errorf("more than %d bytes: %w", mostBytes, ErrInvalid)
-	case errors.Is(err, io.EOF):
-		return File[P]{}, fmt.Errorf("nothing to read: %w", ErrInvalid)
-	case err != nil:
+	if err != nil {
 		return File[P]{}, fmt.Errorf("%s: %w", strings.TrimPrefix(err.Error(), "json: "), ErrInvalid)
 	}
 	if err := f.validate(kind); err != nil {
