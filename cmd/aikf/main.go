@@ -74,7 +74,7 @@ var commands = []command{
 	{"topk", "select the top k of rows in a file, or of requests on standard input", runTopK},
 	{"sample", "draw tokens from rows in a file", runSample},
 	{"explain", "say what each step of a sampling chain does to a row", runExplain},
-	{"profile", "say where the time of a call on a GPU goes", runProfile},
+	{"profile", "say where the time of a call goes", runProfile},
 	{"tune", "search for faster launch plans of this machine, for a plan file", runTune},
 	{"plan", "print the launch plan of a shape", runPlan},
 	{"report", "make a page and Markdown of the records in a folder", runReport},

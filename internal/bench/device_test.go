@@ -495,7 +495,11 @@ func TestProfilePhases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Part{{"load", 1, 2000, 0.5}, {"bound", 0.25, 500, 0.125}, {"filter", 0.5, 1000, 0.25}, {"order", 0.2, 400, 0.1}, {"write", 0.05, 100, 0.025}}
+	want := []Part{
+		{Name: "load", US: 1, Cycles: 2000, Share: 0.5}, {Name: "bound", US: 0.25, Cycles: 500, Share: 0.125},
+		{Name: "filter", US: 0.5, Cycles: 1000, Share: 0.25}, {Name: "order", US: 0.2, Cycles: 400, Share: 0.1},
+		{Name: "write", US: 0.05, Cycles: 100, Share: 0.025},
+	}
 	if !slices.Equal(p.Parts, want) || p.CallUS != 40 || p.EmptyUS != 20 || p.PartsOf != cuda.PlanBlock || len(p.Plan.Kernels) != 1 || d.live != 0 {
 		t.Errorf("%+v, %d things left open", p, d.live)
 	}
@@ -508,7 +512,7 @@ func TestProfileStages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Part{{"stage 1", 10, 0, 0.25}, {"stage 2", 30, 0, 0.75}}
+	want := []Part{{Name: "stage 1", US: 10, Share: 0.25}, {Name: "stage 2", US: 30, Share: 0.75}}
 	if !slices.Equal(p.Parts, want) || p.PartsOf != cuda.PlanTwoStage || len(p.Plan.Kernels) != 2 || d.live != 0 {
 		t.Errorf("%+v, %d things left open", p, d.live)
 	}
