@@ -32,6 +32,14 @@ type Profiles struct {
 	Profiles []Profile `json:"profiles"`
 }
 
+// Subject names what was profiled: the GPU, or the CPU.
+func (p Profiles) Subject() string {
+	if p.Machine != nil {
+		return p.Machine.CPU
+	}
+	return p.GPU.Name
+}
+
 // writePhase is what a call does beyond the phases of package cpu: checks, and the
 // values and indices of the result.
 const writePhase = "write"

@@ -249,7 +249,7 @@ func (l Lab) matrix() section {
 func (l Lab) phases() section {
 	s := section{id: "phases", title: "Where the time goes"}
 	g := grid{columns: []heading{
-		{"GPU", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan", false},
+		{"machine", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan or tier", false},
 		{"part", false}, {"us", true}, {"cycles", true}, {"share", true}, {"call (us)", true}, {"floor (us)", true}, {"empty (us)", true},
 	}}
 	for _, source := range l.Sources {
@@ -262,9 +262,13 @@ func (l Lab) phases() section {
 				if part.Cycles > 0 {
 					cycles = fmt.Sprintf("%.0f", part.Cycles)
 				}
+				empty := notMeasured
+				if p.EmptyUS > 0 {
+					empty = micros(p.EmptyUS)
+				}
 				g.rows = append(g.rows, []string{
-					source.subject(), fmt.Sprint(p.Batch), thousands(p.Vocab), fmt.Sprint(p.TopK), string(p.DType), p.Plan.Name,
-					part.Name, micros(part.US), cycles, fmt.Sprintf("%.0f %%", 100*part.Share), micros(p.CallUS), micros(p.FloorUS), micros(p.EmptyUS),
+					source.subject(), fmt.Sprint(p.Batch), thousands(p.Vocab), fmt.Sprint(p.TopK), string(p.DType), p.PlanName(),
+					part.Name, micros(part.US), cycles, fmt.Sprintf("%.0f %%", 100*part.Share), micros(p.CallUS), micros(p.FloorUS), empty,
 				})
 			}
 		}
@@ -274,7 +278,7 @@ func (l Lab) phases() section {
 		return s
 	}
 	s.charts, s.tables = []string{"phases"}, []table{{nil, g}}
-	s.text = []string{"Stages of a plan with several kernels, each alone, and phases within the kernel of the others, of an instrumented build; launch and end of the kernel are the rest of the call."}
+	s.text = []string{"Stages of a plan with several kernels, each alone, and phases within the kernel of the others, of an instrumented build; launch and end of the kernel are the rest of the call. A phase of a CPU is the difference between selections that stop behind it and before it."}
 	return s
 }
 
@@ -358,7 +362,11 @@ func (l Lab) records() section {
 			}
 			row = []string{s.File, machine, s.Bench.Command, shortCommit(s.Bench.Commit), s.Bench.Date.UTC().Format("2006-01-02 15:04")}
 		case s.Profiles != nil:
-			row = []string{s.File, gpuLine(s.Profiles.GPU), s.Profiles.Command, shortCommit(s.Profiles.Commit), s.Profiles.Date.UTC().Format("2006-01-02 15:04")}
+			machine := s.subject()
+			if s.Profiles.Machine == nil {
+				machine = gpuLine(s.Profiles.GPU)
+			}
+			row = []string{s.File, machine, s.Profiles.Command, shortCommit(s.Profiles.Commit), s.Profiles.Date.UTC().Format("2006-01-02 15:04")}
 		case s.Python != nil:
 			row[2] = s.Python.Command
 		case s.Verified != nil:

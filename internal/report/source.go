@@ -119,8 +119,10 @@ func invalid(field string, got any) error {
 // checkProfiles reports the first field that cannot be.
 func checkProfiles(p bench.Profiles) error {
 	switch {
-	case p.Schema != bench.ProfileSchema:
+	case p.Schema < bench.OldestProfileSchema || p.Schema > bench.ProfileSchema:
 		return invalid("schema", p.Schema)
+	case p.Subject() == "":
+		return invalid("gpu.name", `"", and no machine`)
 	case len(p.Profiles) == 0:
 		return invalid("profiles", "[]")
 	}
@@ -135,6 +137,8 @@ func checkProfiles(p bench.Profiles) error {
 			return invalid(field+"top_k", profile.TopK)
 		case !(profile.CallUS > 0):
 			return invalid(field+"call_us", profile.CallUS)
+		case profile.PlanName() == "":
+			return invalid(field+"plan.name", `"", and no tier`)
 		case len(profile.Parts) == 0 && profile.Reason == "":
 			return invalid(field+"parts", "[]")
 		}
@@ -155,7 +159,7 @@ func (s Source) subject() string {
 	case s.Bench != nil:
 		return s.Bench.Machine.CPU
 	case s.Profiles != nil:
-		return s.Profiles.GPU.Name
+		return s.Profiles.Subject()
 	case s.Python != nil:
 		return s.Python.Machine.GPU
 	case s.Verified.GPU != "":
