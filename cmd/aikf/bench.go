@@ -40,6 +40,18 @@ const benchExamples = `  aikf bench
   aikf bench --self-test
         a wrong selector, clocks that lie and answers from memory: each is caught
 
+Rows, for --rows:
+  normal       standard normal, also called random; the default
+  real         of --logits, or eight rows of a language model that come with aikf
+  peaked       of a model that is sure: one logit far above a tail that falls slowly
+  ascending    the k largest come last; descending: first
+  constant     one value; two_values: zeros and ones
+  ties         two_values, and ties_at_k: far more equal logits around rank k than fit
+  masked       all but 0, 20 or 300 logits are -Inf: masked_0, masked_20, masked_300
+  on_sample, off_sample, clusters, hot_thread, hot_warp
+               the largest stand where a filter looks, does not look, or close together
+  adversarial  all from ascending on
+
 The reference of work "topk" is a typed heap over the row, what Go programs do
 today; of "stream" and "sample" one Select; of "merge" a sort of all entries; on a GPU the
 first of --against, and none without.
@@ -72,7 +84,8 @@ type benchFlags struct {
 	seed                              uint64
 	acceptance, quiet, testSelf       bool
 
-	bar *progress.Bar
+	bar   *progress.Bar
+	watch *bench.Watch
 }
 
 // runBench measures, and prints what came of it.
@@ -86,7 +99,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
 	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, onnxruntime, python:module:function, exec:command, timed:command; a `list`")
-	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
+	flags.StringVar(&f.rows, "rows", "", "normal, real, peaked, ascending, constant, ties, masked and so on, see above; a `list`")
 	flags.StringVar(&f.sweep, "sweep", "", "dimensions to vary, each alone: rows, vocab, k, or grid; a `list`")
 	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")
 	flags.StringVar(&f.tier, "tier", "", "avx512, avx2, neon, pure; a `list` (default: the best here)")
@@ -163,7 +176,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 		Schema: bench.Schema, Machine: bench.ThisMachine(), Command: commandLine("bench", args), Commit: bench.Commit(),
 		Date: time.Now().UTC().Truncate(time.Second), Seed: f.seed, TargetCandidates: target,
 	}
-	f.bar = c.bar(f.quiet)
+	f.bar, f.watch = c.bar(f.quiet), bench.NewWatch(record.Machine.Virtual)
 	if onDevice {
 		defer device.Close()
 		if err := usePlans(device, f.planFile); err != nil {
@@ -262,6 +275,7 @@ func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record
 	if runner.Peers, record.Notes, err = startPeers(ctx, f.against, "cpu", c.err); err != nil {
 		return err
 	}
+	defer f.listen(record)
 	if err := bench.SelfCheck(); err != nil {
 		return err
 	}
@@ -297,6 +311,7 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 		return err
 	}
 	defer func() { record.Notes = runner.Notes }()
+	defer f.listen(record)
 	if err := runner.SelfCheck(ctx); err != nil {
 		return err
 	}
@@ -315,7 +330,14 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 
 // progress draws progress on a terminal.
 func (f benchFlags) progress(done, total int, next bench.Case) {
+	f.watch.Look()
 	f.bar.Set(done, total, fmt.Sprintf("%d of %d: %v", done+1, total, next))
+}
+
+// listen puts into the record what disturbed the run.
+func (f benchFlags) listen(record *bench.Record) {
+	noise := f.watch.Noise(record.Results)
+	record.Noise = &noise
 }
 
 // keep writes what an interrupted run has measured, and says where: to --out, to
@@ -471,17 +493,17 @@ func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([
 	return cases, nil
 }
 
-// sources returns the kinds of rows; "adversarial" stands for all of these.
+// sources returns the kinds of rows.
 func (f benchFlags) sources() ([]string, error) {
 	if f.rows == "" {
 		return []string{bench.Random}, nil
 	}
 	var sources []string
 	for _, name := range list(f.rows) {
-		if name == "adversarial" {
-			sources = append(sources, bench.AdversarialSources()...)
-		} else {
-			sources = append(sources, name)
+		for _, source := range bench.SourcesNamed(name) {
+			if !slices.Contains(sources, source) {
+				sources = append(sources, source)
+			}
 		}
 	}
 	if len(sources) == 0 {

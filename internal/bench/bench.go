@@ -49,7 +49,7 @@ const (
 // Case is one measurement.
 type Case struct {
 	Work               string
-	Source             string // Random, Real or the name of an adversarial row
+	Source             string // one of Sources
 	Batch, Vocab, TopK int
 	DType              DType
 	Tier               string // empty: the best of the machine
@@ -79,8 +79,8 @@ func (c Case) Validate() error {
 	switch {
 	case !slices.Contains(Works(), c.Work):
 		return fmt.Errorf("work %q is not one of %s", c.Work, strings.Join(Works(), ", "))
-	case c.Source != Random && c.Source != Real && !slices.Contains(AdversarialSources(), c.Source):
-		return fmt.Errorf("rows %q are none of %s, %s, %s", c.Source, Random, Real, strings.Join(AdversarialSources(), ", "))
+	case !slices.Contains(Sources(), c.Source):
+		return fmt.Errorf("rows %q are none of %s", c.Source, strings.Join(Sources(), ", "))
 	case c.Batch < 1:
 		return fmt.Errorf("batch = %d is less than 1", c.Batch)
 	case c.Vocab < 1:

@@ -31,10 +31,6 @@ type table struct {
 	grid    grid
 }
 
-// noisy is the spread, half of p10 to p90 over the median, from which on a
-// median is not to be trusted to its second digit.
-const noisy = 0.10
-
 // sections are the document.
 func (l Lab) sections() []section {
 	all := []section{l.overview(), l.losses(), l.matrix(),
@@ -184,13 +180,13 @@ func (l Lab) losses() section {
 					add(wrong, s, caseName(r), fmt.Sprintf("%s is WRONG: its values are others", name))
 				}
 			}
-			if r.Spread() > noisy {
+			if r.Spread() > bench.NoisySpread {
 				add(noise, s, caseName(r), fmt.Sprintf("noisy: ±%.0f %%", 100*r.Spread()))
 			}
 		}
 	}
 	g.rows = slices.Concat(rows[:]...)
-	text := fmt.Sprintf("Bars that were missed or not measured, cases in which something else is faster, wrong answers, and spreads beyond ±%.0f %%.", 100*noisy)
+	text := fmt.Sprintf("Bars that were missed or not measured, cases in which something else is faster, wrong answers, and spreads beyond ±%.0f %%.", 100*bench.NoisySpread)
 	if len(g.rows) == 0 {
 		return section{id: "losses", title: "Losses", text: []string{text, "None in these records."}}
 	}
@@ -324,14 +320,18 @@ func (l Lab) python() section {
 func (l Lab) verified() section {
 	s := section{id: "verified", title: "Can it be believed"}
 	for _, source := range l.benches() {
+		if noise := source.Bench.Noise; noise != nil {
+			s.text = append(s.text, fmt.Sprintf("%s: noise: %v.", source.File, noise))
+			continue
+		}
 		loud := 0
 		for _, r := range source.Bench.Results {
-			if r.Spread() > noisy {
+			if r.Spread() > bench.NoisySpread {
 				loud++
 			}
 		}
 		if all := len(source.Bench.Results); loud > 0 {
-			s.text = append(s.text, fmt.Sprintf("%s: %d of %d medians spread beyond ±%.0f %%: the machine was not idle, or is virtual.", source.File, loud, all, 100*noisy))
+			s.text = append(s.text, fmt.Sprintf("%s: %d of %d medians spread beyond ±%.0f %%: the machine was not idle, or is virtual.", source.File, loud, all, 100*bench.NoisySpread))
 		}
 	}
 	for _, source := range l.Sources {
@@ -343,6 +343,10 @@ func (l Lab) verified() section {
 		if v.Counts.Rows > 0 {
 			line = fmt.Sprintf("%s: %s rows, %s logits compared with the CPU's answers, to the bit: %s (%s).",
 				source.subject(), thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)), v.Outcome, v.Command)
+		}
+		if v.Law != nil {
+			line = fmt.Sprintf("%s: the masses of %s surprises and %s draws compared with the CPU's, to the bit: %s (%s).",
+				source.subject(), thousands(int(v.Law.Surprises)), thousands(int(v.Law.Draws)), v.Outcome, v.Command)
 		}
 		s.text = append(s.text, line)
 	}

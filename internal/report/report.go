@@ -2,6 +2,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -72,15 +73,27 @@ func document(format string, record bench.Record) string {
 		}
 	case record.GPU != nil:
 		show(gridOf(deviceColumns, byCase(record.Results)))
+	case format == Table:
+		columns := slices.DeleteFunc(slices.Clone(resultColumns), func(c column[bench.Result]) bool { return c.head == pairsHead || c.head == percentilesHead })
+		show(gridOf(columns, record.Results))
+		if line := worstPairs(record.Results); line != "" {
+			fmt.Fprintf(&b, "\n%s\n", line)
+		}
 	default:
 		show(gridOf(resultColumns, record.Results))
 	}
 	if peers := peerGrid(record.Results); len(peers.rows) > 0 {
 		fmt.Fprintf(&b, "\nOther software, on the same logits; answers are compared with ours, those of a stable sort.\n%s\n", methods(record.Results))
 		show(peers)
+		for _, line := range doubts(record.Results) {
+			b.WriteString("\nNOT BELIEVED: " + line + "\n")
+		}
 	}
 	for _, note := range record.Notes {
 		fmt.Fprintf(&b, "\nnote: %s\n", note)
+	}
+	if record.Noise != nil {
+		fmt.Fprintf(&b, "\nnoise: %s\n", strings.ReplaceAll(record.Noise.String(), "; ", ";\n  "))
 	}
 	if record.Interrupted {
 		b.WriteString("\nnote: the run was interrupted; the rest was not measured\n")
@@ -153,6 +166,27 @@ type column[E any] struct {
 	cell     func(E) string
 }
 
+// What a text table has no room for: percentiles, which ±% says there, and the
+// spread of a ratio over the rounds, in each of which both of its times were
+// taken; worstPairs stands below the table instead.
+const (
+	percentilesHead = "p10-p90 (us)"
+	pairsHead       = "by pairs p10-p90"
+)
+
+// worstPairs says how far the ratios of single rounds spread, or "".
+func worstPairs(results []bench.Result) string {
+	var speedup, floor float64
+	for _, r := range results {
+		speedup = max(speedup, (r.SpeedupP90-r.SpeedupP10)/2/cmp.Or(r.Speedup, 1))
+		floor = max(floor, (r.FloorRatioP90-r.FloorRatioP10)/2/r.FloorRatio)
+	}
+	if floor == 0 {
+		return ""
+	}
+	return fmt.Sprintf("round by round, half of p10 to p90 at most: speed-up ±%.0f %%, ours / floor ±%.0f %%", 100*speedup, 100*floor)
+}
+
 var resultColumns = []column[bench.Result]{
 	{"work", false, "work %s", func(r bench.Result) string { return strings.TrimSpace(r.Work + " " + r.Sampling) }},
 	{"rows", false, "%s rows", func(r bench.Result) string { return r.Source }},
@@ -164,12 +198,23 @@ var resultColumns = []column[bench.Result]{
 	{"dtype", false, "", func(r bench.Result) string { return string(r.DType) }},
 	{"reference\n(us)", true, "", func(r bench.Result) string { return micros(r.ReferenceUS) }},
 	{"ours\n(us)", true, "", func(r bench.Result) string { return micros(r.OursUS) }},
+	{percentilesHead, true, "", func(r bench.Result) string { return micros(r.OursUSP10) + "-" + micros(r.OursUSP90) }},
 	{"±%", true, "", func(r bench.Result) string { return fmt.Sprintf("%.0f", 100*r.Spread()) }},
 	{"speed-\nup", true, "", func(r bench.Result) string { return ratio(r.Speedup) }},
+	{pairsHead, true, ifAny, func(r bench.Result) string { return pairSpan(r.SpeedupP10, r.SpeedupP90) }},
 	{"floor\n(us)", true, "", func(r bench.Result) string { return micros(r.FloorUS) }},
 	{"ours /\nfloor", true, "", func(r bench.Result) string { return ratio(r.FloorRatio) }},
+	{pairsHead, true, ifAny, func(r bench.Result) string { return pairSpan(r.FloorRatioP10, r.FloorRatioP90) }},
 	{"max\n|diff|", true, "", func(r bench.Result) string { return fmt.Sprintf("%g", r.MaxAbsDiff) }},
 	{"indices\nequal", true, "", func(r bench.Result) string { return yes(r.IndicesEqual) }},
+}
+
+// pairSpan shows the spread of a ratio over the rounds.
+func pairSpan(p10, p90 float64) string {
+	if p90 == 0 {
+		return notMeasured
+	}
+	return ratioDigits(p10) + "-" + ratioDigits(p90)
 }
 
 const (
@@ -239,12 +284,7 @@ var peerColumns = []column[peered]{
 	}},
 	{"values\nequal", true, "", func(p peered) string { return yes(p.ValuesEqual) }},
 	{"indices\nequal", true, "", func(p peered) string { return yes(p.IndicesEqual) }},
-	{"NOT BELIEVED", false, ifAny, func(p peered) string {
-		if len(p.Doubts) == 0 {
-			return notMeasured
-		}
-		return strings.Join(p.Doubts, "; ")
-	}},
+	{"be-\nlieved", true, "believed %s", func(p peered) string { return yes(len(p.Doubts) == 0) }},
 }
 
 func peerGrid(results []bench.Result) grid {
@@ -268,7 +308,7 @@ func methods(results []bench.Result) string {
 		for _, name := range peerNames([]bench.Result{r}) {
 			line := fmt.Sprintf("%s: %s.", name, r.Peers[name].Method)
 			if us := r.Peers[name].ProtocolUS; us > 0 {
-				line = fmt.Sprintf("%s: %s; no speed-up is told, because the text of the numbers takes most of it. An empty request takes %s us.", name, r.Peers[name].Method, micros(us))
+				line = fmt.Sprintf("%s: %s;\n  no speed-up: most of it is the text of the numbers. An empty request takes %s us.", name, r.Peers[name].Method, micros(us))
 			}
 			if !slices.Contains(lines, line) {
 				lines = append(lines, line)
@@ -276,6 +316,18 @@ func methods(results []bench.Result) string {
 		}
 	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// doubts says what speaks against the peers, a line each.
+func doubts(results []bench.Result) (lines []string) {
+	for _, r := range results {
+		for _, name := range peerNames([]bench.Result{r}) {
+			for _, doubt := range r.Peers[name].Doubts {
+				lines = append(lines, fmt.Sprintf("%s, %s:\n  %s", name, caseName(r), doubt))
+			}
+		}
+	}
+	return lines
 }
 
 // peerNames lists the peers of the results, in alphabetical order.

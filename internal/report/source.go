@@ -35,6 +35,10 @@ type Verified struct {
 		Rows   int64 `json:"rows"`
 		Logits int64 `json:"logits"`
 	} `json:"counts"`
+	Law *struct { // of a GPU, instead of rows
+		Surprises int64 `json:"surprises"`
+		Draws     int64 `json:"draws"`
+	} `json:"law"`
 	Outcome string `json:"outcome"`
 }
 
