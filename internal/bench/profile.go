@@ -180,7 +180,7 @@ func bytesMoved(plan cpu.Plan, c Case, candidates float64) []int {
 func countAll(contestants []contestant, inputs int, times []Times) (cycles, instructions []float64, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c, err := openCounters()
+	c, err := openEventCounters()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -144,9 +144,9 @@ type Entry[P Plan] struct {
 	BuiltInUS  float64 `json:"built_in_us"`
 	TunedUS    float64 `json:"tuned_us"`
 	Gain       float64 `json:"gain"`
-	GainLow    float64 `json:"gain_low"` // between gain_low and gain_high lies the gain,
+	GainLow    float64 `json:"gain_low"`
 	GainHigh   float64 `json:"gain_high"`
-	Confidence float64 `json:"confidence"` // so likely
+	Confidence float64 `json:"confidence"` // that the gain lies between gain_low and gain_high
 	Pairs      int     `json:"pairs"`
 	Starts     int     `json:"starts"`           // how many times logits and memory were made anew
 	LeastStart float64 `json:"least_start"`      // the gain of the worst of them

@@ -38,7 +38,7 @@ func (l Lab) sections() []section {
 			text: []string{"Microseconds of a call over the batch, both axes logarithmic; a band is the 10th to the 90th percentile. The read floor is what reading the rows once takes."}},
 		{id: "floor", title: "Distance from the floor", charts: []string{"floor"},
 			text: []string{"Our time over that of the read floor, of the same run; 1 would be as fast as reading. The floor of a CPU reads float32 rows, whatever the dtype, so that 16-bit rows can be below 1."}},
-		l.phases(), l.adversarial(), l.sampling(), l.acceptance(), l.python(), l.verified(), l.records(),
+		l.phases(), l.tuned(), l.adversarial(), l.sampling(), l.acceptance(), l.python(), l.verified(), l.records(),
 	}
 	if len(l.Problems) > 0 {
 		problems := section{id: "problems", title: "Files that could not be read"}
@@ -371,6 +371,8 @@ func (l Lab) records() section {
 				machine = gpuLine(s.Profiles.GPU)
 			}
 			row = []string{s.File, machine, s.Profiles.Command, shortCommit(s.Profiles.Commit), s.Profiles.Date.UTC().Format("2006-01-02 15:04")}
+		case s.Tuned != nil:
+			row = []string{s.File, s.Tuned.Device.String(), s.Tuned.Command, shortCommit(s.Tuned.Commit), s.Tuned.Date.UTC().Format("2006-01-02 15:04")}
 		case s.Python != nil:
 			row[2] = s.Python.Command
 		case s.Verified != nil:

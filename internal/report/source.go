@@ -21,6 +21,7 @@ type Source struct {
 	Profiles *bench.Profiles `json:"profiles,omitempty"`
 	Python   *PythonRecord   `json:"python,omitempty"`
 	Verified *Verified       `json:"verified,omitempty"`
+	Tuned    *Tuned          `json:"tuned,omitempty"`
 }
 
 // Verified is what one run of aikf verify found.
@@ -88,6 +89,12 @@ func (s *Source) decode(text []byte) error {
 			return fmt.Errorf("report: %w: %w", err, ErrSource)
 		}
 		return checkProfiles(*s.Profiles)
+	case has("plan_version"):
+		s.Tuned = new(Tuned)
+		if err := json.Unmarshal(text, s.Tuned); err != nil {
+			return fmt.Errorf("report: %w: %w", err, ErrSource)
+		}
+		return s.Tuned.check()
 	case has("outcome"):
 		s.Verified = new(Verified)
 		if err := json.Unmarshal(text, s.Verified); err != nil {
@@ -125,8 +132,6 @@ func checkProfiles(p bench.Profiles) error {
 	switch {
 	case p.Schema < bench.OldestProfileSchema || p.Schema > bench.ProfileSchema:
 		return invalid("schema", p.Schema)
-	case p.Subject() == "":
-		return invalid("gpu.name", `"", and no machine`)
 	case len(p.Profiles) == 0:
 		return invalid("profiles", "[]")
 	}
@@ -141,8 +146,6 @@ func checkProfiles(p bench.Profiles) error {
 			return invalid(field+"top_k", profile.TopK)
 		case !(profile.CallUS > 0):
 			return invalid(field+"call_us", profile.CallUS)
-		case profile.PlanName() == "":
-			return invalid(field+"plan.name", `"", and no tier`)
 		case len(profile.Parts) == 0 && profile.Reason == "":
 			return invalid(field+"parts", "[]")
 		}
@@ -164,6 +167,8 @@ func (s Source) subject() string {
 		return s.Bench.Machine.CPU
 	case s.Profiles != nil:
 		return s.Profiles.Subject()
+	case s.Tuned != nil:
+		return s.Tuned.Device.Name
 	case s.Python != nil:
 		return s.Python.Machine.GPU
 	case s.Verified.GPU != "":

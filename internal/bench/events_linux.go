@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counters count the cycles and the instructions of the calling thread, outside
+// eventCounters count the cycles and the instructions of the calling thread, outside
 // of the kernel.
-type counters struct{ cycles, instructions int }
+type eventCounters struct{ cycles, instructions int }
 
-// openCounters starts counters, which stand still as yet. The error says why the
+// openEventCounters starts counters, which stand still as yet. The error says why the
 // system does not allow them.
-func openCounters() (*counters, error) {
+func openEventCounters() (*eventCounters, error) {
 	open := func(config uint64, group int) (int, error) {
 		attributes := unix.PerfEventAttr{
 			Type: unix.PERF_TYPE_HARDWARE, Config: config, Read_format: unix.PERF_FORMAT_GROUP,
@@ -38,7 +38,7 @@ func openCounters() (*counters, error) {
 		unix.Close(cycles)
 		return nil, refused(err)
 	}
-	return &counters{cycles, instructions}, nil
+	return &eventCounters{cycles, instructions}, nil
 }
 
 // refused says what may be done about it.
@@ -54,7 +54,7 @@ func refused(err error) error {
 }
 
 // count returns what run takes. The goroutine keeps its thread.
-func (c *counters) count(run func() error) (cycles, instructions float64, err error) {
+func (c *eventCounters) count(run func() error) (cycles, instructions float64, err error) {
 	if err := unix.IoctlSetInt(c.cycles, unix.PERF_EVENT_IOC_RESET, unix.PERF_IOC_FLAG_GROUP); err != nil {
 		return 0, 0, err
 	}
@@ -76,6 +76,6 @@ func (c *counters) count(run func() error) (cycles, instructions float64, err er
 	return float64(got[1]), float64(got[2]), nil
 }
 
-func (c *counters) close() error {
+func (c *eventCounters) close() error {
 	return errors.Join(unix.Close(c.instructions), unix.Close(c.cycles))
 }
