@@ -184,7 +184,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 		}
 		err = f.measureDevice(ctx, device, choice, &record, c)
 	} else {
-		if settings.Plans, err = loadPlans(f.planFile, topk.LoadPlans); err != nil {
+		if settings.Plans, err = loadPlans(f.planFile, bench.LoadPlans); err != nil {
 			return err
 		}
 		err = f.measureCPU(ctx, &settings, &record, c)

@@ -99,7 +99,7 @@ func runProfile(ctx context.Context, args []string, c console) error {
 		machine := bench.ThisMachine()
 		all.Machine = &machine
 		settings.Budget = 2 * time.Second
-		if settings.Plans, err = loadPlans(*planFile, topk.LoadPlans); err != nil {
+		if settings.Plans, err = loadPlans(*planFile, bench.LoadPlans); err != nil {
 			return err
 		}
 		validate, profile = settings.Validate, settings.Profile

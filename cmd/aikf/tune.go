@@ -267,3 +267,32 @@ func loadPlans[P any](name string, load func(io.Reader) (*P, error)) (*P, error)
 	plans, err := load(file)
 	return plans, planFileError(name, err)
 }
+
+// planSet is the plans of a file by their shapes, of any machine.
+type planSet[P planfile.Plan] struct {
+	device planfile.Device
+	plans  map[planfile.Shape]*P
+}
+
+// of returns the plan of the shape, or nil; a nil set has none.
+func (s *planSet[P]) of(shape planfile.Shape) *P {
+	if s == nil {
+		return nil
+	}
+	return s.plans[shape]
+}
+
+// readPlans reads a file for a kind of device.
+func readPlans[P planfile.Plan](kind string) func(io.Reader) (*planSet[P], error) {
+	return func(from io.Reader) (*planSet[P], error) {
+		file, err := planfile.Decode[P](from, kind)
+		if err != nil {
+			return nil, err
+		}
+		s := &planSet[P]{file.Device, map[planfile.Shape]*P{}}
+		for i := range file.Entries {
+			s.plans[file.Entries[i].Shape] = &file.Entries[i].Plan
+		}
+		return s, nil
+	}
+}

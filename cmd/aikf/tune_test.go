@@ -182,6 +182,18 @@ func TestPlanFile(t *testing.T) {
 	if code != exitDone || errs != "" || !strings.Contains(out, "sample every 5 lines") {
 		t.Errorf("exit code %d, %s%s", code, out, errs)
 	}
+	out, errs, code = aikf(t.Context(), "plan", "--vocab", "3000", "--top-k", "20", "--dtype", "float32,bfloat16", "--plan-file", name)
+	if code != exitDone || errs != "" || strings.Count(out, "every 5th cache line") != 1 {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+	out, errs, code = aikf(t.Context(), "plan", "--tier", "neon", "--plan-file", name)
+	if code != exitUsage || !strings.Contains(errs, "not of tier neon") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+	out, errs, code = aikf(t.Context(), "plan", "--device", "cuda", "--plan-file", name)
+	if code != exitUsage || !strings.Contains(errs, `device.kind = "cpu", want "cuda"`) {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
 	out, errs, code = aikf(t.Context(), "bench", "--device", "cpu", "--vocab", "3000", "--top-k", "20", "--dtype", "float32", "--iters", "2", "--plan-file", name)
 	if code != exitDone || errs != "" {
 		t.Errorf("exit code %d, %s%s", code, out, errs)

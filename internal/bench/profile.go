@@ -71,7 +71,7 @@ func profileCPU[T topk.Float, E simd.Bits](ctx context.Context, r *Runner, c Cas
 	defer memory.release()
 	batches, _ := makeInputs[T](r, c, c.inputs(), memory)
 	call := selectWork(c, r.options(c, c.Tier), batches)
-	plan := c.plan(r.TargetCandidates)
+	plan := r.plan(c)
 	row := new(cpu.Row[E])
 	candidates := 0
 	until := func(phase cpu.Phase) contestant {

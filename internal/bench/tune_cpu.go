@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu"
-	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 	"github.com/ai-kernel-factory/aikf/internal/planfile"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
@@ -63,17 +62,7 @@ func (r *Runner) Tune(ctx context.Context, cases []Case, file *CPUPlans, budget 
 }
 
 // tuned returns the plan of the case with a tuning.
-func (c Case) tuned(t cpu.Tuning) cpu.Plan {
-	tier := simd.Best()
-	for _, available := range simd.Available() {
-		if available.String() == c.Tier {
-			tier = available
-		}
-	}
-	return cpu.NewPlan(cpu.Shape{
-		Rows: c.Batch, Vocab: c.Vocab, K: c.TopK, ElementBytes: c.DType.Bytes(), Threads: c.Threads, Tuning: &t,
-	}, tier, cpu.Cores())
-}
+func (c Case) tuned(t cpu.Tuning) cpu.Plan { return c.plan(0, &t) }
 
 // tunings lists the tunings to try, those that change the fewest figures first.
 // Of those that make the same plan there is one, and none of the built-in plan.

@@ -214,6 +214,7 @@ func (f File[P]) Encode(to io.Writer) error {
 	}
 	encoder := json.NewEncoder(to)
 	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
 	return encoder.Encode(f)
 }
 
