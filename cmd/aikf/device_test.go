@@ -100,7 +100,6 @@ func TestWithoutGPU(t *testing.T) {
 
 func TestDeviceBadUsage(t *testing.T) {
 	for message, line := range map[string]string{
-		"--device \"cpu\", want cuda":     "profile --device cpu",
 		`unexpected word "x"`:             "profile x",
 		`--plan "best", want one`:         "profile --plan best",
 		`--format "md", want text or js`:  "profile --format md",

@@ -172,7 +172,19 @@ func Decode[P Plan](from io.Reader, kind string) (File[P], error) {
 	case len(text) == 0:
 		return File[P]{}, fmt.Errorf("nothing to read: %w", ErrInvalid)
 	}
+	// What a file is of comes first: one of another kind or version has other fields.
 	var f File[P]
+	var head struct {
+		Schema      int    `json:"schema"`
+		PlanVersion int    `json:"plan_version"`
+		Device      Device `json:"device"`
+	}
+	if json.Unmarshal(text, &head) == nil {
+		f.Schema, f.PlanVersion, f.Device = head.Schema, head.PlanVersion, head.Device
+		if err := f.validateHead(kind); err != nil {
+			return File[P]{}, err
+		}
+	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	if err = decoder.Decode(&f); err == nil {
@@ -218,9 +230,10 @@ func (f File[P]) Encode(to io.Writer) error {
 	return encoder.Encode(f)
 }
 
-// validate reports the first field that cannot be.
-func (f File[P]) validate(kind string) error {
-	invalid := func(field string, got any) error { return fmt.Errorf("%s = %v: %w", field, got, ErrInvalid) }
+func invalid(field string, got any) error { return fmt.Errorf("%s = %v: %w", field, got, ErrInvalid) }
+
+// validateHead reports a file of another kind or version.
+func (f File[P]) validateHead(kind string) error {
 	switch {
 	case f.Schema != Schema:
 		return fmt.Errorf("schema = %d, this version reads %d: %w", f.Schema, Schema, ErrInvalid)
@@ -236,6 +249,14 @@ func (f File[P]) validate(kind string) error {
 		return invalid("device.compute_capability", `""`)
 	case kind == CUDA && f.Device.Multiprocessors < 1:
 		return invalid("device.multiprocessors", f.Device.Multiprocessors)
+	}
+	return nil
+}
+
+// validate reports the first field that cannot be.
+func (f File[P]) validate(kind string) error {
+	if err := f.validateHead(kind); err != nil {
+		return err
 	}
 	seen := map[Shape]bool{}
 	for _, list := range []struct {
