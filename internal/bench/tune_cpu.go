@@ -141,7 +141,7 @@ func newCPUArena[T topk.Float](r *Runner, c Case, device planfile.Device, start 
 	a := &cpuArena[T]{c: c, device: device, memory: memory}
 	a.batches, _ = makeInputs[T](&anew, c, n, memory)
 	if r.Real.Rows > 0 && r.Real.Vocab == c.Vocab {
-		c.Source = Real
+		c.Source, anew.Real = Real, r.Real.turned(start) // other rows in each start
 		real, _ := makeInputs[T](&anew, c, n, memory)
 		copy(a.batches[n-n/2:], real)
 	}
