@@ -26,7 +26,7 @@ func NewCPUPlans(tier string) CPUPlans {
 
 // The figures that a search tries, beside the built-in ones.
 var (
-	triedSteps      = []int{5, 9, 13, 17, 21, 25, 33, 49}
+	triedSteps      = []int{5, 7, 9, 11, 13, 17, 21, 25, 33}
 	triedDeviations = []float64{1, 1.5, 2, 2.5, 3, 4}
 	triedGroups     = []float64{1.5, 3, 6}
 	triedChunks     = []int{16384, 32768, 65536}
@@ -46,7 +46,7 @@ func (r *Runner) Tune(ctx context.Context, cases []Case, file *CPUPlans, budget 
 		if err != nil {
 			return nil, err
 		}
-		s := &search[cpu.Tuning]{plans: plans, builtIn: cpu.BuiltIn(c.TopK)}
+		s := &search[cpu.Tuning]{plans: plans, builtIn: c.builtIn()}
 		s.explain = func(t cpu.Tuning) string { return c.tuned(t).String() }
 		s.open = func(start int) (arena[cpu.Tuning], error) {
 			switch c.DType {
@@ -61,13 +61,16 @@ func (r *Runner) Tune(ctx context.Context, cases []Case, file *CPUPlans, budget 
 	}, save, progress)
 }
 
+// builtIn returns the figures of the case without a tuning.
+func (c Case) builtIn() cpu.Tuning { return cpu.BuiltIn(c.Vocab, c.TopK, c.DType.Bytes()) }
+
 // tuned returns the plan of the case with a tuning.
 func (c Case) tuned(t cpu.Tuning) cpu.Plan { return c.plan(0, &t) }
 
 // tunings lists the tunings to try, those that change the fewest figures first.
 // Of those that make the same plan there is one, and none of the built-in plan.
 func tunings(c Case) ([]cpu.Tuning, error) {
-	b := cpu.BuiltIn(c.TopK)
+	b := c.builtIn()
 	threads := []int{0}
 	if c.Threads == 0 && c.Batch > 1 {
 		for n := 1; n <= min(c.Batch, cpu.Cores()); n *= 2 {

@@ -61,21 +61,26 @@ type Tuning struct {
 	Threads    int     `json:"threads,omitempty"`          // unless the caller says how many
 }
 
-// BuiltIn returns the figures of a plan without a tuning, but for the threads. They
-// were searched for on random rows of 50,304 float32 (docs/log.md, 2026-11-22);
-// around them the time is flat. Every 17th line, or every 9th when many candidates
-// make a sharper threshold pay.
-func BuiltIn(k int) Tuning {
+// BuiltIn returns the figures of a plan for rows of n elements without a tuning,
+// but for the threads. They were searched for on random rows of 50,304 float32
+// (docs/log.md, 2026-11-22); around them the time is flat. Every 17th line, or every
+// 9th when many candidates make a sharper threshold pay. Of 16 bits a row has half
+// the lines, so that more of them pay, up to 14 % in rows of one chunk; in longer
+// ones they cost 3 % (results, the plans of an AMD EPYC).
+func BuiltIn(n, k, elementBytes int) Tuning {
 	t := Tuning{Step: 17, Deviations: 2, Groups: 3, Chunk: chunk}
-	if k > 256 {
+	switch {
+	case k > 256:
 		t.Step = 9
+	case elementBytes == 2 && n <= chunk:
+		t.Step = 11
 	}
 	return t
 }
 
 // orBuiltIn fills in what the tuning, which may be nil, leaves open.
-func (t *Tuning) orBuiltIn(k int) Tuning {
-	b := BuiltIn(k)
+func (t *Tuning) orBuiltIn(n, k, elementBytes int) Tuning {
+	b := BuiltIn(n, k, elementBytes)
 	if t == nil {
 		return b
 	}
@@ -106,7 +111,7 @@ func (t Tuning) Invalid() (field string, got any) {
 func NewPlan(shape Shape, tier simd.Tier, cores int) Plan {
 	p := Plan{
 		Tier:     tier,
-		Chunk:    shape.Tuning.orBuiltIn(shape.K).Chunk,
+		Chunk:    shape.Tuning.orBuiltIn(shape.Vocab, shape.K, shape.ElementBytes).Chunk,
 		Capacity: capacity(shape.K, shape.TargetCandidates),
 		Threads:  shape.Threads,
 
@@ -165,7 +170,7 @@ func planSample(n, k, elementBytes, target int, tuning *Tuning) SamplePlan {
 	if k == 0 || k > n/8 || n <= 512 {
 		return SamplePlan{} // ordering all elements is no more work
 	}
-	figures := tuning.orBuiltIn(k)
+	figures := tuning.orBuiltIn(n, k, elementBytes)
 	// More often in short rows, so that each group gets a line. An odd step spreads
 	// the stops over the sets of the caches.
 	step := figures.Step

@@ -131,7 +131,7 @@ func TestTuningOfBuiltInFigures(t *testing.T) {
 	for _, k := range []int{1, 50, 256, 257, 1024} {
 		shape := Shape{Rows: 64, Vocab: 50304, K: k, ElementBytes: 2}
 		plan := NewPlan(shape, simd.AVX512, 8)
-		figures := BuiltIn(k)
+		figures := BuiltIn(shape.Vocab, k, shape.ElementBytes)
 		shape.Tuning = &figures
 		tuned := NewPlan(shape, simd.AVX512, 8)
 		if plan.tuning, tuned.tuning = nil, nil; tuned != plan {
