@@ -32,6 +32,8 @@ const benchExamples = `  aikf bench
   aikf bench --device cuda --against torch,python:module:function
         on a GPU; function takes (logits, k), torch tensors, and returns (values, indices)
   aikf bench --device cuda --mode graph,eager --cache warm,cold --plan two-stage
+  aikf bench --device cuda --work sample --batch 1,32 --against torch,flashinfer
+        tokens instead of a top k; both are asked for tokens, too
   aikf bench --rows adversarial --tier avx512,avx2,pure
   aikf bench --logits model.safetensors:logits --top-k 50
   aikf bench --acceptance
@@ -98,7 +100,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.Var(&f.dtype, "dtype", "float32, float16, bfloat16; a `list` (default bfloat16, or that of --logits)")
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
-	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, onnxruntime, python:module:function, exec:command, timed:command; a `list`")
+	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, onnxruntime, flashinfer, python:module:function, exec:command, timed:command; a `list`")
 	flags.StringVar(&f.rows, "rows", "", "normal, real, peaked, ascending, constant, ties, masked and so on, see above; a `list`")
 	flags.StringVar(&f.sweep, "sweep", "", "dimensions to vary, each alone: rows, vocab, k, or grid; a `list`")
 	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")
@@ -150,7 +152,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 			return usageErrorf("bench: --acceptance measures cases of its own; leave out --%s", flag)
 		}
 		for _, work := range list(f.work) {
-			if len(bench.BarsOf([]string{work})) == 0 {
+			if len(bench.BarsOf([]string{work}))+len(bench.DeviceBarsOf([]string{work})) == 0 {
 				return usageErrorf("bench: work %s has no bars", quote(work))
 			}
 		}
@@ -218,7 +220,8 @@ func (f benchFlags) narrow(choice deviceChoice) (deviceChoice, error) {
 		of    *string
 	}{
 		{"mode", f.mode != "", &ofDevice}, {"cache", f.cache != "", &ofDevice}, {"plan", f.plan != "", &ofDevice},
-		{"tier", f.tier != "", &ofCPU}, {"threads", f.threads != nil, &ofCPU}, {"work", f.work != "", &ofCPU},
+		{"tier", f.tier != "", &ofCPU}, {"threads", f.threads != nil, &ofCPU},
+		{"work " + f.ofCPU(), f.ofCPU() != "", &ofCPU},
 	} {
 		if flag.given && *flag.of == "" {
 			*flag.of = flag.name
@@ -239,6 +242,16 @@ func (f benchFlags) narrow(choice deviceChoice) (deviceChoice, error) {
 	}
 	_, err := f.conditions()
 	return choice, err
+}
+
+// ofCPU returns the first work of the flags that only the CPU does.
+func (f benchFlags) ofCPU() string {
+	for _, work := range list(f.work) {
+		if work != bench.TopK && work != bench.Sample {
+			return work
+		}
+	}
+	return ""
 }
 
 // conditions returns how a GPU is measured: every mode with every cache, of
@@ -267,7 +280,7 @@ func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record
 	runner.Budget = 2 * time.Second
 	var cases []bench.Case
 	if !f.acceptance {
-		if cases, err = f.cases(runner.Real, runner.Validate); err != nil {
+		if cases, err = f.cases(runner.Real, bench.SamplingsOf, runner.Validate); err != nil {
 			return err
 		}
 	}
@@ -302,7 +315,7 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	}
 	var cases []bench.Case
 	if !f.acceptance {
-		if cases, err = f.cases(runner.Real, runner.Validate); err != nil {
+		if cases, err = f.cases(runner.Real, bench.DeviceSamplingsOf, runner.Validate); err != nil {
 			return err
 		}
 	}
@@ -317,10 +330,15 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	}
 	if f.acceptance {
 		runner.Budget = bench.AcceptanceBudget
-		return runner.Accept(ctx, bench.DeviceBars(), record, f.progress)
+		return runner.Accept(ctx, bench.DeviceBarsOf(list(f.work)), record, f.progress)
 	}
 	record.Results, err = measureAll(cases, f.progress, func(c bench.Case) ([]bench.Result, error) {
-		return runner.Measure(ctx, c, conditions)
+		results, err := runner.Measure(ctx, c, conditions)
+		if c.Work == bench.Sample && errors.Is(err, cuda.ErrUnsupported) { // the other samplings are not less worth
+			runner.Notes = append(runner.Notes, "not measured: "+bench.Unsupported+err.Error())
+			return nil, nil
+		}
+		return results, err
 	})
 	if err == nil && len(record.Results) == 0 {
 		err = usageErrorf("bench: %s", strings.Join(runner.Notes, "; "))
@@ -389,11 +407,12 @@ func benchError(ctx context.Context, command string, err error) error {
 	return err
 }
 
-// missed reports the bars that missed their must.
+// missed reports the bars that missed their must, or whose work the device does not
+// have.
 func missed(verdicts []bench.Verdict) error {
 	var works []string
 	for _, v := range verdicts {
-		if v.Verdict == bench.Missed {
+		if v.Verdict == bench.Missed || strings.HasPrefix(v.Reason, bench.Unsupported) {
 			works = append(works, v.Work)
 		}
 	}
@@ -435,8 +454,9 @@ func (f benchFlags) shaped() string {
 }
 
 // cases returns what the flags ask for: the reference matrix and a row of real
-// logits, or the product of all lists. validate reports what cannot be measured.
-func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([]bench.Case, error) {
+// logits, or the product of all lists. samplings lists those of a work; validate
+// reports what cannot be measured.
+func (f benchFlags) cases(real bench.Logits, samplings func(work string) []string, validate func(bench.Case) error) ([]bench.Case, error) {
 	if f.logits != "" && f.rows == "" {
 		f.rows = bench.Real
 	}
@@ -479,11 +499,16 @@ func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([
 						rows = []string{c.Source}
 					}
 					for _, c.Source = range rows {
-						for _, c.Sampling = range bench.SamplingsOf(work) {
+						for _, sampling := range samplings(work) {
+							c := c
+							c.Sampling = sampling
+							c = c.WithoutTopK()
 							if err := validate(c); err != nil {
 								return nil, usageErrorf("bench: %w", err)
 							}
-							cases = append(cases, c)
+							if sampling == "" || !slices.Contains(cases, c) { // without a top-k, rows of several are the same
+								cases = append(cases, c)
+							}
 						}
 					}
 				}

@@ -47,7 +47,7 @@ func TestBenchIsTheProductOfItsLists(t *testing.T) {
 
 func TestBenchDefaultCases(t *testing.T) {
 	runner := &bench.Runner{Real: bench.RealLogits()}
-	cases, err := benchFlags{work: bench.TopK}.cases(runner.Real, runner.Validate)
+	cases, err := benchFlags{work: bench.TopK}.cases(runner.Real, bench.SamplingsOf, runner.Validate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestCommandLine(t *testing.T) {
 
 func TestBenchSweep(t *testing.T) {
 	f := benchFlags{sweep: "k,vocab", batch: intList{2}, topK: intList{50}, dtype: dtypeList{bench.Float32, bench.BFloat16}}
-	cases, err := f.cases(bench.Logits{}, bench.Case.Validate)
+	cases, err := f.cases(bench.Logits{}, bench.SamplingsOf, bench.Case.Validate)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,8 @@ const verifyExamples = `  aikf verify                              every tier an
                                            one case again, as a difference names it
   aikf verify --device cuda --rows 100000000
                                            a GPU against the CPU, so many rows
+  aikf verify --device cuda --work sample --rows 1000000
+                                           its tokens, of random parameters, seeds and logits
   aikf verify --device cuda --law 200000000
                                            the law of sampled tokens on a GPU: every mass, so many draws
 `
@@ -35,6 +37,10 @@ const verifyExamples = `  aikf verify                              every tier an
 // verification is what one run of aikf verify has to say, as JSON too.
 type verification struct {
 	Schema     int      `json:"schema"`
+	Device     string   `json:"device"` // cpu
+	CPU        string   `json:"cpu"`
+	Command    string   `json:"command"`
+	Commit     string   `json:"commit"`
 	Seed       uint64   `json:"seed"`
 	Tiers      []string `json:"tiers"`
 	DTypes     []string `json:"dtypes"`
@@ -60,6 +66,7 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	format := flags.String("format", "text", "text or json")
 	deviceName := flags.String("device", "cpu", deviceUsage)
 	law := flags.Int("law", 0, "of a GPU: compare the masses of so many surprises, or all, and so many draws instead of rows")
+	work := flags.String("work", bench.TopK, "of a GPU: what to compare, topk or sample")
 	rows := flags.Int64("rows", 0, "of a GPU: stop when so many rows were compared, however long it takes")
 	quiet := flags.Bool("quiet", false, quietUsage)
 	words, err := parseFlags(flags, args, c)
@@ -70,6 +77,10 @@ func runVerify(ctx context.Context, args []string, c console) error {
 		return err
 	case *law < 0:
 		return usageErrorf("verify: --law = %d, want 0 or more", *law)
+	case *work != bench.TopK && *work != bench.Sample:
+		return usageErrorf("verify: --work %s, want %s or %s", quote(*work), bench.TopK, bench.Sample)
+	case *law > 0 && *work == bench.Sample:
+		return usageErrorf("verify: --law and --work sample are two comparisons")
 	case *law > 0 && *rows > 0:
 		return usageErrorf("verify: --law and --rows are two comparisons")
 	case *rows < 0:
@@ -89,7 +100,10 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	if _, err := targetCandidates(); err != nil {
 		return err
 	}
-	v := verification{Schema: 1, Seed: *seed, bar: c.bar(*quiet)}
+	v := verification{
+		Schema: 1, Device: "cpu", CPU: bench.ThisMachine().CPU, Command: commandLine("verify", args), Commit: bench.Commit(),
+		Seed: *seed, bar: c.bar(*quiet),
+	}
 	if v.DTypes, err = choose("dtype", *dtypes, topktest.DTypes()); err != nil {
 		return err
 	}
@@ -119,16 +133,18 @@ func runVerify(ctx context.Context, args []string, c console) error {
 		if *law > 0 {
 			return d.runLaw(ctx, device, *law, *format, c)
 		}
-		config := differential.Config{
-			NewEngine: differential.CUDA(device), Architecture: device.Architecture(), Seed: v.Seed, Rows: *rows,
-			Workers: runtime.GOMAXPROCS(0),
-		}
+		extent := differential.Extent{Seed: v.Seed, Rows: *rows, Workers: runtime.GOMAXPROCS(0)}
 		if *first >= 0 {
-			config.First, config.Batches = *first, 1
+			extent.First, extent.Batches = *first, 1
 		}
 		if *rows > 0 && !given["duration"] || *first >= 0 {
 			*duration = math.MaxInt64
 		}
+		if *work == bench.Sample {
+			d.Work = *work
+			return d.runSample(ctx, differential.SampleConfig{Extent: extent, NewEngine: differential.CUDASample(device)}, *duration, *format, c)
+		}
+		config := differential.Config{Extent: extent, NewEngine: differential.CUDA(device), Architecture: device.Architecture()}
 		return d.run(ctx, config, *duration, *format, c)
 	}
 	switch {
@@ -136,6 +152,8 @@ func runVerify(ctx context.Context, args []string, c console) error {
 		return usageErrorf("verify: --law is for a GPU")
 	case *rows > 0:
 		return usageErrorf("verify: --rows is for a GPU")
+	case *work != bench.TopK:
+		return usageErrorf("verify: --work %s is for a GPU", *work)
 	}
 	config := topktest.VerifyConfig{DTypes: v.DTypes, Seed: v.Seed}
 	for _, tier := range v.Tiers {

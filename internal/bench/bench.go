@@ -91,7 +91,7 @@ func (c Case) Validate() error {
 		return fmt.Errorf("batch = %d times vocab = %d exceeds %d logits", c.Batch, c.Vocab, maxElements)
 	case c.Threads < 0:
 		return fmt.Errorf("threads = %d is negative", c.Threads)
-	case c.Sampling != "" && (c.Work != Sample || !slices.Contains(Samplings(), c.Sampling)):
+	case c.Sampling != "" && (c.Work != Sample || !slices.Contains(slices.Concat(Samplings(), DeviceSamplings()), c.Sampling)):
 		return fmt.Errorf("sampling %q of work %q is not one of %s", c.Sampling, c.Work, strings.Join(Samplings(), ", "))
 	case c.Threads > 1 && c.Work != TopK:
 		return fmt.Errorf("threads = %d, but work %q runs on one", c.Threads, c.Work)
@@ -111,8 +111,13 @@ func (c Case) withDefaults() Case {
 	if c.Work == Sample && c.Sampling == "" {
 		c.Sampling = ChainSampling
 	}
+	return c.WithoutTopK()
+}
+
+// WithoutTopK returns the case with a top-k of all logits if its sampling has none.
+func (c Case) WithoutTopK() Case {
 	if slices.Contains([]string{Greedy, MinP, TopP, NoFilter}, c.Sampling) {
-		c.TopK = c.Vocab // off
+		c.TopK = c.Vocab
 	}
 	return c
 }
@@ -187,6 +192,9 @@ func (r *Runner) Measure(ctx context.Context, c Case) (Result, error) {
 	c = c.withDefaults()
 	if err := r.Validate(c); err != nil {
 		return Result{}, err
+	}
+	if c.Work == Sample && !slices.Contains(Samplings(), c.Sampling) {
+		return Result{}, fmt.Errorf("sampling %q runs on a GPU only", c.Sampling)
 	}
 	switch c.DType {
 	case Float16:
@@ -270,7 +278,7 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 	result.setTimes(times[0], times[1], times[2], times[len(times)-1])
 	if c.Work == TopK {
 		for _, peer := range r.Peers {
-			answer, err := measurePeer(ctx, peer, r, c, batches, gates, min(result.FloorUS, result.DTypeFloorUS))
+			answer, err := measurePeer(ctx, peer, r, c, batches, gates, ours.contestant, min(result.FloorUS, result.DTypeFloorUS))
 			if err != nil {
 				return Result{}, err
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/sampling"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
@@ -187,6 +188,79 @@ func (s *handSelector) selectDevice(logits cuda.Logits, shape cuda.Shape, result
 	})
 }
 
+// sampler: see handSampler.
+func (d *handDevice) sampler(params sampling.Params, options cuda.SamplerOptions) (tokenSampler, error) {
+	d.live++
+	return &handSampler{d, params, options}, nil
+}
+
+// handSampler draws by package sampling, in 30 microseconds more than a selection.
+type handSampler struct {
+	d       *handDevice
+	params  sampling.Params
+	options cuda.SamplerOptions
+}
+
+func (s *handSampler) close() error                             { s.d.live--; return nil }
+func (s *handSampler) mostKept(dtype cuda.DType, vocab int) int { return min(vocab, 1024) }
+
+func (s *handSampler) sample(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, edits *cuda.Edits, tokens cuda.Tokens) error {
+	us := s.d.callUS + 30
+	if edits != nil {
+		us += 5
+	}
+	return s.d.do(us, func() error {
+		switch logits.DType {
+		case cuda.Float16:
+			return handSample[topk.Float16](s, logits, shape, rows, edits, tokens)
+		case cuda.BFloat16:
+			return handSample[topk.BFloat16](s, logits, shape, rows, edits, tokens)
+		}
+		return handSample[float32](s, logits, shape, rows, edits, tokens)
+	})
+}
+
+// numbers reads from the memory of the device.
+func numbers[E any](d *handDevice, at cuda.Pointer, first, n int) []E {
+	all := make([]E, first+n)
+	copy(bytesOf(all), d.at(at))
+	return all[first:]
+}
+
+func handSample[T topk.Float](s *handSampler, logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, edits *cuda.Edits, tokens cuda.Tokens) error {
+	d, to := s.d, s.d.at(tokens.Tokens)
+	for row, seed := range numbers[uint64](d, rows.Seed, 0, shape.Rows) {
+		params, options := s.params, sampling.Options{Preset: s.options.Preset}
+		params.Seed, params.Position = seed, numbers[uint64](d, rows.Position, row, 1)[0]
+		if edits != nil {
+			params.GrammarBitmask = numbers[int32](d, edits.Bitmask, row*edits.BitmaskStride, edits.BitmaskWords)
+			biases := numbers[float32](d, edits.Biases, row*edits.BiasCount, edits.BiasCount)
+			params.LogitBias = map[int32]float32{}
+			for i, id := range numbers[int32](d, edits.BiasIDs, row*edits.BiasCount, edits.BiasCount) {
+				params.LogitBias[id] = biases[i]
+			}
+			counts := numbers[int32](d, edits.PenaltyCounts, row*edits.PenaltyCount, edits.PenaltyCount)
+			for i, id := range numbers[int32](d, edits.PenaltyIDs, row*edits.PenaltyCount, edits.PenaltyCount) {
+				options.History = append(options.History, slices.Repeat([]int32{id}, int(counts[i]))...)
+			}
+		}
+		sampler, err := sampling.New[T](params, options)
+		if err != nil {
+			return err
+		}
+		token, err := sampler.Sample(numbers[T](d, logits.Pointer, row*shape.Vocab, shape.Vocab))
+		if err != nil {
+			return err
+		}
+		copy(to[4*row:], bytesOf([]int32{token}))
+	}
+	d.calls++
+	if d.after != nil {
+		d.after(d.calls, to)
+	}
+	return nil
+}
+
 // selectStage takes a quarter of the time for the first stage.
 func (s *handSelector) selectStage(stage int, logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) error {
 	return s.d.do(s.d.callUS*float64(1+2*stage)/4, func() error { return nil })
@@ -279,6 +353,98 @@ func TestMeasureDevice(t *testing.T) {
 				t.Errorf("%v: %d things are left open", c, d.live)
 			}
 		}
+	}
+}
+
+// TestMeasureDeviceSamplings: every token is that of the CPU, and what a sampling is
+// compared with is measured with it.
+func TestMeasureDeviceSamplings(t *testing.T) {
+	for _, of := range DeviceSamplings() {
+		for _, dtype := range []DType{Float32, BFloat16} {
+			r, d := onHand()
+			d.l2Bytes = 20_000
+			c := Case{Work: Sample, Sampling: of, Source: Random, Batch: 3, Vocab: 700, TopK: 20, DType: dtype}
+			results, err := r.Measure(t.Context(), c, []Condition{{Graph, Warm}, {Eager, Warm}, {Graph, Cold}})
+			if d.live != 0 {
+				t.Errorf("%s: %d things are left open", of, d.live)
+			}
+			if of == LogprobPipeline {
+				if !errors.Is(err, cuda.ErrUnsupported) {
+					t.Errorf("%s: %v", of, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			reference, want := map[string]float64{Select: 40, PlainPipeline: 70}, 70.0
+			if of == EditedPipeline {
+				want = 75
+			}
+			for _, result := range results {
+				if field, got := result.invalid(); field != "" {
+					t.Errorf("%v: %s = %v", c, field, got)
+				}
+				if result.Sampling != of || !result.IndicesEqual || result.Reference != c.deviceReference() || result.TopK != c.WithoutTopK().TopK {
+					t.Errorf("%v: %+v", c, result)
+				}
+				if result.Mode == Graph && (result.OursUS != want || result.ReferenceUS != reference[result.Reference]) {
+					t.Errorf("%v: times of a graph: %+v", c, result)
+				}
+			}
+		}
+	}
+}
+
+// A wrong token is noticed, before the clock runs and while it does.
+func TestMeasureDeviceSamplingIsWrong(t *testing.T) {
+	c := Case{Work: Sample, Sampling: TopP, Source: Random, Batch: 2, Vocab: 500, TopK: 5, DType: Float32}
+	for text, first := range map[string]int{"buffer 1": 2, "after timing": 5} {
+		r, d := onHand()
+		d.after = func(call int, tokens []byte) {
+			if call == first || call > 5 && first == 5 {
+				tokens[4] ^= 1
+			}
+		}
+		_, err := r.Measure(t.Context(), c, []Condition{{Graph, Warm}})
+		if !errors.Is(err, ErrWrong) || !strings.Contains(err.Error(), text) || d.live != 0 {
+			t.Errorf("%s: error %v, %d things left open", text, err, d.live)
+		}
+	}
+}
+
+// A bar whose sampling the device does not have is told, and moves no other.
+func TestDeviceAcceptSamplings(t *testing.T) {
+	r, d := onHand()
+	small := Case{Work: Sample, Sampling: Pipeline, Source: Random, Batch: 1, Vocab: 3000, TopK: 5, DType: BFloat16}
+	lacking, greedy := small, small
+	lacking.Sampling, greedy.Sampling = LogprobPipeline, Greedy
+	bars := []DeviceBar{
+		{"pipeline", Beside, []Case{small}, nil, 31, 29},
+		{"logprobs", Beside, []Case{lacking}, nil, 31, 29},
+		{"greedy", Micros, []Case{greedy.WithoutTopK()}, nil, 7, 5},
+	}
+	record := sample()
+	record.Results, record.Acceptance = nil, nil
+	gpu := r.GPU()
+	record.GPU = &gpu
+	if err := r.Accept(t.Context(), bars, &record, nil); err != nil {
+		t.Fatal(err)
+	}
+	scale := significant(20 / 1.7)
+	want := []Verdict{
+		{Work: "pipeline", Figure: Beside, Must: 31, Aim: 29, Measured: 30, Verdict: MustOnly},
+		{Work: "logprobs", Figure: Beside, Must: 31, Aim: 29, Verdict: NotMeasured, Reason: record.Acceptance[1].Reason},
+		{Work: "greedy", Figure: Micros, Must: significant(7 * 20 / 1.7), Aim: significant(5 * 20 / 1.7), Scale: scale, Measured: 70, Verdict: MustOnly},
+	}
+	if !slices.Equal(record.Acceptance, want) || !strings.HasPrefix(record.Acceptance[1].Reason, Unsupported) {
+		t.Errorf("got  %+v\nwant %+v", record.Acceptance, want)
+	}
+	if record.Dependent != nil || record.Launch != nil || d.live != 0 {
+		t.Errorf("%+v, %+v, %d things left open", record.Dependent, record.Launch, d.live)
+	}
+	if err := record.Validate(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -432,21 +598,21 @@ func TestDeviceVerdict(t *testing.T) {
 		{c, Condition{Graph, Cold}}: graph(6, 3.3),
 	}
 	micros := DeviceBar{"a", Micros, []Case{c}, nil, 4, 3}
-	if v := micros.verdict(measured, LaunchCost{}, 1.6/1.7); v.Must != 4 || v.Scale != 0 || v.Verdict != MustOnly {
+	if v := micros.verdict(measured, nil, LaunchCost{}, 1.6/1.7); v.Must != 4 || v.Scale != 0 || v.Verdict != MustOnly {
 		t.Errorf("a low floor moves the bar: %+v", v)
 	}
-	if v := (DeviceBar{"a", Micros, []Case{c}, nil, 3.9, 3}).verdict(measured, LaunchCost{}, 1.1); v.Must != 4.29 || v.Aim != 3.3 || v.Verdict != MustOnly {
+	if v := (DeviceBar{"a", Micros, []Case{c}, nil, 3.9, 3}).verdict(measured, nil, LaunchCost{}, 1.1); v.Must != 4.29 || v.Aim != 3.3 || v.Verdict != MustOnly {
 		t.Errorf("%+v", v)
 	}
 	cold := DeviceBar{"a", ColdPenalty, []Case{c}, nil, 0.4, 0.4}
-	if v := cold.verdict(measured, LaunchCost{}, 2); v.Measured != 0.3 || v.Verdict != Met || v.Scale != 0 {
+	if v := cold.verdict(measured, nil, LaunchCost{}, 2); v.Measured != 0.3 || v.Verdict != Met || v.Scale != 0 {
 		t.Errorf("%+v", v)
 	}
 	host := DeviceBar{"a", OverC, []Case{c}, nil, 0.2, 0.2}
-	if v := host.verdict(measured, LaunchCost{GoNS: 2350, CNS: 2100, OverNS: 250}, 1); v.Measured != 0.25 || v.Verdict != Missed {
+	if v := host.verdict(measured, nil, LaunchCost{GoNS: 2350, CNS: 2100, OverNS: 250}, 1); v.Measured != 0.25 || v.Verdict != Missed {
 		t.Errorf("%+v", v)
 	}
-	if v := host.verdict(measured, LaunchCost{GoNS: 2350, Reason: "no compiler"}, 1); v.Verdict != NotMeasured || v.Reason != "no compiler" {
+	if v := host.verdict(measured, nil, LaunchCost{GoNS: 2350, Reason: "no compiler"}, 1); v.Verdict != NotMeasured || v.Reason != "no compiler" {
 		t.Errorf("%+v", v)
 	}
 }

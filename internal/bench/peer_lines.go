@@ -79,7 +79,7 @@ func measureLines[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case,
 		}
 		again = append(again, us)
 	}
-	times, second := timesOf(fresh, 1).rounded(), timesOf(again, 1).rounded()
+	times := timesOf(fresh, 1).rounded()
 	result := PeerResult{
 		Version: p.Version, Method: "a line of JSON, and its answer, read and written by the program", DType: c.DType,
 		US: times.Median, USP10: times.P10, USP90: times.P90, Samples: times.Samples,
@@ -89,9 +89,11 @@ func measureLines[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case,
 		result.doubt(DoubtAnswer, "%d of %d: %s", wrong, len(fresh), all.wrong)
 	}
 	result.doubtTime(ownFloorShare*floor, readingTheRows)
-	net := max(second.Median-result.ProtocolUS, 0)
-	if first := times.Median - result.ProtocolUS; first > memoryFactor*net+memorySlackUS {
-		result.doubt(DoubtMemory, "%v us for logits that it has not seen, then %v us for the same, %v us of each for the exchange", times.Median, second.Median, result.ProtocolUS)
+	least := slices.Min(empty)
+	first, second := slices.Min(fresh)-least, max(slices.Min(again)-least, 0)
+	if first > memoryFactor*second+memorySlackUS {
+		result.doubt(DoubtMemory, "%v us for logits that it has not seen, then %v us for the same, beyond %v us of each for the exchange",
+			significant(first), significant(second), significant(least))
 	}
 	return result, nil
 }

@@ -22,7 +22,10 @@ import (
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
-const torch = "torch"
+const (
+	torch      = "torch"
+	flashInfer = "flashinfer"
+)
 
 // What comes before the command of a program that is a peer by itself: one that
 // answers the requests of aikf topk --jsonl, which the benchmark times, and one
@@ -35,7 +38,7 @@ const (
 // PeerNames lists the other software that can be measured. Beside it stand any
 // function of (logits, k) on torch tensors, as python:module:function, and any
 // program, as exec:command and timed:command.
-func PeerNames() []string { return []string{torch, "numpy", "onnxruntime"} }
+func PeerNames() []string { return []string{torch, "numpy", "onnxruntime", flashInfer} }
 
 // CheckPeer reports a name that is none of other software.
 func CheckPeer(name string) error {
@@ -256,9 +259,9 @@ func (p *Peer) exchange(ctx context.Context, request map[string]any, answer any)
 }
 
 // measurePeer times the peer on the case's inputs, compares its answers with the
-// gates', and says what speaks against its times. floor is the time of reading
-// the rows, in the dtype that is read fastest.
-func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, batches [][]T, gates []gate[T], floor float64) (PeerResult, error) {
+// gates', and says what speaks against its times. ours takes turns with it; floor is
+// the time of reading the rows, in the dtype that is read fastest.
+func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, batches [][]T, gates []gate[T], ours contestant, floor float64) (PeerResult, error) {
 	if p.lines {
 		return measureLines(ctx, p, r, c, batches, floor)
 	}
@@ -282,35 +285,82 @@ func measurePeer[T topk.Float](ctx context.Context, p *Peer, r *Runner, c Case, 
 		result.doubt(DoubtAnswer, "%s", compared.wrong)
 	}
 	result.doubtTime(ownFloorShare*floor, readingTheRows)
-	if err := examine(ctx, p, c, batches, result.US, floor, &result); err != nil {
+	if err := examine(ctx, p, c, batches, &ours, result.US, floor, &result); err != nil {
 		return PeerResult{}, fmt.Errorf("%s: %w", p.Name, err)
 	}
 	return result, nil
 }
 
-// measureDevicePeer times the peer on the inputs of a batch, under the
-// conditions of the results, and adds to these what came of it. Torch leaves
-// ties open, so that its values are held against ours and the indices of its
-// stable sort; a difference wraps ErrWrong.
-func measureDevicePeer[T topk.Float](ctx context.Context, r *DeviceRunner, p *Peer, b *deviceBatch[T], results []Result) error {
+// peerTimes is a peer's answer on a GPU: a result for each condition, or why it
+// has none.
+type peerTimes struct {
+	Times         map[string]PeerResult
+	Failed        map[string]string
+	Method, DType string
+}
+
+// askDevicePeer times the peer on the inputs of a batch, under the conditions of
+// the results.
+func askDevicePeer[T topk.Float](ctx context.Context, p *Peer, b *deviceBatch[T], request map[string]any, results []Result) (peerTimes, error) {
 	conditions := []Condition{}
 	for _, result := range results {
-		if result.Cache == Warm || !r.warmPeers {
+		if result.Cache == Warm || !b.r.warmPeers {
 			conditions = append(conditions, Condition{result.Mode, result.Cache})
 		}
 	}
-	request := map[string]any{
-		"iters": r.Iters, "budget_s": r.Budget.Seconds(), "conditions": conditions, "cold_buffers": r.coldBuffers(b.c),
+	maps.Copy(request, map[string]any{
+		"iters": b.r.Iters, "budget_s": b.r.Budget.Seconds(), "conditions": conditions, "cold_buffers": b.r.coldBuffers(b.c),
+	})
+	var answer peerTimes
+	err := ask(ctx, p, b.c, b.inputs, request, &answer)
+	return answer, err
+}
+
+// addTo adds the times of a peer to the results, with what came of its answers and
+// the doubts that all conditions share, and notes what could not be measured.
+func (t peerTimes) addTo(results []Result, r *DeviceRunner, p *Peer, doubts PeerResult, valuesEqual, indicesEqual, sortEqual bool) {
+	for i := range results {
+		condition := Condition{results[i].Mode, results[i].Cache}
+		peer, ok := t.Times[condition.String()]
+		if !ok {
+			if reason, asked := t.Failed[condition.String()]; asked {
+				r.note(fmt.Sprintf("%s was not measured, %v: %s", p.Name, condition, reason))
+			}
+			continue
+		}
+		peer.Version, peer.Method, peer.DType = p.Version, t.Method, DType(t.DType)
+		peer.US, peer.USP10, peer.USP90 = significant(peer.US), significant(peer.USP10), significant(peer.USP90)
+		peer.ValuesEqual, peer.IndicesEqual, peer.SortEqual = valuesEqual, indicesEqual, sortEqual
+		peer.Doubts = slices.Clone(doubts.Doubts)
+		if condition.Mode == Eager {
+			peer.WallUS = doubts.WallUS
+		}
+		peer.doubtTime(leastOfLaunch*results[i].EmptyUS, "a kernel that does nothing")
+		if results[i].Peers == nil {
+			results[i].Peers = map[string]PeerResult{}
+		}
+		results[i].Peers[p.Name] = peer
 	}
+}
+
+// measurePeer times the peer and adds to the results what came of it. Torch leaves
+// ties open, so that its values are held against ours and the indices of its
+// stable sort; a difference wraps ErrWrong.
+func (b *deviceBatch[T]) measurePeer(ctx context.Context, p *Peer, results []Result) error {
+	if p.Name == flashInfer {
+		b.r.note(flashInfer + " was not asked for a top k, only for tokens")
+		return nil
+	}
+	if p.lines {
+		b.r.note(p.Name + " was not measured: its times are those of the text of the numbers; see --device cpu")
+		return nil
+	}
+	request := map[string]any{}
 	if p.Name == torch {
 		request["sort_indices"] = p.file("sort_indices")
 	}
-	var answer struct {
-		Times         map[string]PeerResult
-		Failed        map[string]string
-		Method, DType string
-	}
-	if err := ask(ctx, p, b.c, b.inputs, request, &answer); err != nil {
+	answer, err := askDevicePeer(ctx, p, b, request, results)
+	if err != nil {
 		return err
 	}
 	compared, err := comparePeer(p.file("values"), p.file("indices"), b.c, b.inputs, b.gates)
@@ -334,31 +384,10 @@ func measureDevicePeer[T topk.Float](ctx context.Context, r *DeviceRunner, p *Pe
 		doubts.doubt(DoubtAnswer, "%s", compared.wrong)
 	}
 	warm := answer.Times[Condition{Eager, Warm}.String()].US
-	if err := examine(ctx, p, b.c, b.inputs, warm, warm, &doubts); err != nil {
+	if err := examine(ctx, p, b.c, b.inputs, nil, warm, warm, &doubts); err != nil {
 		return fmt.Errorf("%s: %w", p.Name, err)
 	}
-	for i := range results {
-		condition := Condition{results[i].Mode, results[i].Cache}
-		peer, ok := answer.Times[condition.String()]
-		if !ok {
-			if slices.Contains(conditions, condition) {
-				r.note(fmt.Sprintf("%s was not measured, %v: %s", p.Name, condition, answer.Failed[condition.String()]))
-			}
-			continue
-		}
-		peer.Version, peer.Method, peer.DType = p.Version, answer.Method, DType(answer.DType)
-		peer.US, peer.USP10, peer.USP90 = significant(peer.US), significant(peer.USP10), significant(peer.USP90)
-		peer.ValuesEqual, peer.IndicesEqual, peer.SortEqual = valuesEqual, indicesEqual, sortEqual
-		peer.Doubts = slices.Clone(doubts.Doubts)
-		if condition.Mode == Eager {
-			peer.WallUS = doubts.WallUS
-		}
-		peer.doubtTime(leastOfLaunch*results[i].EmptyUS, "a kernel that does nothing")
-		if results[i].Peers == nil {
-			results[i].Peers = map[string]PeerResult{}
-		}
-		results[i].Peers[p.Name] = peer
-	}
+	answer.addTo(results, b.r, p, doubts, valuesEqual, indicesEqual, sortEqual)
 	return nil
 }
 
@@ -385,10 +414,7 @@ func comparePeer[T topk.Float](valuesFile, indicesFile string, c Case, batches [
 		if err != nil {
 			return comparison{}, err
 		}
-		if len(raw) != 4*len(values) {
-			return comparison{}, fmt.Errorf("%d bytes of answers, want %d", len(raw), 4*len(values))
-		}
-		if _, err := binary.Decode(raw, binary.LittleEndian, entries); err != nil {
+		if err := decodeAnswers(raw, entries); err != nil {
 			return comparison{}, err
 		}
 	}
@@ -409,6 +435,15 @@ func compareAnswer[T topk.Float](logits []T, c Case, g gate[T], values []float32
 func (all *comparison) add(one comparison) {
 	all.valuesEqual, all.indicesEqual = all.valuesEqual && one.valuesEqual, all.indicesEqual && one.indicesEqual
 	all.wrong = cmp.Or(all.wrong, one.wrong)
+}
+
+// decodeAnswers fills entries, a slice of numbers, with all of a file.
+func decodeAnswers(raw []byte, entries any) error {
+	if size := binary.Size(entries); len(raw) != size {
+		return fmt.Errorf("%d bytes of answers, want %d", len(raw), size)
+	}
+	_, err := binary.Decode(raw, binary.LittleEndian, entries)
+	return err
 }
 
 func appendLittleEndian[E simd.Bits](raw []byte, bits []E) []byte {

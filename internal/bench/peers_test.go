@@ -165,7 +165,7 @@ func TestPeer(t *testing.T) {
 			if wrong := !test.values || !test.indices; got.Doubted(DoubtAnswer) != wrong || wrong != (len(got.Doubts) == 1) {
 				t.Errorf("doubts %q", got.Doubts)
 			}
-			got.Doubts, got.WallUS = nil, 0
+			got.Doubts, got.WallUS, got.PairsP10, got.PairsP90 = nil, 0, 0, 0
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -219,7 +219,7 @@ func TestPeerOnDevice(t *testing.T) {
 				if wrong := !want.ValuesEqual || !want.IndicesEqual; ok && got.Doubted(DoubtAnswer) != wrong {
 					t.Errorf("doubts %q", got.Doubts)
 				}
-				got.Doubts, got.WallUS = nil, 0
+				got.Doubts, got.WallUS, got.PairsP10, got.PairsP90 = nil, 0, 0, 0
 				if ok != (result.Mode == Graph) || ok && (!reflect.DeepEqual(got, want) || result.Reference != test.name || result.ReferenceUS != 30.25) {
 					t.Errorf("%s %s: %+v", result.Mode, result.Cache, result)
 				}
@@ -333,6 +333,57 @@ func TestPythons(t *testing.T) {
 	pythons := Pythons()
 	if n := len(slices.DeleteFunc(slices.Clone(pythons), func(p string) bool { return p != name })); n != 1 {
 		t.Errorf("%v holds %s %d times", pythons, name, n)
+	}
+}
+
+// TestPeerScriptSamples: torch is asked for tokens, which are held against what is
+// kept; other peers are not.
+func TestPeerScriptSamples(t *testing.T) {
+	pythons := Pythons()
+	if len(pythons) == 0 {
+		t.Skip("there is no python3")
+	}
+	folder, err := filepath.Abs(filepath.Join("testdata", "handtorch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PYTHONPATH", folder)
+	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+	c := Case{Work: Sample, Sampling: Greedy, Source: Random, Batch: 2, Vocab: 1000, TopK: 20, DType: Float32}
+	for _, test := range []struct {
+		name, manner string
+		measured     bool
+		equal        bool
+		note         string
+	}{
+		{torch, "", true, true, ""},
+		{torch, "astray", true, false, ""},
+		{"python:handpeer:top_k", "", false, false, "was not asked for tokens"},
+	} {
+		t.Setenv("HANDTORCH", test.manner)
+		peer, err := StartPeer(t.Context(), test.name, "cuda:2", pythons[:1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		r, d := onHand()
+		r.Peers, d.l2Bytes = []*Peer{peer}, 20_000
+		results, err := r.Measure(t.Context(), c, []Condition{{Graph, Warm}, {Eager, Warm}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, result := range results {
+			p, ok := result.Peers[test.name]
+			if ok != test.measured || ok && (p.ValuesEqual != test.equal || p.IndicesEqual != test.equal || p.Method != "argmax" || result.Reference != torch) {
+				t.Errorf("%s %s: %+v", test.name, test.manner, result)
+			}
+			if field, value := result.invalid(); field != "" {
+				t.Errorf("%s = %v", field, value)
+			}
+		}
+		if notes := strings.Join(r.Notes, "; "); !strings.Contains(notes, test.note) || (notes == "") != (test.note == "") {
+			t.Errorf("notes %q", notes)
+		}
 	}
 }
 

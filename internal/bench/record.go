@@ -91,7 +91,7 @@ type Result struct {
 	Tier       string `json:"tier"`            // the instruction set, or the GPU's architecture
 	Mode       string `json:"mode,omitempty"`  // of a GPU: Graph or Eager
 	Cache      string `json:"cache,omitempty"` // of a GPU: Warm or Cold
-	Plan       string `json:"plan,omitempty"`  // of a GPU: the name of the launch plan
+	Plan       string `json:"plan,omitempty"`  // of a GPU: the name of the launch plan, or how rows are sampled
 	Work       string `json:"work"`
 	Sampling   string `json:"sampling,omitempty"` // of work sample
 	Source     string `json:"source"`             // of the rows: random, real, or the name of an adversarial row
@@ -104,7 +104,9 @@ type Result struct {
 	Inputs     int    `json:"inputs"`                // different batches in rotation
 	Samples    int    `json:"samples"`
 
-	Reference      string  `json:"reference"` // on a GPU "" without other software; its times are 0 then
+	// On a GPU "" without other software, but for what of work sample has a reference of
+	// its own; its times are 0 then.
+	Reference      string  `json:"reference"`
 	ReferenceUS    float64 `json:"reference_us"`
 	ReferenceUSP10 float64 `json:"reference_us_p10"`
 	ReferenceUSP90 float64 `json:"reference_us_p90"`
@@ -142,7 +144,7 @@ type Result struct {
 	LaunchNSP90 float64 `json:"launch_ns_p90,omitempty"`
 
 	MaxAbsDiff   float64 `json:"max_abs_diff"`  // of ours to the first k of a stable sort
-	IndicesEqual bool    `json:"indices_equal"` // to those of a stable sort
+	IndicesEqual bool    `json:"indices_equal"` // to those of a stable sort; of work sample: the tokens are right
 
 	AllocsPerCall  float64 `json:"allocs_per_call"`           // after the first call; works topk and sample only
 	WorkspaceBytes int     `json:"workspace_bytes,omitempty"` // of a Selector; work topk only
@@ -161,6 +163,8 @@ type PeerResult struct {
 	USP90   float64 `json:"us_p90"`
 	Samples int     `json:"samples"`
 
+	// Of work sample on a GPU, where it has random numbers of its own: whether its tokens
+	// are among those that are kept, and whether they are ours.
 	ValuesEqual  bool `json:"values_equal"`  // to ours
 	IndicesEqual bool `json:"indices_equal"` // to ours; most software leaves ties unspecified
 	// SortEqual says that its stable sort has our indices; only of software
@@ -169,6 +173,10 @@ type PeerResult struct {
 	// WallUS is a call by the benchmark's own clock, around an exchange that asks
 	// for many, of software that times itself and answers such requests.
 	WallUS float64 `json:"wall_us,omitempty"`
+	// PairsP10 and PairsP90 are of its time over ours in single rounds, in which both
+	// took turns, by the benchmark's clock; of a CPU's, where WallUS is measured.
+	PairsP10 float64 `json:"pairs_p10,omitempty"`
+	PairsP90 float64 `json:"pairs_p90,omitempty"`
 	// ProtocolUS is what an exchange takes that asks for next to nothing, of a
 	// program that the benchmark times: its times hold as much, and the reading
 	// and writing of the numbers.
@@ -355,6 +363,8 @@ func (r Result) invalid() (field string, got any) {
 			return "peers." + name + ".dtype", peer.DType
 		case !spans(peer.USP10, peer.US, peer.USP90):
 			return "peers." + name + ".us", peer.US
+		case (peer.PairsP10 != 0 || peer.PairsP90 != 0) && !(peer.PairsP10 >= 0 && peer.PairsP10 <= peer.PairsP90):
+			return "peers." + name + ".pairs_p10", peer.PairsP10
 		}
 	}
 	return "", nil

@@ -30,7 +30,7 @@ var manners = []manner{
 	{"wrong", "looks at the first half of each row only", false, []string{DoubtAnswer}},
 	{"timer", "claims a twentieth of its time", false, []string{DoubtClock}},
 	{"instant", "claims a nanosecond", false, []string{DoubtTime, DoubtClock}},
-	{"place", "remembers its answer by where the logits lie", false, []string{DoubtMemory, DoubtTime}},
+	{"place", "remembers its answer by where the logits lie", false, []string{DoubtMemory}},
 	{"logits", "remembers its answer by the logits, all of which it compares", false, []string{DoubtMemory}},
 	{"honest lines", "answers requests by a heap", true, nil},
 	{"wrong lines", "answers requests, from the first half of each row", true, []string{DoubtAnswer}},

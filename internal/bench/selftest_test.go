@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestSelfTest holds every contestant to being judged as it is.
-func TestSelfTest(t *testing.T) {
+// TestPeerSelfTest holds every contestant to being judged as it is.
+func TestPeerSelfTest(t *testing.T) {
 	all, err := SelfTest(t.Context(), os.Args[0], func(int, int, string) {})
 	if err != nil {
 		t.Fatal(err)
@@ -55,8 +55,8 @@ func TestMisplaced(t *testing.T) {
 	}
 }
 
-// TestLines measures a program that answers requests.
-func TestLines(t *testing.T) {
+// TestPeerLines measures a program that answers requests.
+func TestPeerLines(t *testing.T) {
 	peer, err := StartPeer(t.Context(), "exec:"+os.Args[0]+" "+SelfTestWord+" lines", "cpu", nil)
 	if err != nil {
 		t.Fatal(err)

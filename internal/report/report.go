@@ -82,8 +82,8 @@ func document(format string, record bench.Record) string {
 	default:
 		show(gridOf(resultColumns, record.Results))
 	}
-	if peers := peerGrid(record.Results); len(peers.rows) > 0 {
-		fmt.Fprintf(&b, "\nOther software, on the same logits; answers are compared with ours, those of a stable sort.\n%s\n", methods(record.Results))
+	if peers := peerGrid(record.Results, format == Table); len(peers.rows) > 0 {
+		fmt.Fprintf(&b, "\n%s\n%s\n", peerFacts(record.Results), methods(record.Results))
 		show(peers)
 		for _, line := range doubts(record.Results) {
 			b.WriteString("\nNOT BELIEVED: " + line + "\n")
@@ -267,6 +267,7 @@ type peered struct {
 func (p peered) condition() string { return strings.TrimSpace(p.ours.Mode + " " + p.ours.Cache) }
 
 var peerColumns = []column[peered]{
+	{"sampling", false, ifAny, func(p peered) string { return cmp.Or(p.ours.Sampling, notMeasured) }},
 	{"batch", true, "", func(p peered) string { return fmt.Sprint(p.ours.Batch) }},
 	{"vocab", true, "", func(p peered) string { return thousands(p.ours.Vocab) }},
 	{"top-k", true, "", func(p peered) string { return fmt.Sprint(p.ours.TopK) }},
@@ -282,23 +283,33 @@ var peerColumns = []column[peered]{
 		}
 		return ratio(p.US / p.ours.OursUS)
 	}},
+	{pairsHead, true, ifAny, func(p peered) string { return pairSpan(p.PairsP10, p.PairsP90) }},
 	{"values\nequal", true, "", func(p peered) string { return yes(p.ValuesEqual) }},
 	{"indices\nequal", true, "", func(p peered) string { return yes(p.IndicesEqual) }},
 	{"be-\nlieved", true, "believed %s", func(p peered) string { return yes(len(p.Doubts) == 0) }},
 }
 
-func peerGrid(results []bench.Result) grid {
+func peerGrid(results []bench.Result, narrow bool) grid {
 	var all []peered
 	for _, r := range results {
 		for _, name := range peerNames([]bench.Result{r}) {
 			all = append(all, peered{name, r, r.Peers[name]})
 		}
 	}
-	columns := peerColumns
+	columns := slices.DeleteFunc(slices.Clone(peerColumns), func(c column[peered]) bool { return narrow && c.head == pairsHead })
 	if len(results) > 0 && results[0].Mode != "" { // a GPU has all dtypes
-		columns = slices.DeleteFunc(slices.Clone(columns), func(c column[peered]) bool { return c.head == "on" })
+		columns = slices.DeleteFunc(columns, func(c column[peered]) bool { return c.head == "on" })
 	}
 	return gridOf(columns, all)
+}
+
+// peerFacts says what the columns of peers mean.
+func peerFacts(results []bench.Result) string {
+	text := "Other software, on the same logits; answers are compared with ours, those of a stable sort."
+	if slices.ContainsFunc(results, func(r bench.Result) bool { return r.Work == bench.Sample && len(r.Peers) > 0 }) {
+		text += " Of a sampling, which has random numbers of its own: values are equal if its tokens are among those that are kept, and indices if they are ours."
+	}
+	return text
 }
 
 // methods says what was timed of each peer.
@@ -307,6 +318,9 @@ func methods(results []bench.Result) string {
 	for _, r := range results {
 		for _, name := range peerNames([]bench.Result{r}) {
 			line := fmt.Sprintf("%s: %s.", name, r.Peers[name].Method)
+			if r.Sampling != "" {
+				line = fmt.Sprintf("%s, %s: %s.", name, r.Sampling, r.Peers[name].Method)
+			}
 			if us := r.Peers[name].ProtocolUS; us > 0 {
 				line = fmt.Sprintf("%s: %s;\n  no speed-up: most of it is the text of the numbers. An empty request takes %s us.", name, r.Peers[name].Method, micros(us))
 			}

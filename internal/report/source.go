@@ -29,6 +29,7 @@ type Verified struct {
 	Schema  int      `json:"schema"`
 	Device  string   `json:"device"`
 	GPU     string   `json:"gpu"`
+	CPU     string   `json:"cpu"`
 	Command string   `json:"command"`
 	Commit  string   `json:"commit"`
 	Rows    int64    `json:"rows"` // of the CPU
@@ -36,11 +37,33 @@ type Verified struct {
 		Rows   int64 `json:"rows"`
 		Logits int64 `json:"logits"`
 	} `json:"counts"`
-	Law *struct { // of a GPU, instead of rows
+	Sampling struct { // of work sample, on a GPU
+		Rows    int64 `json:"rows"`
+		Answers int64 `json:"answers"`
+		Tokens  int64 `json:"tokens"`
+	} `json:"sampling"`
+	Law struct { // of sampled tokens, on a GPU
 		Surprises int64 `json:"surprises"`
 		Draws     int64 `json:"draws"`
 	} `json:"law"`
 	Outcome string `json:"outcome"`
+}
+
+// summary says what was compared.
+func (v Verified) summary(subject string) string {
+	compared := fmt.Sprintf("%s rows compared with the oracle's answers", thousands(int(v.Rows)))
+	switch {
+	case v.Counts.Rows > 0:
+		compared = fmt.Sprintf("%s rows, %s logits compared with the CPU's answers", thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)))
+	case v.Sampling.Rows > 0:
+		compared = fmt.Sprintf("%s rows of parameters, seeds and logits, %s answers and %s tokens compared with the CPU's",
+			thousands(int(v.Sampling.Rows)), thousands(int(v.Sampling.Answers)), thousands(int(v.Sampling.Tokens)))
+	case v.Law.Draws > 0:
+		compared = fmt.Sprintf("the masses of %s surprises and %s draws compared with the CPU's", thousands(int(v.Law.Surprises)), thousands(int(v.Law.Draws)))
+	default:
+		return fmt.Sprintf("%s: %s, to the bit: %s.", subject, compared, v.Outcome)
+	}
+	return fmt.Sprintf("%s: %s, to the bit: %s (%s).", subject, compared, v.Outcome, v.Command)
 }
 
 // ReadSource reads one file. What kind of record it is, its fields say. An
@@ -171,8 +194,6 @@ func (s Source) subject() string {
 		return s.Tuned.Device.Name
 	case s.Python != nil:
 		return s.Python.Machine.GPU
-	case s.Verified.GPU != "":
-		return s.Verified.GPU
 	}
-	return cmp.Or(s.Verified.Device, "CPU")
+	return cmp.Or(s.Verified.GPU, s.Verified.CPU, s.Verified.Device, "CPU")
 }

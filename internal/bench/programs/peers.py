@@ -1,6 +1,6 @@
 """Times the top k of other software for `aikf bench --against`.
 
-Usage: peers.py torch|numpy|onnxruntime|python:MODULE:FUNCTION [cpu|cuda:N]
+Usage: peers.py torch|numpy|onnxruntime|flashinfer|python:MODULE:FUNCTION [cpu|cuda:N]
 
 FUNCTION takes (logits, k), a torch tensor [batch, vocab] and an int, and
 returns (values, indices) of k entries a row, largest first.
@@ -42,6 +42,12 @@ has one entry in times for each condition, and failed says of those without one
 why. Graph: many calls captured in one graph, replayed between two events.
 Eager: calls in a loop, and a wait at the end. If the request names a file
 sort_indices, it receives those of a stable descending sort.
+
+If a request holds sampling, tokens are drawn instead, one for each row, and
+written to its file tokens (int32). It also holds temperature, top_p, min_p,
+softcap, repetition, frequency, presence, logprobs and edits: lists of mask,
+bias_ids, biases, penalty_ids and penalty_counts, one row after the other. Only
+torch and flashinfer are sent such requests.
 """
 
 import array
@@ -106,6 +112,128 @@ class Torch:
 
     def sort_indices(self, x, k):
         return self.torch.sort(x, descending=True, stable=True)[1][:, :k].flatten().tolist()
+
+    def sampling(self, request):
+        """What draws a token for each row as the request says, and its calls in words."""
+        return Sampling(self.torch, request, self.device).step()
+
+
+class Sampling:
+    """The pipelines of a PyTorch program, with what they can prepare prepared."""
+
+    def __init__(self, torch, request, device):
+        self.torch = torch
+        self.request = request
+        self.edits = {}
+        rows = request["batch"]
+        for name, entries in (request["edits"] or {}).items():
+            kind = torch.float32 if name == "biases" else torch.int32 if name == "mask" else torch.int64
+            self.edits[name] = torch.tensor(entries, dtype=kind, device=device).reshape(rows, -1)
+        if self.edits:  # a program has the mask as booleans, or unpacks it in another kernel
+            words = self.edits.pop("mask")
+            bits = torch.arange(32, dtype=torch.int32, device=device)
+            allowed = (words.unsqueeze(-1) >> bits & 1).bool().flatten(1)
+            self.banned = ~allowed[:, : request["vocab"]]
+
+    def step(self):
+        name = self.request["sampling"]
+        return {
+            "pipeline": (self.pipeline, "topk, softmax, min-p, cumsum, multinomial, gather"),
+            "edits": (self.edited, "masked_fill, scatter_add, where, scatter; topk, softmax, min-p, cumsum, multinomial, gather"),
+            "logprobs": (self.with_logprobs, "topk, softmax, min-p, cumsum, multinomial, gather; log_softmax, topk"),
+            "nanochat": (self.nanochat, "topk, tanh, softmax, multinomial, gather"),
+            "greedy": (self.greedy, "argmax"),
+            "min_p": (self.min_p, "softmax, amax, where, multinomial"),
+            "top_p": (self.top_p, "softmax, sort, cumsum, masked_fill, multinomial, gather"),
+            "no_filter": (self.no_filter, "softmax, multinomial"),
+        }[name]
+
+    def pipeline(self, x):
+        torch, request = self.torch, self.request
+        values, ids = torch.topk(x, request["top_k"], sorted=True)
+        p = torch.softmax(values.float() / request["temperature"], -1)
+        p = p.masked_fill(p < request["min_p"] * p[:, :1], 0)
+        p = p / p.sum(-1, keepdim=True)
+        p = p.masked_fill(p.cumsum(-1) - p >= request["top_p"], 0)
+        return ids.gather(1, torch.multinomial(p, 1)).squeeze(1)
+
+    def edited(self, x):
+        request, edits = self.request, self.edits
+        x = x.float().masked_fill(self.banned, -math.inf)
+        x = x.scatter_add(1, edits["bias_ids"], edits["biases"])
+        penalised = x.gather(1, edits["penalty_ids"])
+        factor = request["repetition"]
+        penalised = self.torch.where(penalised > 0, penalised / factor, penalised * factor)
+        penalised = penalised - request["frequency"] * edits["penalty_counts"] - request["presence"]
+        return self.pipeline(x.scatter(1, edits["penalty_ids"], penalised))
+
+    def with_logprobs(self, x):
+        tokens = self.pipeline(x)
+        logprobs = self.torch.log_softmax(x.float(), -1)
+        logprobs.gather(1, tokens.unsqueeze(1))
+        self.torch.topk(logprobs, self.request["logprobs"])
+        return tokens
+
+    def nanochat(self, x):
+        torch, request = self.torch, self.request
+        values, ids = torch.topk(x, request["top_k"])
+        cap = request["softcap"]
+        values = cap * torch.tanh(values / cap) / request["temperature"]
+        return ids.gather(1, torch.multinomial(torch.softmax(values, -1), 1)).squeeze(1)
+
+    def greedy(self, x):
+        return self.torch.argmax(x, -1)
+
+    def min_p(self, x):
+        p = self.torch.softmax(x.float(), -1)
+        p = self.torch.where(p < self.request["min_p"] * p.amax(-1, keepdim=True), 0, p)
+        return self.torch.multinomial(p, 1).squeeze(1)
+
+    def top_p(self, x):
+        torch = self.torch
+        p, ids = torch.sort(torch.softmax(x.float(), -1), descending=True)
+        p = p.masked_fill(p.cumsum(-1) - p >= self.request["top_p"], 0)
+        return ids.gather(1, torch.multinomial(p, 1)).squeeze(1)
+
+    def no_filter(self, x):
+        return self.torch.multinomial(self.torch.softmax(x.float(), -1), 1).squeeze(1)
+
+
+class FlashInfer(Torch):
+    """Its sampling alone."""
+
+    method = "flashinfer.sampling"
+
+    def __init__(self, device):
+        import flashinfer
+
+        if device == "cpu":
+            raise ImportError("flashinfer runs on a GPU only")
+        super().__init__(device)
+        self.version = flashinfer.__version__
+        self.library = flashinfer.sampling
+
+    def sampling(self, request):
+        library, softmax = self.library, self.torch.softmax
+        k, temperature = request["top_k"], request["temperature"]
+        steps = {
+            "pipeline": (
+                lambda x: library.top_k_top_p_sampling_from_logits(x.float() / temperature, k, request["top_p"]),
+                "top_k_top_p_sampling_from_logits, without min-p",
+            ),
+            "min_p": (
+                lambda x: library.min_p_sampling_from_probs(softmax(x.float(), -1), request["min_p"]),
+                "softmax, min_p_sampling_from_probs",
+            ),
+            "top_p": (
+                lambda x: library.top_p_sampling_from_probs(softmax(x.float(), -1), request["top_p"]),
+                "softmax, top_p_sampling_from_probs",
+            ),
+            "no_filter": (lambda x: library.sampling_from_logits(x.float()), "sampling_from_logits"),
+        }
+        if request["sampling"] not in steps:
+            raise LookupError("flashinfer has no sampling %s" % request["sampling"])
+        return steps[request["sampling"]]
 
 
 class Function(Torch):
@@ -318,6 +446,10 @@ def write_answers(peer, request, inputs):
         answers["indices"].extend(indices)
         if "sort_indices" in answers:
             answers["sort_indices"].extend(peer.sort_indices(x, k))
+    write_files(request, answers)
+
+
+def write_files(request, answers):
     for name, entries in answers.items():
         if sys.byteorder == "big":
             entries.byteswap()
@@ -328,6 +460,14 @@ def write_answers(peer, request, inputs):
 def measure_gpu(peer, request):
     inputs, k = hold(peer, request), request["top_k"]
     times, failed = {}, {}
+    call, method = (lambda x: peer.select(x, k)), peer.method
+    if request.get("sampling"):
+        try:
+            call, method = peer.sampling(request)
+        except LookupError as error:
+            reason = str(error.args[0])
+            failed = {c["mode"] + " " + c["cache"]: reason for c in request["conditions"]}
+            return {"times": {}, "failed": failed, "method": method, "dtype": peer.dtype}
     for condition in request["conditions"]:
         mode, cache = condition["mode"], condition["cache"]
         buffers = inputs
@@ -335,21 +475,26 @@ def measure_gpu(peer, request):
             buffers = [inputs[i % len(inputs)].clone() for i in range(request["cold_buffers"])]
         timer = {"graph": graph_timer, "eager": eager_timer}[mode]
         try:
-            times[mode + " " + cache] = sample(request, timer(peer, buffers, k))
+            times[mode + " " + cache] = sample(request, timer(peer.torch, call, buffers))
         except Exception as error:  # not everything can be captured
             failed[mode + " " + cache] = "%s: %s" % (type(error).__name__, str(error).split("\n")[0])
         del buffers
-    write_answers(peer, request, inputs)
-    return {"times": times, "failed": failed, "method": peer.method, "dtype": peer.dtype}
+    if request.get("sampling"):
+        tokens = array.array("i")
+        for x in inputs:
+            tokens.extend(call(x).tolist())
+        write_files(request, {"tokens": tokens})
+    else:
+        write_answers(peer, request, inputs)
+    return {"times": times, "failed": failed, "method": method, "dtype": peer.dtype}
 
 
-def eager_rotation(peer, buffers, k, calls):
+def eager_rotation(torch, call, buffers, calls):
     """Calls without a wait in between: microseconds a call."""
-    torch = peer.torch
     torch.cuda.synchronize()
     start = time.perf_counter_ns()
     for i in range(calls):
-        peer.select(buffers[i % len(buffers)], k)
+        call(buffers[i % len(buffers)])
     torch.cuda.synchronize()
     return (time.perf_counter_ns() - start) / 1e3 / calls
 
@@ -360,25 +505,24 @@ def whole_rotations(buffers, us):
     return len(buffers) * max(1, rotations)
 
 
-def eager_timer(peer, buffers, k):
-    eager_rotation(peer, buffers, k, 3)
-    calls = whole_rotations(buffers, eager_rotation(peer, buffers, k, 10))
-    return lambda: eager_rotation(peer, buffers, k, calls)
+def eager_timer(torch, call, buffers):
+    eager_rotation(torch, call, buffers, 3)
+    calls = whole_rotations(buffers, eager_rotation(torch, call, buffers, 10))
+    return lambda: eager_rotation(torch, call, buffers, calls)
 
 
-def graph_timer(peer, buffers, k):
-    torch = peer.torch
+def graph_timer(torch, call, buffers):
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):  # what a first call sets up must not be captured
         for _ in range(3):
-            peer.select(buffers[0], k)
+            call(buffers[0])
     torch.cuda.synchronize()
 
     def capture(calls):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
             for i in range(calls):
-                peer.select(buffers[i % len(buffers)], k)
+                call(buffers[i % len(buffers)])
         return graph
 
     def replay(graph, calls):
@@ -401,7 +545,8 @@ def graph_timer(peer, buffers, k):
 def start(name, device):
     if name.startswith("python:"):
         return Function(name, device)
-    return {"torch": Torch, "numpy": NumPy, "onnxruntime": ONNXRuntime}[name](device)
+    known = {"torch": Torch, "numpy": NumPy, "onnxruntime": ONNXRuntime, "flashinfer": FlashInfer}
+    return known[name](device)
 
 
 def main():
