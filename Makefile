@@ -224,12 +224,16 @@ acceptance:
 # The markers in README.md name the records.
 MACHINE ?= $(shell sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1 | tr -cs 'A-Za-z0-9\n' - | tr A-Z a-z)
 RECORD ?= $(shell date +%F)-$(MACHINE)
+TUNETIME ?= 3m
 
 .PHONY: results
 results:
 	go build -buildvcs=false -o bin/aikf ./cmd/aikf
 	bin/aikf bench --device cpu --format json > results/$(RECORD)-bench.json
 	bin/aikf bench --acceptance --device cpu --against torch,numpy --format json > results/$(RECORD)-acceptance.json || [ $$? = 1 ] # a bar that is missed is a result
+	bin/aikf profile --device cpu --batch 1,32 --top-k 50,1024 --format json > results/$(RECORD)-cpu-profile.json
+	rm -f results/$(RECORD)-plans.json
+	bin/aikf tune --device cpu --budget $(TUNETIME) --out results/$(RECORD)-plans.json
 	$(MAKE) docs
 
 # The lanes that need a GPU; .ci/run leaves them out. What they measure or compare
@@ -287,6 +291,8 @@ results-gpu:
 	bin/aikf bench --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-bench.json
 	bin/aikf bench --acceptance --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-acceptance.json || [ $$? = 1 ] # as above
 	bin/aikf profile --device $(DEVICE) --format json > results/$(GPU_RECORD)-cuda-profile.json
+	rm -f results/$(GPU_RECORD)-cuda-plans.json
+	bin/aikf tune --device $(DEVICE) --budget $(TUNETIME) --out results/$(GPU_RECORD)-cuda-plans.json
 	bin/aikf bench --device $(DEVICE) --work sample --batch 1,32 --dtype bfloat16 --top-k 50 --against torch --out results/$(GPU_RECORD)-cuda-sample-bench.json
 	bin/aikf verify --device $(DEVICE) --rows $(VERIFYROWS) --format json > results/$(GPU_RECORD)-cuda-verify.json
 	bin/aikf verify --device $(DEVICE) --work sample --rows $(VERIFYSAMPLED) --format json > results/$(GPU_RECORD)-cuda-sample-verify.json

@@ -80,6 +80,7 @@ type benchFlags struct {
 	dtype                             dtypeList
 	logits, against, rows, work, tier string
 	device, mode, cache, plan, sweep  string
+	planFile                          string
 	format, out                       string
 	iters                             int
 	seed                              uint64
@@ -109,6 +110,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.mode, "mode", "", "of a GPU: graph, eager; a `list` (default: both)")
 	flags.StringVar(&f.cache, "cache", "", "of a GPU: warm, cold; a `list` (default: both for graph, warm for eager)")
 	flags.StringVar(&f.plan, "plan", "", "forces the launch plan of that `name`, see \"aikf plan --device cuda\"")
+	flags.StringVar(&f.planFile, "plan-file", "", planFileUsage)
 	flags.StringVar(&f.format, "format", report.Table, "table, md, json or csv")
 	flags.StringVar(&f.out, "out", "", "write the JSON record to a `file`, too")
 	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar, or those of --work")
@@ -179,8 +181,14 @@ func runBench(ctx context.Context, args []string, c console) error {
 	f.bar, f.watch = c.bar(f.quiet), bench.NewWatch(record.Machine.Virtual)
 	if onDevice {
 		defer device.Close()
+		if err := usePlans(device, f.planFile); err != nil {
+			return err
+		}
 		err = f.measureDevice(ctx, device, choice, &record, c)
 	} else {
+		if settings.Plans, err = loadPlans(f.planFile, bench.LoadPlans); err != nil {
+			return err
+		}
 		err = f.measureCPU(ctx, &settings, &record, c)
 	}
 	f.bar.Clear()
@@ -393,7 +401,7 @@ func benchError(ctx context.Context, command string, err error) error {
 		return ctx.Err()
 	case errors.Is(err, bench.ErrWrong):
 		return wrongErrorf("%s: %w", command, err)
-	case errors.Is(err, cuda.ErrUnsupported):
+	case errors.Is(err, cuda.ErrUnsupported), errors.Is(err, topk.ErrPlans):
 		return usageErrorf("%s: %w", command, err)
 	}
 	return err

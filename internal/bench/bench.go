@@ -122,11 +122,11 @@ func (c Case) WithoutTopK() Case {
 	return c
 }
 
-// plan returns the launch plan of the case.
-func (c Case) plan(targetCandidates int) cpu.Plan {
+// plan returns the launch plan of the case, with a tuning or nil.
+func (c Case) plan(targetCandidates int, tuning *cpu.Tuning) cpu.Plan {
 	shape := cpu.Shape{
 		Rows: c.Batch, Vocab: c.Vocab, K: c.TopK, ElementBytes: c.DType.Bytes(),
-		Threads: c.Threads, TargetCandidates: targetCandidates,
+		Threads: c.Threads, TargetCandidates: targetCandidates, Tuning: tuning,
 	}
 	tier := simd.Best()
 	for _, available := range simd.Available() {
@@ -135,6 +135,11 @@ func (c Case) plan(targetCandidates int) cpu.Plan {
 		}
 	}
 	return cpu.NewPlan(shape, tier, cpu.Cores())
+}
+
+// plan returns the launch plan of the case.
+func (r *Runner) plan(c Case) cpu.Plan {
+	return c.plan(r.TargetCandidates, r.Plans.Tuning(c.planShape()))
 }
 
 // inputs returns over how many inputs a case rotates, so that no branch is
@@ -158,11 +163,16 @@ type Runner struct {
 	Real   Logits        // rows of source Real
 	Peers  []*Peer       // other software to measure, for work TopK
 
-	TargetCandidates int // overrides the launch plan's target; 0: the plan decides
+	TargetCandidates int    // overrides the launch plan's target; 0: the plan decides
+	Plans            *Plans // for the selections of a case's own tier; nil: the built-in ones
 }
 
 func (r *Runner) options(c Case, tier string) topk.Options {
-	return topk.Options{Tier: tier, Threads: c.Threads, TargetCandidates: r.TargetCandidates}
+	options := topk.Options{Tier: tier, Threads: c.Threads, TargetCandidates: r.TargetCandidates}
+	if tier == c.Tier {
+		options.Plans = r.Plans.selection()
+	}
+	return options
 }
 
 // Validate reports what of the case cannot be measured, with the numbers.
@@ -250,7 +260,7 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 		if err != nil {
 			return Result{}, err
 		}
-		result.Capacity = c.plan(r.TargetCandidates).Capacity
+		result.Capacity = r.plan(c).Capacity
 	}
 	contestants := []contestant{
 		ours.contestant, reference.contestant, floor[uint32]("floor", c, wide), // float32 values, whatever T

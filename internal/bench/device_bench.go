@@ -37,7 +37,8 @@ type DeviceRunner struct {
 	Notes []string // what could not be measured, and why
 
 	device    device
-	warmPeers bool // peers are not measured cold
+	tuned     *cuda.TunedPlans // nil: the built-in ones
+	warmPeers bool             // peers are not measured cold
 }
 
 // OpenDevice returns a runner on the CUDA device with that ordinal. The error
@@ -48,6 +49,17 @@ func OpenDevice(ordinal int, settings Runner) (*DeviceRunner, error) {
 		return nil, err
 	}
 	return &DeviceRunner{Runner: settings, device: opened}, nil
+}
+
+// UsePlans makes the runner use plans, which are of its device; nil stands for the
+// built-in ones.
+func (r *DeviceRunner) UsePlans(plans *cuda.TunedPlans) error {
+	selector, err := r.device.selector(cuda.Options{Plans: plans})
+	if err != nil {
+		return err
+	}
+	r.tuned = plans
+	return selector.close()
 }
 
 // Close gives the device back.
@@ -215,7 +227,7 @@ func deviceBatchOf[T topk.Float](r *DeviceRunner, c Case, inputs [][]T, options 
 	if r.Plan != "" {
 		options.Plan = &cuda.Plan{Name: r.Plan}
 	}
-	options.TargetCandidates = r.TargetCandidates
+	options.TargetCandidates, options.Plans = r.TargetCandidates, r.tuned
 	var err error
 	if b.selector, err = r.device.selector(options); err != nil {
 		return nil, err

@@ -22,7 +22,8 @@ type handDevice struct {
 	memory    []*handMemory
 	recording *[]func() error
 	l2Bytes   int
-	callUS    float64 // of a selection; others take half of it
+	callUS    float64                    // of a selection; others take half of it
+	usOf      func(cuda.Options) float64 // instead of callUS
 	spentUS   float64
 	live      int // allocations, selectors and graphs that are not closed
 
@@ -159,7 +160,7 @@ func (s *handSelector) close() error { s.d.live--; return nil }
 func (s *handSelector) plan(shape cuda.Shape, dtype cuda.DType) (cuda.Plan, error) {
 	options := cuda.PlanOptions{TargetCandidates: s.options.TargetCandidates}
 	if s.options.Plan != nil {
-		options.Name = s.options.Plan.Name
+		options.Name, options.Groups, options.Chunks = s.options.Plan.Name, s.options.Plan.Groups, s.options.Plan.Chunks
 	}
 	return cuda.ChoosePlan(cuda.PlanShape{Rows: shape.Rows, Vocab: shape.Vocab, K: shape.K, DType: dtype}, s.d.architecture(), options)
 }
@@ -172,7 +173,11 @@ func (s *handSelector) selectDevice(logits cuda.Logits, shape cuda.Shape, result
 	if workspace.Bytes < plan.WorkspaceBytes {
 		return cuda.ErrWorkspace
 	}
-	return s.d.do(s.d.callUS, func() error {
+	us := s.d.callUS
+	if s.d.usOf != nil {
+		us = s.d.usOf(s.options)
+	}
+	return s.d.do(us, func() error {
 		switch logits.DType {
 		case cuda.Float16:
 			return handSelect[topk.Float16](s.d, logits, shape, result)
@@ -656,7 +661,11 @@ func TestProfilePhases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Part{{"load", 1, 2000, 0.5}, {"bound", 0.25, 500, 0.125}, {"filter", 0.5, 1000, 0.25}, {"order", 0.2, 400, 0.1}, {"write", 0.05, 100, 0.025}}
+	want := []Part{
+		{Name: "load", US: 1, Cycles: 2000, Share: 0.5}, {Name: "bound", US: 0.25, Cycles: 500, Share: 0.125},
+		{Name: "filter", US: 0.5, Cycles: 1000, Share: 0.25}, {Name: "order", US: 0.2, Cycles: 400, Share: 0.1},
+		{Name: "write", US: 0.05, Cycles: 100, Share: 0.025},
+	}
 	if !slices.Equal(p.Parts, want) || p.CallUS != 40 || p.EmptyUS != 20 || p.PartsOf != cuda.PlanBlock || len(p.Plan.Kernels) != 1 || d.live != 0 {
 		t.Errorf("%+v, %d things left open", p, d.live)
 	}
@@ -669,7 +678,7 @@ func TestProfileStages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Part{{"stage 1", 10, 0, 0.25}, {"stage 2", 30, 0, 0.75}}
+	want := []Part{{Name: "stage 1", US: 10, Share: 0.25}, {Name: "stage 2", US: 30, Share: 0.75}}
 	if !slices.Equal(p.Parts, want) || p.PartsOf != cuda.PlanTwoStage || len(p.Plan.Kernels) != 2 || d.live != 0 {
 		t.Errorf("%+v, %d things left open", p, d.live)
 	}

@@ -190,7 +190,7 @@ func (c Case) fillRow(row []float32, rng *rand.Rand) {
 // sampleStep returns the engine's distance between sampled cache lines for the
 // case's shape, or one that it would use if the row is too short to sample.
 func (c Case) sampleStep() int {
-	if sample := c.plan(0).Sample; sample.Groups > 0 {
+	if sample := c.plan(0, nil).Sample; sample.Groups > 0 {
 		return sample.Step
 	}
 	return 2

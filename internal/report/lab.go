@@ -38,7 +38,7 @@ func (l Lab) sections() []section {
 			text: []string{"Microseconds of a call over the batch, both axes logarithmic; a band is the 10th to the 90th percentile. The read floor is what reading the rows once takes."}},
 		{id: "floor", title: "Distance from the floor", charts: []string{"floor"},
 			text: []string{"Our time over that of reading the same rows once, in their own dtype, of the same run; 1 would be as fast as reading. The tables and the bars of a CPU hold every dtype against reading float32 rows, so that 16-bit rows can be below 1 there."}},
-		l.phases(), l.adversarial(), l.sampling(), l.acceptance(), l.python(), l.verified(), l.records(),
+		l.phases(), l.tuned(), l.adversarial(), l.sampling(), l.acceptance(), l.python(), l.verified(), l.records(),
 	}
 	if len(l.Problems) > 0 {
 		problems := section{id: "problems", title: "Files that could not be read"}
@@ -324,7 +324,7 @@ func (l Lab) matrix() section {
 func (l Lab) phases() section {
 	s := section{id: "phases", title: "Where the time goes"}
 	g := grid{columns: []heading{
-		{"GPU", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan", false},
+		{"machine", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan or tier", false},
 		{"part", false}, {"us", true}, {"cycles", true}, {"share", true}, {"call (us)", true}, {"floor (us)", true}, {"empty (us)", true},
 	}}
 	for _, source := range l.Sources {
@@ -337,9 +337,13 @@ func (l Lab) phases() section {
 				if part.Cycles > 0 {
 					cycles = fmt.Sprintf("%.0f", part.Cycles)
 				}
+				empty := notMeasured
+				if p.EmptyUS > 0 {
+					empty = micros(p.EmptyUS)
+				}
 				g.rows = append(g.rows, []string{
-					source.subject(), fmt.Sprint(p.Batch), thousands(p.Vocab), fmt.Sprint(p.TopK), string(p.DType), p.Plan.Name,
-					part.Name, micros(part.US), cycles, fmt.Sprintf("%.0f %%", 100*part.Share), micros(p.CallUS), micros(p.FloorUS), micros(p.EmptyUS),
+					source.subject(), fmt.Sprint(p.Batch), thousands(p.Vocab), fmt.Sprint(p.TopK), string(p.DType), p.PlanName(),
+					part.Name, micros(part.US), cycles, fmt.Sprintf("%.0f %%", 100*part.Share), micros(p.CallUS), micros(p.FloorUS), empty,
 				})
 			}
 		}
@@ -349,7 +353,7 @@ func (l Lab) phases() section {
 		return s
 	}
 	s.charts, s.tables = []string{"phases"}, []table{{nil, g}}
-	s.text = []string{"Stages of a plan with several kernels, each alone, and phases within the kernel of the others, of an instrumented build; launch and end of the kernel are the rest of the call."}
+	s.text = []string{"Stages of a plan with several kernels, each alone, and phases within the kernel of the others, of an instrumented build; launch and end of the kernel are the rest of the call. A phase of a CPU is the difference between selections that stop behind it and before it."}
 	return s
 }
 
@@ -432,7 +436,13 @@ func (l Lab) records() section {
 			}
 			row = []string{s.File, machine, s.Bench.Command, shortCommit(s.Bench.Commit), s.Bench.Date.UTC().Format("2006-01-02 15:04")}
 		case s.Profiles != nil:
-			row = []string{s.File, gpuLine(s.Profiles.GPU), s.Profiles.Command, shortCommit(s.Profiles.Commit), s.Profiles.Date.UTC().Format("2006-01-02 15:04")}
+			machine := s.subject()
+			if s.Profiles.Machine == nil {
+				machine = gpuLine(s.Profiles.GPU)
+			}
+			row = []string{s.File, machine, s.Profiles.Command, shortCommit(s.Profiles.Commit), s.Profiles.Date.UTC().Format("2006-01-02 15:04")}
+		case s.Tuned != nil:
+			row = []string{s.File, s.Tuned.Device.String(), s.Tuned.Command, shortCommit(s.Tuned.Commit), s.Tuned.Date.UTC().Format("2006-01-02 15:04")}
 		case s.Python != nil:
 			row[2] = s.Python.Command
 		case s.Verified != nil:

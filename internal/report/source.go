@@ -21,6 +21,7 @@ type Source struct {
 	Profiles *bench.Profiles `json:"profiles,omitempty"`
 	Python   *PythonRecord   `json:"python,omitempty"`
 	Verified *Verified       `json:"verified,omitempty"`
+	Tuned    *Tuned          `json:"tuned,omitempty"`
 }
 
 // Verified is what one run of aikf verify found.
@@ -111,6 +112,12 @@ func (s *Source) decode(text []byte) error {
 			return fmt.Errorf("report: %w: %w", err, ErrSource)
 		}
 		return checkProfiles(*s.Profiles)
+	case has("plan_version"):
+		s.Tuned = new(Tuned)
+		if err := json.Unmarshal(text, s.Tuned); err != nil {
+			return fmt.Errorf("report: %w: %w", err, ErrSource)
+		}
+		return s.Tuned.check()
 	case has("outcome"):
 		s.Verified = new(Verified)
 		if err := json.Unmarshal(text, s.Verified); err != nil {
@@ -146,7 +153,7 @@ func invalid(field string, got any) error {
 // checkProfiles reports the first field that cannot be.
 func checkProfiles(p bench.Profiles) error {
 	switch {
-	case p.Schema != bench.ProfileSchema:
+	case p.Schema < bench.OldestProfileSchema || p.Schema > bench.ProfileSchema:
 		return invalid("schema", p.Schema)
 	case len(p.Profiles) == 0:
 		return invalid("profiles", "[]")
@@ -182,7 +189,9 @@ func (s Source) subject() string {
 	case s.Bench != nil:
 		return s.Bench.Machine.CPU
 	case s.Profiles != nil:
-		return s.Profiles.GPU.Name
+		return s.Profiles.Subject()
+	case s.Tuned != nil:
+		return s.Tuned.Device.Name
 	case s.Python != nil:
 		return s.Python.Machine.GPU
 	}

@@ -5,6 +5,7 @@
   const OURS = "aikf", FLOOR = "read floor", OWN = "read floor, own dtype";
   const byID = id => document.getElementById(id);
   const unique = list => [...new Set(list)];
+  const profiled = s => s.profiles.machine?.cpu ?? s.profiles.gpu.name;
   const isFloor = name => name === FLOOR || name === OWN;
 
   // element makes one, with properties and children.
@@ -117,9 +118,9 @@
       };
     },
     phases() {
-      const profiles = lab.sources.filter(s => s.profiles && s.profiles.gpu.name === byID("subject").value).flatMap(s => s.profiles.profiles.map(p => ({ ...p, file: s.file })));
+      const profiles = lab.sources.filter(s => s.profiles && profiled(s) === byID("subject").value).flatMap(s => s.profiles.profiles.map(p => ({ ...p, file: s.file })));
       if (!profiles.length) return { title: "Stages and phases", why: "No profile of this machine is here." };
-      const y = p => `${p.batch} x ${p.top_k}, ${p.dtype}, ${p.plan.name}`;
+      const y = p => `${p.batch} x ${p.top_k}, ${p.dtype}, ${p.plan?.name ?? p.tier}`;
       const points = profiles.flatMap(p => p.parts.map(part => ({ y: y(p), name: part.name, us: part.us, title: `${part.name}: ${digits(part.us)} us, ${Math.round(100 * part.share)} %\n${y(p)}, V ${p.vocab.toLocaleString("en")}\ncall ${digits(p.call_us)} us, floor ${digits(p.floor_us)} us\n${p.file}` })));
       const parts = unique(points.map(p => p.name));
       const fill = new Map(parts.map((n, i) => [n, `var(--c${i % 8})`]));
@@ -240,7 +241,7 @@
   }
   function offerAll() {
     const count = d3.rollup(cases, all => all.length, c => c.subject);
-    offer("subject", unique([...cases.map(c => c.subject), ...lab.sources.filter(s => s.profiles).map(s => s.profiles.gpu.name)])
+    offer("subject", unique([...cases.map(c => c.subject), ...lab.sources.filter(s => s.profiles).map(profiled)])
       .sort((a, b) => (count.get(b) ?? 0) - (count.get(a) ?? 0)));
     const here = cases.filter(c => c.subject === byID("subject").value);
     const conditions = d3.rollup(here, all => all.length, c => c.condition);

@@ -34,6 +34,7 @@ var recordKinds = []recordKind{
 	{"bench", "what aikf bench writes", reflect.TypeFor[bench.Record](), nil},
 	{"profiles", "what aikf profile writes", reflect.TypeFor[bench.Profiles](), nil},
 	{"verified", "what aikf verify writes", reflect.TypeFor[report.Verified](), []string{"schema", "outcome"}},
+	{"plans", "what aikf tune writes", reflect.TypeFor[report.Tuned](), []string{"schema", "plan_version", "device", "entries", "not_kept"}},
 	{"python", "what python/bench/bars.py writes", reflect.TypeFor[report.PythonRecord](), []string{"schema", "kind", "machine", "command", "results"}},
 }
 
@@ -65,7 +66,7 @@ type schema struct {
 
 // schemaOf returns the schema of all kinds of records.
 func schemaOf(project fs.FS) (*schema, error) {
-	spoken, err := readComments(project, "internal/bench", "internal/report", "cuda")
+	spoken, err := readComments(project, "internal/bench", "internal/report", "internal/planfile", "cuda")
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +197,7 @@ func fieldsOf(of reflect.Type) (all []jsonField) {
 		if name == "" {
 			name = f.Name
 		}
-		all = append(all, jsonField{name, f.Name, f.Type, strings.Contains(rest, "omitempty")})
+		all = append(all, jsonField{name, f.Name, f.Type, strings.Contains(rest, "omit")})
 	}
 	return all
 }
@@ -310,6 +311,9 @@ func (s *schema) shown() string {
 		return strings.TrimPrefix(s.Ref, "#/$defs/")
 	}
 	name := "string"
+	if s.Type == nil && s.Enum == nil {
+		name = "any value"
+	}
 	switch of := s.Type.(type) {
 	case string:
 		name = of
