@@ -103,15 +103,13 @@ func measurements(choice deviceChoice, against, folder string) []measurement {
 	if against != "" {
 		others = []string{"--against", against}
 	}
-	all := []measurement{
+	return []measurement{
 		bench("matrix.json", others...),
 		bench("sweep.json", append([]string{"--sweep", "rows,vocab,k,grid"}, others...)...),
-		bench("adversarial.json", "--rows", "adversarial", "--batch", "1", "--top-k", "50,200"),
+		bench("adversarial.json", "--rows", "adversarial,peaked", "--batch", "1", "--top-k", "50,200"),
+		bench("sample.json", "--work", "sample", "--batch", "1"),
+		{runProfile, []string{"--device", choice.text, "--batch", "1,32", "--top-k", "50,200", "--format", "json"}, filepath.Join(folder, "profile.json")},
 	}
-	if choice.cuda && !choice.auto {
-		return append(all, measurement{runProfile, []string{"--device", choice.text, "--batch", "1,32", "--top-k", "50,200", "--format", "json"}, filepath.Join(folder, "profile.json")})
-	}
-	return append(all, bench("sample.json", "--work", "sample", "--batch", "1"))
 }
 
 // measureRecords leaves new records of a device in the folder. If it is

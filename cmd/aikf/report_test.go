@@ -126,7 +126,7 @@ func TestReportCompare(t *testing.T) {
 
 // TestMeasurements holds what a report measures to flags that the commands take.
 func TestMeasurements(t *testing.T) {
-	for device, last := range map[string]string{"cpu": "sample.json", "auto": "sample.json", "cuda:1": "profile.json"} {
+	for device, last := range map[string]string{"cpu": "profile.json", "auto": "profile.json", "cuda:1": "profile.json"} {
 		choice, err := parseDevice(device)
 		if err != nil {
 			t.Fatal(err)
