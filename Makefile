@@ -309,7 +309,7 @@ docs-check:
 	go run ./internal/report/readme -check
 
 # The published report of this machine's processor: new records in results, the sweeps
-# among them, then the report of all. It takes a quarter of an hour or more, and wants a
+# among them, then the report of all. It takes about a quarter of an hour, and wants a
 # machine that is idle; each record says what disturbed it.
 REPORT_AGAINST ?= torch,numpy,onnxruntime
 
@@ -318,7 +318,7 @@ report-cpu:
 	go build -buildvcs=false -o bin/aikf ./cmd/aikf
 	bin/aikf bench --self-test --quiet
 	$(MAKE) results
-	bin/aikf bench --device cpu --sweep rows,vocab,k,grid --against $(REPORT_AGAINST) --out results/$(RECORD)-sweep.json
+	bin/aikf bench --device cpu --sweep rows,vocab,k,grid --iters 60 --against $(REPORT_AGAINST) --out results/$(RECORD)-sweep.json
 	bin/aikf bench --device cpu --rows adversarial,peaked --batch 1 --top-k 50,200 --out results/$(RECORD)-rows.json
 	bin/aikf bench --device cpu --work sample --batch 1 --out results/$(RECORD)-sample.json
 	bin/aikf verify --device cpu --duration 30s --format json > results/$(RECORD)-verify.json

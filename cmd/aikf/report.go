@@ -14,7 +14,7 @@ import (
 const reportExamples = `  aikf report
         report/report.html and report/report.md, made of the records in results
   aikf report --device cpu --out mine
-        measure this machine first, a minute or two; the records stay in mine/records
+        measure this machine first, two or three minutes; the records stay in mine/records
   aikf report mine/records --out mine
         the same again, without measuring
 

@@ -27,8 +27,10 @@ const (
 	// short enough that on a busy machine now and then nothing comes between.
 	checkedTime = 3 * time.Millisecond
 	// leastChecks and mostChecks are how often it looks: the least time counts, and
-	// it looks again while that speaks against the claim.
+	// it looks again while that speaks against the claim, unless by more than a
+	// busy machine explains.
 	leastChecks, mostChecks = 3, 40
+	busyShare               = 0.1
 	// ownFloorShare is the share of the read floor below which no time is
 	// possible: the floor has noise, too.
 	ownFloorShare = 0.8
@@ -129,7 +131,7 @@ func examine[T topk.Float](ctx context.Context, p *Peer, c Case, batches [][]T, 
 	if claimed > 0 {
 		n := max(1, int(microseconds(checkedTime)/max(claimed, floor)/float64(len(batches))))
 		least := math.Inf(1)
-		for check := 0; check < leastChecks || check < mostChecks && claimed < clockShare*result.WallUS; check++ {
+		for check := 0; check < leastChecks || check < mostChecks && busyShare*result.WallUS < claimed && claimed < clockShare*result.WallUS; check++ {
 			us, err := p.calls(ctx, n)
 			if err != nil {
 				return err

@@ -81,7 +81,7 @@ func (m manner) contest(ctx context.Context, program string, c Case) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{Iters: 21, Budget: time.Second, Seed: 1, Peers: []*Peer{peer}}
+	r := &Runner{Iters: 11, Budget: time.Second, Seed: 1, Peers: []*Peer{peer}}
 	result, err := r.Measure(ctx, c)
 	if err := errors.Join(err, peer.Close()); err != nil {
 		return nil, err

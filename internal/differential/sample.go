@@ -326,8 +326,8 @@ func (b *SampleBatch) call() string {
 	text := fmt.Sprintf("rows = %d, vocab = %d, stride = %d, offset %d, preset %s, softcap %v, draws %d, replacement %v, first draw %d, most top_k %d, one seed %v",
 		b.Rows(), b.Vocab, b.Stride, b.Offset, b.Preset, b.Softcap, b.Draws, b.Replacement, b.FirstDraw, b.MostTopK, b.OneSeed)
 	if b.Edited {
-		text += fmt.Sprintf(", %d words of a bitmask, %d biases, %d penalties (repetition %v, frequency %v, presence %v)",
-			b.MaskWords, b.BiasCount, b.PenaltyCount, b.Repetition, b.Frequency, b.Presence)
+		text += fmt.Sprintf(", %d words of a bitmask (shared %v), %d biases, %d penalties (repetition %v, frequency %v, presence %v)",
+			b.MaskWords, b.SharedMask, b.BiasCount, b.PenaltyCount, b.Repetition, b.Frequency, b.Presence)
 	}
 	return text
 }
