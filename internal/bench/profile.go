@@ -62,30 +62,94 @@ func (r *Runner) Profile(ctx context.Context, c Case) (Profile, error) {
 	return profileCPU[float32, uint32](ctx, r, c, key.Float32)
 }
 
+// profileStarts is how many times logits and memory are made anew: where they lie
+// decides over a tenth of a microsecond, which is more than the shorter phases take.
+const profileStarts = 5
+
 func profileCPU[T topk.Float, E simd.Bits](ctx context.Context, r *Runner, c Case, order key.Order) (Profile, error) {
-	failed := func(err error) (Profile, error) { return Profile{}, fmt.Errorf("%v: %w", c, err) }
+	plan := r.plan(c)
+	p := Profile{
+		Source: c.Source, Batch: c.Batch, Vocab: c.Vocab, TopK: c.TopK, DType: c.DType, Tier: c.Tier, CPUPlan: plan.String(), PartsOf: "select",
+		FloorBytes: c.Batch * c.Vocab * c.DType.Bytes(),
+	}
+	var all [cpu.Phases + 2]struct{ us, cycles, instructions []float64 } // of the phases, the call and the floor
+	candidates := 0.0
+	for start := range profileStarts {
+		s, err := profileOnce[T, E](ctx, r, c, &plan, order, start)
+		if err != nil {
+			return Profile{}, fmt.Errorf("%v: %w", c, err)
+		}
+		p.Samples += s.times[cpu.Phases].Samples
+		candidates += s.candidates / profileStarts
+		if s.uncounted != nil {
+			p.Uncounted = s.uncounted.Error()
+		}
+		for i := range all {
+			all[i].us = append(all[i].us, s.times[i].Median)
+			if s.uncounted == nil && i <= cpu.Phases {
+				all[i].cycles, all[i].instructions = append(all[i].cycles, s.cycles[i]), append(all[i].instructions, s.instructions[i])
+			}
+		}
+	}
+	p.CallUS, p.FloorUS = significant(median(all[cpu.Phases].us)), significant(median(all[cpu.Phases+1].us))
+	p.Candidates = significant(candidates)
+	moved := bytesMoved(plan, c, p.Candidates)
+	before, sum := Part{}, 0.0
+	for i := range cpu.Phases + 1 {
+		name := writePhase
+		if i < cpu.Phases {
+			name = cpu.Phase(i).String()
+		}
+		// Of a phase that takes next to nothing, noise may make less.
+		us := median(all[i].us)
+		part := Part{Name: name, US: significant(max(0, us-before.US)), Bytes: moved[i]}
+		before.US = max(before.US, us)
+		if p.Uncounted == "" {
+			cycles, instructions := median(all[i].cycles), median(all[i].instructions)
+			part.Cycles, part.Instructions = math.Round(max(0, cycles-before.Cycles)), math.Round(max(0, instructions-before.Instructions))
+			before.Cycles, before.Instructions = max(before.Cycles, cycles), max(before.Instructions, instructions)
+		}
+		p.Parts = append(p.Parts, part)
+		p.Bytes += part.Bytes
+		sum += part.US
+	}
+	for i := range p.Parts {
+		p.Parts[i].Share = significant(p.Parts[i].US / sum)
+	}
+	return p, nil
+}
+
+// profileStart is what one start of a profile tells, of the phases, the call and
+// the floor.
+type profileStart struct {
+	times                []Times
+	candidates           float64 // of a row
+	cycles, instructions []float64
+	uncounted            error // why there are none
+}
+
+// profileOnce times selections that stop behind each phase.
+func profileOnce[T topk.Float, E simd.Bits](ctx context.Context, r *Runner, c Case, plan *cpu.Plan, order key.Order, start int) (s profileStart, err error) {
 	memory, err := newMemory(c.inputBytes(c.inputs()))
 	if err != nil {
-		return failed(err)
+		return s, err
 	}
 	defer memory.release()
-	batches, _ := makeInputs[T](r, c, c.inputs(), memory)
+	anew := *r
+	anew.Seed += uint64(start)
+	batches, _ := makeInputs[T](&anew, c, c.inputs(), memory)
 	call := selectWork(c, r.options(c, c.Tier), batches)
-	plan := r.plan(c)
 	row := new(cpu.Row[E])
-	candidates := 0
-	until := func(phase cpu.Phase) contestant {
-		return contestant{phase.String(), func(input int) error {
-			logits := bitsOf[E](batches[input])
-			for i := range c.Batch {
-				candidates += row.Until(phase, &plan, order, c.TopK, logits[i*c.Vocab:(i+1)*c.Vocab])
-			}
-			return nil
-		}}
-	}
+	found := 0
 	var contestants []contestant
 	for phase := range cpu.Phases {
-		contestants = append(contestants, until(cpu.Phase(phase)))
+		contestants = append(contestants, contestant{cpu.Phase(phase).String(), func(input int) error {
+			logits := bitsOf[E](batches[input])
+			for i := range c.Batch {
+				found += row.Until(cpu.Phase(phase), plan, order, c.TopK, logits[i*c.Vocab:(i+1)*c.Vocab])
+			}
+			return nil
+		}})
 	}
 	contestants = append(contestants, call.contestant, floor[E]("floor", c, batches))
 	check := func() error {
@@ -103,54 +167,23 @@ func profileCPU[T topk.Float, E simd.Bits](ctx context.Context, r *Runner, c Cas
 		return nil
 	}
 	if err := check(); err != nil {
-		return failed(err)
+		return s, err
 	}
-	times, err := race(ctx, contestants, len(batches), r.Iters, r.Budget)
-	if err != nil {
-		return failed(err)
+	if s.times, err = race(ctx, contestants, len(batches), r.Iters, r.Budget/profileStarts); err != nil {
+		return s, err
 	}
 	if err := check(); err != nil {
-		return failed(err)
+		return s, err
 	}
-	whole, floor := times[cpu.Phases], times[cpu.Phases+1]
-	p := Profile{
-		Source: c.Source, Batch: c.Batch, Vocab: c.Vocab, TopK: c.TopK, DType: c.DType, Tier: c.Tier, CPUPlan: plan.String(),
-		CallUS: significant(whole.Median), FloorUS: significant(floor.Median), Samples: whole.Samples, PartsOf: "select",
-	}
-	candidates = 0
+	found = 0
 	for i := range batches {
 		if err := contestants[cpu.PhaseCandidates].call(i); err != nil {
-			return failed(err)
+			return s, err
 		}
 	}
-	p.Candidates = significant(float64(candidates) / float64(len(batches)*c.Batch))
-	cycles, instructions, err := countAll(contestants[:cpu.Phases+1], len(batches), times)
-	if err != nil {
-		p.Uncounted = err.Error()
-	}
-	moved := bytesMoved(plan, c, p.Candidates)
-	before, all := Part{}, 0.0
-	for i := range cpu.Phases + 1 {
-		name := writePhase
-		if i < cpu.Phases {
-			name = cpu.Phase(i).String()
-		}
-		// Of a phase that takes next to nothing, noise may make less.
-		part := Part{Name: name, US: significant(max(0, times[i].Median-before.US)), Bytes: moved[i]}
-		before.US = max(before.US, times[i].Median)
-		if err == nil {
-			part.Cycles, part.Instructions = math.Round(max(0, cycles[i]-before.Cycles)), math.Round(max(0, instructions[i]-before.Instructions))
-			before.Cycles, before.Instructions = max(before.Cycles, cycles[i]), max(before.Instructions, instructions[i])
-		}
-		p.Parts = append(p.Parts, part)
-		p.Bytes += part.Bytes
-		all += part.US
-	}
-	p.FloorBytes = c.Batch * c.Vocab * c.DType.Bytes()
-	for i := range p.Parts {
-		p.Parts[i].Share = significant(p.Parts[i].US / all)
-	}
-	return p, nil
+	s.candidates = float64(found) / float64(len(batches)*c.Batch)
+	s.cycles, s.instructions, s.uncounted = countAll(contestants[:cpu.Phases+1], len(batches), s.times)
+	return s, nil
 }
 
 // bytesMoved returns how many bytes each phase of a batch reads and writes, the

@@ -229,7 +229,7 @@ func TestPageOfSweeps(t *testing.T) {
 		r.Work, r.Sampling, r.Vocab = work, sampling, vocab
 		record.Results = append(record.Results, r)
 	}
-	count := map[string]int{"phases": 2}
+	count := map[string]int{"phases": 4}
 	for _, rows := range []int{1, 2, 8, 32, 128, 512} {
 		for _, k := range []int{1, 10, 50, 200, 1024} {
 			add(bench.TopK, "", rows, 50304, k)
@@ -250,8 +250,10 @@ func TestPageOfSweeps(t *testing.T) {
 	}
 	gpu := *profiles()
 	gpu.GPU.Name = record.Machine.CPU // so that it stands under the same machine
+	profiled := cpuProfiles()
+	profiled.Machine.CPU = record.Machine.CPU
 	b := openBrowser(t)
-	self := writePage(t, Lab{Sources: []Source{{File: "sweep.json", Bench: &record}, {File: "profile.json", Profiles: &gpu}}})
+	self := writePage(t, Lab{Sources: []Source{{File: "sweep.json", Bench: &record}, {File: "profile.json", Profiles: &gpu}, {File: "cpu-profile.json", Profiles: profiled}}})
 	b.resize(1280, 900)
 	b.open(self)
 	for chart, want := range count {
