@@ -224,12 +224,16 @@ acceptance:
 # The markers in README.md name the records.
 MACHINE ?= $(shell sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1 | tr -cs 'A-Za-z0-9\n' - | tr A-Z a-z)
 RECORD ?= $(shell date +%F)-$(MACHINE)
+TUNETIME ?= 3m
 
 .PHONY: results
 results:
 	go build -buildvcs=false -o bin/aikf ./cmd/aikf
 	bin/aikf bench --device cpu --format json > results/$(RECORD)-bench.json
 	bin/aikf bench --acceptance --device cpu --against torch,numpy --format json > results/$(RECORD)-acceptance.json || [ $$? = 1 ] # a bar that is missed is a result
+	bin/aikf profile --device cpu --batch 1,32 --top-k 50,1024 --format json > results/$(RECORD)-cpu-profile.json
+	rm -f results/$(RECORD)-plans.json
+	bin/aikf tune --device cpu --budget $(TUNETIME) --out results/$(RECORD)-plans.json
 	$(MAKE) docs
 
 # The lanes that need a GPU; .ci/run leaves them out. What they measure or compare
@@ -237,6 +241,8 @@ results:
 DEVICE ?= cuda
 GPU_TEST_FLAGS ?= -timeout 60m
 VERIFYROWS ?= 100000000
+VERIFYSAMPLED ?= 1000000
+VERIFYDRAWS ?= 200000000
 
 .PHONY: test-gpu
 test-gpu:
@@ -254,10 +260,11 @@ gpu-binaries:
 
 # Kernels under the tools of a CUDA toolkit: memory that is not theirs,
 # hazards in shared memory, barriers that not all threads reach. The tools are
-# slow: each sees SANITIZEROWS rows.
+# slow: each sees SANITIZEROWS rows of selections, and SANITIZESAMPLED of samplings.
 COMPUTE_SANITIZER ?= compute-sanitizer
 SANITIZERS ?= memcheck racecheck synccheck
 SANITIZEROWS ?= 50000
+SANITIZESAMPLED ?= 20000
 
 .PHONY: sanitize-gpu
 sanitize-gpu: gpu-binaries
@@ -265,6 +272,8 @@ sanitize-gpu: gpu-binaries
 		echo "$(COMPUTE_SANITIZER), $$tool"
 		$(COMPUTE_SANITIZER) --tool $$tool --error-exitcode 1 \
 			bin/aikf verify --device $(DEVICE) --seed 1 --rows $(SANITIZEROWS)
+		$(COMPUTE_SANITIZER) --tool $$tool --error-exitcode 1 \
+			bin/aikf verify --device $(DEVICE) --work sample --seed 1 --rows $(SANITIZESAMPLED)
 	done
 
 .PHONY: acceptance-gpu
@@ -282,7 +291,12 @@ results-gpu:
 	bin/aikf bench --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-bench.json
 	bin/aikf bench --acceptance --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-acceptance.json || [ $$? = 1 ] # as above
 	bin/aikf profile --device $(DEVICE) --format json > results/$(GPU_RECORD)-cuda-profile.json
+	rm -f results/$(GPU_RECORD)-cuda-plans.json
+	bin/aikf tune --device $(DEVICE) --budget $(TUNETIME) --out results/$(GPU_RECORD)-cuda-plans.json
+	bin/aikf bench --device $(DEVICE) --work sample --batch 1,32 --dtype bfloat16 --top-k 50 --against torch --out results/$(GPU_RECORD)-cuda-sample-bench.json
 	bin/aikf verify --device $(DEVICE) --rows $(VERIFYROWS) --format json > results/$(GPU_RECORD)-cuda-verify.json
+	bin/aikf verify --device $(DEVICE) --work sample --rows $(VERIFYSAMPLED) --format json > results/$(GPU_RECORD)-cuda-sample-verify.json
+	bin/aikf verify --device $(DEVICE) --law $(VERIFYDRAWS) --format json > results/$(GPU_RECORD)-cuda-law-verify.json
 	$(MAKE) docs
 
 # What the Markdown shows of records and of programs, between its markers.
@@ -293,6 +307,30 @@ docs:
 .PHONY: docs-check
 docs-check:
 	go run ./internal/report/readme -check
+
+# The published report of this machine's processor: new records in results, the sweeps
+# among them, then the report of all. It takes about a quarter of an hour, and wants a
+# machine that is idle; each record says what disturbed it.
+REPORT_AGAINST ?= torch,numpy,onnxruntime
+
+.PHONY: report-cpu
+report-cpu:
+	go build -buildvcs=false -o bin/aikf ./cmd/aikf
+	bin/aikf bench --self-test --quiet
+	$(MAKE) results
+	bin/aikf bench --device cpu --sweep rows,vocab,k,grid --iters 60 --against $(REPORT_AGAINST) --out results/$(RECORD)-sweep.json
+	bin/aikf bench --device cpu --rows adversarial,peaked --batch 1 --top-k 50,200 --out results/$(RECORD)-rows.json
+	bin/aikf bench --device cpu --work sample --batch 1 --out results/$(RECORD)-sample.json
+	bin/aikf verify --device cpu --duration 30s --format json > results/$(RECORD)-verify.json
+	$(MAKE) docs report report-pictures
+
+# The same of its GPU: about eight minutes.
+.PHONY: report-gpu
+report-gpu:
+	$(MAKE) results-gpu
+	bin/aikf bench --device $(DEVICE) --mode graph --cache warm --sweep rows,vocab,k,grid --against torch --out results/$(GPU_RECORD)-cuda-sweep.json
+	bin/aikf bench --device $(DEVICE) --mode graph --cache warm --rows adversarial,peaked --batch 1 --top-k 50,200 --out results/$(GPU_RECORD)-cuda-rows.json
+	$(MAKE) docs report
 
 # The report of the records in results, and its pictures at three sizes, by a headless
 # Chromium.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"os"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/sampling"
@@ -151,6 +152,34 @@ func ExampleChoosePlan() {
 	fmt.Println(plan)
 	// Output:
 	// two-stage, 256 groups, 10 chunks of 5032, workspace 4000 bytes: select_bf16_stage1<<<10, 512>>> select_bf16_stage2<<<1, 512>>>
+}
+
+// Plans that "aikf tune --device cuda --out plans.json" found on this model of GPU.
+func ExampleLoadPlans() {
+	file, err := os.Open("plans.json")
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer file.Close()
+	plans, err := cuda.LoadPlans(file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	device, err := cuda.Open(0)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer device.Close()
+	selector, err := device.NewSelector(cuda.Options{Plans: plans})
+	if errors.Is(err, topk.ErrPlans) { // of another model, which the error names
+		selector, err = device.NewSelector(cuda.Options{})
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Print(selector.Plan(cuda.Shape{Rows: 32, Vocab: 50304, K: 50}, cuda.BFloat16))
 }
 
 // Drafts of four tokens each are verified for eight sequences. The parameters, seeds and

@@ -127,13 +127,17 @@ func fitsVocab(row samplingtest.Row, vocab int) bool {
 // A Sampler gives the tokens of package sampling.
 func TestSamplerConformance(t *testing.T) {
 	fake(t)
-	d := open(t, 0)
+	testSamplerConformance(t, open(t, 0), 500)
+}
+
+// testSamplerConformance runs the suite on rows of at most so many draws.
+func testSamplerConformance(t *testing.T, d *Device, draws int) {
 	m := &memory{device: d, buffers: map[string]*Buffer{}}
 	samplingtest.Run(t, samplingtest.Backend{
 		Float32: sampledOn[float32](m), Float16: sampledOn[topk.Float16](m), BFloat16: sampledOn[topk.BFloat16](m),
 		Supports: func(row samplingtest.Row, vocab int) bool {
 			p := row.Params
-			return p.Draws <= 500 && row.Options.Chain == nil && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
+			return p.Draws <= draws && row.Options.Chain == nil && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
 		},
 		Reduce: func(row *samplingtest.Row) {
 			p := row.Params
@@ -185,7 +189,10 @@ func TestSamplerOfWholeRows(t *testing.T) {
 // One seed for a batch gives its rows different draws, those of sampling.SampleRows.
 func TestSamplerOfOneSeed(t *testing.T) {
 	fake(t)
-	d := open(t, 0)
+	testSamplerOfOneSeed(t, open(t, 0))
+}
+
+func testSamplerOfOneSeed(t *testing.T, d *Device) {
 	m := &memory{device: d, buffers: map[string]*Buffer{}}
 	const rows, vocab, draws = 5, 3000, 2
 	params := sampling.Params{Temperature: 1.5, TopK: 300, Seed: 9, Position: 4}
@@ -252,7 +259,10 @@ func TestSamplerNamesWhatIsUnsupported(t *testing.T) {
 // Edits are those of package sampling: masks, biases and penalties of each row.
 func TestSamplerEdits(t *testing.T) {
 	fake(t)
-	d := open(t, 0)
+	testSamplerEdits(t, open(t, 0))
+}
+
+func testSamplerEdits(t *testing.T, d *Device) {
 	m := &memory{device: d, buffers: map[string]*Buffer{}}
 	t.Run("float32", func(t *testing.T) { testEdits[float32](t, m) })
 	t.Run("float16", func(t *testing.T) { testEdits[topk.Float16](t, m) })

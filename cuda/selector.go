@@ -90,6 +90,9 @@ type Options struct {
 	// of it says; a call whose shape they do not fit is an error that wraps
 	// [ErrUnsupported]. Nil: chosen for each shape.
 	Plan *Plan
+	// Plans are used for the shapes that they have, if Plan is nil. Plans of
+	// another device are an error of [Device.NewSelector]. See [LoadPlans].
+	Plans *TunedPlans
 	// TargetCandidates overrides how many candidates a row leaves for the second
 	// stage. 0 stands for 500. See [PlanOptions].
 	TargetCandidates int
@@ -142,6 +145,9 @@ func (d *Device) NewSelector(options Options) (*Selector, error) {
 	}
 	if err := s.planned.validate(); err != nil {
 		return nil, err
+	}
+	if err := options.Plans.check(d.properties, d.architecture); err != nil {
+		return nil, fmt.Errorf("cuda: device %d: %w", d.properties.Ordinal, err)
 	}
 	s.first.init(d)
 	s.others.New = func() any { return newCall(d) }
@@ -285,7 +291,11 @@ func (s *Selector) plan(shape Shape, dtype DType) (*loadedPlan, error) {
 
 // newPlan makes a plan and remembers it.
 func (s *Selector) newPlan(shape PlanShape) (*loadedPlan, error) {
-	plan, err := ChoosePlan(shape, s.device.architecture, s.planned)
+	options := s.planned
+	if tuned, ok := s.options.Plans.of(shape); ok && s.options.Plan == nil {
+		options.Name, options.Groups, options.Chunks = tuned.Name, tuned.Groups, tuned.Chunks
+	}
+	plan, err := ChoosePlan(shape, s.device.architecture, options)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,10 @@
 package topk
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/ai-kernel-factory/aikf/internal/planfile"
+)
 
 // The errors of this package wrap one of these; test with errors.Is.
 var (
@@ -11,4 +15,7 @@ var (
 	ErrDType = errors.New("invalid dtype")
 	// ErrTier: an instruction set that this machine does not have.
 	ErrTier = errors.New("tier not available")
+	// ErrPlans: launch plans in a file that is damaged, or of another device or
+	// version.
+	ErrPlans = planfile.ErrInvalid
 )

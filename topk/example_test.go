@@ -3,6 +3,7 @@ package topk_test
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/ai-kernel-factory/aikf/topk"
 )
@@ -186,4 +187,29 @@ func ExampleTiers() {
 	tiers := topk.Tiers()
 	fmt.Println(tiers[len(tiers)-1])
 	// Output: pure
+}
+
+// Plans that "aikf tune --device cpu --out plans.json" found on this model of CPU.
+func ExampleLoadPlans() {
+	file, err := os.Open("plans.json")
+	if err != nil {
+		fmt.Println("no plans: the built-in ones serve every shape")
+	} else {
+		defer file.Close()
+	}
+	var selector topk.Selector[float32]
+	if file != nil {
+		if selector.Options.Plans, err = topk.LoadPlans(file); err != nil {
+			fmt.Println(err) // damaged, or of another CPU or version: the error says which
+		}
+	}
+	top := topk.NewResult[float32](1, 2)
+	if err := selector.Select(top, []float32{0.5, 2, -1, 3}, topk.Row(4, 2)); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(top.Indices)
+	// Output:
+	// no plans: the built-in ones serve every shape
+	// [3 1]
 }

@@ -10,7 +10,7 @@ import (
 const module = "github.com/ai-kernel-factory/aikf/"
 
 // layers may import what stands after them, never what stands before.
-var layers = []string{"cmd", "internal/bench", "cuda", "sampling", "topk", "internal/cpu", "internal/cpu/simd", "internal/cpu/key", "internal/law"}
+var layers = []string{"cmd", "internal/bench", "cuda", "sampling", "topk", "internal/cpu", "internal/cpu/simd", "internal/cpu/key", "internal/law", "internal/planfile"}
 
 // layerOf returns the place of a package among the layers, or -1.
 func layerOf(path string) int {

@@ -22,6 +22,10 @@ type Options struct {
 	// TargetCandidates overrides how many candidates the first stage aims to
 	// leave for the second. 0 lets the launch plan decide.
 	TargetCandidates int
+	// Plans are used by a [Selector] for the shapes that they have, unless the
+	// options above say otherwise. Their tier must be that of the selection. See
+	// [LoadPlans].
+	Plans *TunedPlans
 }
 
 // Tiers lists the instruction sets that this machine can run, best first.
@@ -54,7 +58,11 @@ func (o Options) validate() (simd.Tier, error) {
 	case o.TargetCandidates < 0:
 		return 0, fmt.Errorf("topk: target candidates = %d is negative: %w", o.TargetCandidates, ErrShape)
 	}
-	return o.tier()
+	tier, err := o.tier()
+	if err == nil {
+		err = o.Plans.check(tier)
+	}
+	return tier, err
 }
 
 // orderOf returns the total order of T's bits under the options.

@@ -28,7 +28,8 @@ type Selector[T Float] struct {
 
 // planKey is what a plan was made for.
 type planKey struct {
-	shape cpu.Shape
+	shape cpu.Shape // without a tuning, which comes from the plans
+	plans *TunedPlans
 	tier  simd.Tier
 	cores int
 }
@@ -119,6 +120,7 @@ func (s *Selector[T]) replan(shape Shape, tier simd.Tier) {
 			TargetCandidates: s.Options.TargetCandidates,
 			Threads:          s.Options.Threads,
 		},
+		plans: s.Options.Plans,
 		tier:  tier,
 		cores: 1,
 	}
@@ -126,7 +128,9 @@ func (s *Selector[T]) replan(shape Shape, tier simd.Tier) {
 		wanted.cores = cpu.Cores() // takes a lock
 	}
 	if wanted != s.planned {
-		s.planned, s.plan = wanted, cpu.NewPlan(wanted.shape, tier, wanted.cores)
+		s.planned = wanted
+		wanted.shape.Tuning = tuningOf[T](wanted.plans, shape.Rows, shape.Vocab, shape.K)
+		s.plan = cpu.NewPlan(wanted.shape, tier, wanted.cores)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
+	"github.com/ai-kernel-factory/aikf/internal/progress"
 	"github.com/ai-kernel-factory/aikf/internal/report"
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/topk"
@@ -31,11 +32,27 @@ const benchExamples = `  aikf bench
   aikf bench --device cuda --against torch,python:module:function
         on a GPU; function takes (logits, k), torch tensors, and returns (values, indices)
   aikf bench --device cuda --mode graph,eager --cache warm,cold --plan two-stage
+  aikf bench --device cuda --work sample --batch 1,32 --against torch,flashinfer
+        tokens instead of a top k; both are asked for tokens, too
   aikf bench --rows adversarial --tier avx512,avx2,pure
   aikf bench --logits model.safetensors:logits --top-k 50
   aikf bench --acceptance
         every figure that has a bar; exit code 1 if one misses its must
   aikf bench --format json > results/today.json
+  aikf bench --self-test
+        a wrong selector, clocks that lie and answers from memory: each is caught
+
+Rows, for --rows:
+  normal       standard normal, also called random; the default
+  real         of --logits, or eight rows of a language model that come with aikf
+  peaked       of a model that is sure: one logit far above a tail that falls slowly
+  ascending    the k largest come last; descending: first
+  constant     one value; two_values: zeros and ones
+  ties         two_values, and ties_at_k: far more equal logits around rank k than fit
+  masked       all but 0, 20 or 300 logits are -Inf: masked_0, masked_20, masked_300
+  on_sample, off_sample, clusters, hot_thread, hot_warp
+               the largest stand where a filter looks, does not look, or close together
+  adversarial  all from ascending on
 
 The reference of work "topk" is a typed heap over the row, what Go programs do
 today; of "stream" and "sample" one Select; of "merge" a sort of all entries; on a GPU the
@@ -44,9 +61,15 @@ On a GPU the time of a call is that of a node in a graph that is replayed with
 its logits in the cache; beside it stand the same with other logits in the cache
 (cold), launches from Go one by one (eager), and what a launch takes of the
 processor's time.
-exec:command is a program that times itself: it writes {"version": ...}, reads a
-line for each case with the file of the logits and those for its answer, and
-writes its times; internal/bench/programs/peers.py says which fields there are.
+exec:command is a program that answers requests as "aikf topk --jsonl" does. Its
+times are those of the exchange, JSON and all; what an empty request takes is
+told beside them. timed:command is a program that times itself: it writes
+{"version": ...}, reads a line for each case with the file of the logits and those
+for its answer, and writes its times; internal/bench/programs/peers.py says which
+fields there are.
+Whatever is measured beside ours is checked in the same run: its answers, its
+times against the read floor and against a clock of ours, and whether it answers
+from memory. What does not hold is told with its numbers.
 AIKF_PYTHON names the python3 for --against; without it, those in PATH and
 /usr/bin are tried in turn.
 `
@@ -57,10 +80,14 @@ type benchFlags struct {
 	dtype                             dtypeList
 	logits, against, rows, work, tier string
 	device, mode, cache, plan, sweep  string
+	planFile                          string
 	format, out                       string
 	iters                             int
 	seed                              uint64
-	acceptance                        bool
+	acceptance, quiet, testSelf       bool
+
+	bar   *progress.Bar
+	watch *bench.Watch
 }
 
 // runBench measures, and prints what came of it.
@@ -73,8 +100,8 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.Var(&f.dtype, "dtype", "float32, float16, bfloat16; a `list` (default bfloat16, or that of --logits)")
 	flags.IntVar(&f.iters, "iters", 200, "timed samples of each contestant, at most; a sample is 200 us of calls or more")
 	flags.StringVar(&f.logits, "logits", "", "real rows from a .safetensors or .npy `file[:tensor]`")
-	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, python:module:function, exec:command; a `list`")
-	flags.StringVar(&f.rows, "rows", "", "random, real, adversarial, or an adversarial row's name; a `list`")
+	flags.StringVar(&f.against, "against", "", "other software to measure: torch, numpy, onnxruntime, flashinfer, python:module:function, exec:command, timed:command; a `list`")
+	flags.StringVar(&f.rows, "rows", "", "normal, real, peaked, ascending, constant, ties, masked and so on, see above; a `list`")
 	flags.StringVar(&f.sweep, "sweep", "", "dimensions to vary, each alone: rows, vocab, k, or grid; a `list`")
 	flags.StringVar(&f.work, "work", "", "topk, stream, merge, sample; a `list` (default topk, or all with --acceptance)")
 	flags.StringVar(&f.tier, "tier", "", "avx512, avx2, neon, pure; a `list` (default: the best here)")
@@ -83,10 +110,13 @@ func runBench(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.mode, "mode", "", "of a GPU: graph, eager; a `list` (default: both)")
 	flags.StringVar(&f.cache, "cache", "", "of a GPU: warm, cold; a `list` (default: both for graph, warm for eager)")
 	flags.StringVar(&f.plan, "plan", "", "forces the launch plan of that `name`, see \"aikf plan --device cuda\"")
+	flags.StringVar(&f.planFile, "plan-file", "", planFileUsage)
 	flags.StringVar(&f.format, "format", report.Table, "table, md, json or csv")
 	flags.StringVar(&f.out, "out", "", "write the JSON record to a `file`, too")
 	flags.BoolVar(&f.acceptance, "acceptance", false, "measure every figure that has a bar, or those of --work")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random rows")
+	flags.BoolVar(&f.testSelf, "self-test", false, "show that contestants which cheat are caught, and nothing else")
+	flags.BoolVar(&f.quiet, "quiet", false, quietUsage)
 	words, err := parseFlags(flags, args, c)
 	if err != nil {
 		return err
@@ -104,6 +134,9 @@ func runBench(ctx context.Context, args []string, c console) error {
 	if f.iters < 1 {
 		return usageErrorf("bench: iters = %d is less than 1", f.iters)
 	}
+	if f.testSelf {
+		return f.selfTest(ctx, c)
+	}
 	target, err := targetCandidates()
 	if err != nil {
 		return err
@@ -119,7 +152,7 @@ func runBench(ctx context.Context, args []string, c console) error {
 			return usageErrorf("bench: --acceptance measures cases of its own; leave out --%s", flag)
 		}
 		for _, work := range list(f.work) {
-			if len(bench.BarsOf([]string{work})) == 0 {
+			if len(bench.BarsOf([]string{work}))+len(bench.DeviceBarsOf([]string{work})) == 0 {
 				return usageErrorf("bench: work %s has no bars", quote(work))
 			}
 		}
@@ -145,17 +178,26 @@ func runBench(ctx context.Context, args []string, c console) error {
 		Schema: bench.Schema, Machine: bench.ThisMachine(), Command: commandLine("bench", args), Commit: bench.Commit(),
 		Date: time.Now().UTC().Truncate(time.Second), Seed: f.seed, TargetCandidates: target,
 	}
+	f.bar, f.watch = c.bar(f.quiet), bench.NewWatch(record.Machine.Virtual)
 	if onDevice {
 		defer device.Close()
+		if err := usePlans(device, f.planFile); err != nil {
+			return err
+		}
 		err = f.measureDevice(ctx, device, choice, &record, c)
 	} else {
+		if settings.Plans, err = loadPlans(f.planFile, bench.LoadPlans); err != nil {
+			return err
+		}
 		err = f.measureCPU(ctx, &settings, &record, c)
 	}
-	if c.progress {
-		fmt.Fprint(c.err, "\r\x1b[K")
-	}
+	f.bar.Clear()
 	if err != nil {
-		return benchError(ctx, "bench", err)
+		err = benchError(ctx, "bench", err)
+		if ctx.Err() != nil {
+			return errors.Join(err, f.keep(record, c))
+		}
+		return err
 	}
 	if f.out != "" {
 		if err := writeRecord(f.out, record); err != nil {
@@ -178,7 +220,8 @@ func (f benchFlags) narrow(choice deviceChoice) (deviceChoice, error) {
 		of    *string
 	}{
 		{"mode", f.mode != "", &ofDevice}, {"cache", f.cache != "", &ofDevice}, {"plan", f.plan != "", &ofDevice},
-		{"tier", f.tier != "", &ofCPU}, {"threads", f.threads != nil, &ofCPU}, {"work", f.work != "", &ofCPU},
+		{"tier", f.tier != "", &ofCPU}, {"threads", f.threads != nil, &ofCPU},
+		{"work " + f.ofCPU(), f.ofCPU() != "", &ofCPU},
 	} {
 		if flag.given && *flag.of == "" {
 			*flag.of = flag.name
@@ -199,6 +242,16 @@ func (f benchFlags) narrow(choice deviceChoice) (deviceChoice, error) {
 	}
 	_, err := f.conditions()
 	return choice, err
+}
+
+// ofCPU returns the first work of the flags that only the CPU does.
+func (f benchFlags) ofCPU() string {
+	for _, work := range list(f.work) {
+		if work != bench.TopK && work != bench.Sample {
+			return work
+		}
+	}
+	return ""
 }
 
 // conditions returns how a GPU is measured: every mode with every cache, of
@@ -227,7 +280,7 @@ func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record
 	runner.Budget = 2 * time.Second
 	var cases []bench.Case
 	if !f.acceptance {
-		if cases, err = f.cases(runner.Real, runner.Validate); err != nil {
+		if cases, err = f.cases(runner.Real, bench.SamplingsOf, runner.Validate); err != nil {
 			return err
 		}
 	}
@@ -235,15 +288,16 @@ func (f benchFlags) measureCPU(ctx context.Context, runner *bench.Runner, record
 	if runner.Peers, record.Notes, err = startPeers(ctx, f.against, "cpu", c.err); err != nil {
 		return err
 	}
+	defer f.listen(record)
 	if err := bench.SelfCheck(); err != nil {
 		return err
 	}
 	if f.acceptance {
 		bars := bench.BarsOf(list(f.work))
-		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bars, progressOn(c))
+		record.Acceptance, record.Results, err = runner.Acceptance(ctx, bars, f.progress)
 		return err
 	}
-	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
+	record.Results, err = measureAll(cases, f.progress, func(c bench.Case) ([]bench.Result, error) {
 		result, err := runner.Measure(ctx, c)
 		return []bench.Result{result}, err
 	})
@@ -261,7 +315,7 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	}
 	var cases []bench.Case
 	if !f.acceptance {
-		if cases, err = f.cases(runner.Real, runner.Validate); err != nil {
+		if cases, err = f.cases(runner.Real, bench.DeviceSamplingsOf, runner.Validate); err != nil {
 			return err
 		}
 	}
@@ -270,15 +324,21 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 		return err
 	}
 	defer func() { record.Notes = runner.Notes }()
+	defer f.listen(record)
 	if err := runner.SelfCheck(ctx); err != nil {
 		return err
 	}
 	if f.acceptance {
 		runner.Budget = bench.AcceptanceBudget
-		return runner.Accept(ctx, bench.DeviceBars(), record, progressOn(c))
+		return runner.Accept(ctx, bench.DeviceBarsOf(list(f.work)), record, f.progress)
 	}
-	record.Results, err = measureAll(cases, progressOn(c), func(c bench.Case) ([]bench.Result, error) {
-		return runner.Measure(ctx, c, conditions)
+	record.Results, err = measureAll(cases, f.progress, func(c bench.Case) ([]bench.Result, error) {
+		results, err := runner.Measure(ctx, c, conditions)
+		if c.Work == bench.Sample && errors.Is(err, cuda.ErrUnsupported) { // the other samplings are not less worth
+			runner.Notes = append(runner.Notes, "not measured: "+bench.Unsupported+err.Error())
+			return nil, nil
+		}
+		return results, err
 	})
 	if err == nil && len(record.Results) == 0 {
 		err = usageErrorf("bench: %s", strings.Join(runner.Notes, "; "))
@@ -286,13 +346,44 @@ func (f benchFlags) measureDevice(ctx context.Context, runner *bench.DeviceRunne
 	return err
 }
 
-// progressOn draws progress on a terminal.
-func progressOn(c console) func(done, total int, next bench.Case) {
-	return func(done, total int, next bench.Case) {
-		if c.progress {
-			fmt.Fprintf(c.err, "\r\x1b[K%d of %d: %v", done+1, total, next)
+// progress draws progress on a terminal.
+func (f benchFlags) progress(done, total int, next bench.Case) {
+	f.watch.Look()
+	f.bar.Set(done, total, fmt.Sprintf("%d of %d: %v", done+1, total, next))
+}
+
+// listen puts into the record what disturbed the run.
+func (f benchFlags) listen(record *bench.Record) {
+	noise := f.watch.Noise(record.Results)
+	record.Noise = &noise
+}
+
+// keep writes what an interrupted run has measured, and says where: to --out, to
+// standard output if that receives the record, or else to a new file.
+func (f benchFlags) keep(record bench.Record, c console) error {
+	if len(record.Results) == 0 {
+		fmt.Fprintln(c.err, "aikf: bench: nothing was measured yet")
+		return nil
+	}
+	record.Interrupted = true
+	where := f.out
+	if where == "" && f.format != report.JSON {
+		file, err := os.CreateTemp("", "aikf-bench-*.json")
+		if err != nil {
+			return err
+		}
+		where = file.Name()
+		if err := file.Close(); err != nil {
+			return err
 		}
 	}
+	if where == "" {
+		where = "standard output"
+	} else if err := writeRecord(where, record); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.err, "aikf: bench: %d results were measured; the record is in %s\n", len(record.Results), where)
+	return report.Write(c.out, f.format, record)
 }
 
 func writeRecord(name string, record bench.Record) error {
@@ -310,17 +401,18 @@ func benchError(ctx context.Context, command string, err error) error {
 		return ctx.Err()
 	case errors.Is(err, bench.ErrWrong):
 		return wrongErrorf("%s: %w", command, err)
-	case errors.Is(err, cuda.ErrUnsupported):
+	case errors.Is(err, cuda.ErrUnsupported), errors.Is(err, topk.ErrPlans):
 		return usageErrorf("%s: %w", command, err)
 	}
 	return err
 }
 
-// missed reports the bars that missed their must.
+// missed reports the bars that missed their must, or whose work the device does not
+// have.
 func missed(verdicts []bench.Verdict) error {
 	var works []string
 	for _, v := range verdicts {
-		if v.Verdict == bench.Missed {
+		if v.Verdict == bench.Missed || strings.HasPrefix(v.Reason, bench.Unsupported) {
 			works = append(works, v.Work)
 		}
 	}
@@ -330,13 +422,14 @@ func missed(verdicts []bench.Verdict) error {
 	return wrongErrorf("bench: %d of %d bars missed: %s", len(works), len(verdicts), strings.Join(works, "; "))
 }
 
+// measureAll returns what was measured before an error, too.
 func measureAll(cases []bench.Case, progress func(int, int, bench.Case), measure func(bench.Case) ([]bench.Result, error)) ([]bench.Result, error) {
 	var all []bench.Result
 	for i, c := range cases {
 		progress(i, len(cases), c)
 		results, err := measure(c)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		all = append(all, results...)
 	}
@@ -361,8 +454,9 @@ func (f benchFlags) shaped() string {
 }
 
 // cases returns what the flags ask for: the reference matrix and a row of real
-// logits, or the product of all lists. validate reports what cannot be measured.
-func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([]bench.Case, error) {
+// logits, or the product of all lists. samplings lists those of a work; validate
+// reports what cannot be measured.
+func (f benchFlags) cases(real bench.Logits, samplings func(work string) []string, validate func(bench.Case) error) ([]bench.Case, error) {
 	if f.logits != "" && f.rows == "" {
 		f.rows = bench.Real
 	}
@@ -405,11 +499,16 @@ func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([
 						rows = []string{c.Source}
 					}
 					for _, c.Source = range rows {
-						for _, c.Sampling = range bench.SamplingsOf(work) {
+						for _, sampling := range samplings(work) {
+							c := c
+							c.Sampling = sampling
+							c = c.WithoutTopK()
 							if err := validate(c); err != nil {
 								return nil, usageErrorf("bench: %w", err)
 							}
-							cases = append(cases, c)
+							if sampling == "" || !slices.Contains(cases, c) { // without a top-k, rows of several are the same
+								cases = append(cases, c)
+							}
 						}
 					}
 				}
@@ -419,17 +518,17 @@ func (f benchFlags) cases(real bench.Logits, validate func(bench.Case) error) ([
 	return cases, nil
 }
 
-// sources returns the kinds of rows; "adversarial" stands for all of these.
+// sources returns the kinds of rows.
 func (f benchFlags) sources() ([]string, error) {
 	if f.rows == "" {
 		return []string{bench.Random}, nil
 	}
 	var sources []string
 	for _, name := range list(f.rows) {
-		if name == "adversarial" {
-			sources = append(sources, bench.AdversarialSources()...)
-		} else {
-			sources = append(sources, name)
+		for _, source := range bench.SourcesNamed(name) {
+			if !slices.Contains(sources, source) {
+				sources = append(sources, source)
+			}
 		}
 	}
 	if len(sources) == 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,7 +47,7 @@ func TestBenchIsTheProductOfItsLists(t *testing.T) {
 
 func TestBenchDefaultCases(t *testing.T) {
 	runner := &bench.Runner{Real: bench.RealLogits()}
-	cases, err := benchFlags{work: bench.TopK}.cases(runner.Real, runner.Validate)
+	cases, err := benchFlags{work: bench.TopK}.cases(runner.Real, bench.SamplingsOf, runner.Validate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,6 +188,70 @@ func TestBenchInterrupted(t *testing.T) {
 	if code := run(ctx, []string{"bench", "--device", "cpu"}, console{out: &stdout, err: &stderr}); code != exitInterrupted || stdout.Len() > 0 {
 		t.Errorf("exit code %d, wrote %q", code, &stdout)
 	}
+	if !strings.Contains(stderr.String(), "nothing was measured yet") {
+		t.Errorf("said %q", &stderr)
+	}
+}
+
+// interrupter cancels when a text is written.
+type interrupter struct {
+	bytes.Buffer
+	at     string
+	cancel func()
+}
+
+func (i *interrupter) Write(text []byte) (int, error) {
+	if strings.Contains(string(text), i.at) {
+		i.cancel()
+	}
+	return i.Buffer.Write(text)
+}
+
+// TestBenchInterruptedKeeps interrupts a run before its third case.
+func TestBenchInterruptedKeeps(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "record.json")
+	t.Setenv("TMPDIR", t.TempDir())
+	for _, test := range []struct {
+		args  []string
+		where string // a pattern
+	}{
+		{[]string{"--out", out}, out},
+		{[]string{"--format", "json"}, "standard output"},
+		{nil, filepath.Join(os.TempDir(), "aikf-bench-*.json")},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var stdout bytes.Buffer
+		stderr := &interrupter{at: "3 of 4", cancel: cancel}
+		args := append([]string{"bench", "--device", "cpu", "--iters", "2", "--vocab", "300", "--batch", "1,2,3,4"}, test.args...)
+		code := run(ctx, args, console{out: &stdout, err: stderr, progress: true})
+		_, said, found := strings.Cut(stderr.String(), "2 results were measured; the record is in ")
+		where, _, _ := strings.Cut(said, "\n")
+		if matched, _ := filepath.Match(test.where, where); code != exitInterrupted || !found || !matched {
+			t.Fatalf("%v: exit code %d, said %q", test.args, code, stderr)
+		}
+		text := stdout.Bytes()
+		if test.args == nil || test.args[0] == "--out" {
+			if !strings.Contains(stdout.String(), "interrupted") {
+				t.Errorf("%v: the table does not say that the run was interrupted:\n%s", test.args, &stdout)
+			}
+			var err error
+			if text, err = os.ReadFile(where); err != nil {
+				t.Fatal(err)
+			}
+		}
+		record, err := bench.DecodeRecord(bytes.NewReader(text))
+		if err != nil || !record.Interrupted || len(record.Results) != 2 {
+			t.Errorf("%v: %v, interrupted %v, %d results", test.args, err, record.Interrupted, len(record.Results))
+		}
+	}
+}
+
+func TestBenchQuiet(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"bench", "--device", "cpu", "--iters", "2", "--vocab", "300", "--quiet"}, console{out: &stdout, err: &stderr, progress: true})
+	if code != exitDone || stderr.Len() > 0 {
+		t.Errorf("exit code %d, said %q", code, &stderr)
+	}
 }
 
 func TestBenchHelp(t *testing.T) {
@@ -200,6 +265,9 @@ func TestMissed(t *testing.T) {
 	err := missed([]bench.Verdict{{Work: "fast", Verdict: bench.Met}, {Work: "slow", Verdict: bench.Missed}, {Work: "gone", Verdict: bench.NotMeasured}})
 	if code := exitCode(err, console{err: new(bytes.Buffer)}); code != exitWrong || !strings.Contains(err.Error(), "1 of 3 bars missed: slow") {
 		t.Errorf("exit code %d, %v", code, err)
+	}
+	if err := missed([]bench.Verdict{{Work: "new", Verdict: bench.NotMeasured, Reason: bench.Unsupported + "no kernel"}}); exitCode(err, console{err: new(strings.Builder)}) != exitWrong {
+		t.Errorf("a work that the device does not have: %v", err)
 	}
 	if err := missed([]bench.Verdict{{Verdict: bench.MustOnly}, {Verdict: bench.NotMeasured}}); err != nil {
 		t.Error(err)
@@ -224,7 +292,7 @@ func TestCommandLine(t *testing.T) {
 
 func TestBenchSweep(t *testing.T) {
 	f := benchFlags{sweep: "k,vocab", batch: intList{2}, topK: intList{50}, dtype: dtypeList{bench.Float32, bench.BFloat16}}
-	cases, err := f.cases(bench.Logits{}, bench.Case.Validate)
+	cases, err := f.cases(bench.Logits{}, bench.SamplingsOf, bench.Case.Validate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,6 +323,35 @@ func TestBenchSweep(t *testing.T) {
 		_, stderr, code := runLine(t, nil, append([]string{"bench", "--device", "cpu"}, test.args...)...)
 		if code != exitUsage || !strings.Contains(stderr, test.want) {
 			t.Errorf("%q: exit code %d, %q; want %q", test.args, code, stderr, test.want)
+		}
+	}
+}
+
+// On a GPU a work is one of its own, and other samplings are measured than on a CPU.
+func TestBenchSamplingsOfDevices(t *testing.T) {
+	f := benchFlags{work: bench.Sample, batch: intList{1, 2}, vocab: intList{300}, topK: intList{5, 60}}
+	onCPU, err := f.cases(bench.Logits{}, bench.SamplingsOf, bench.Case.Validate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onGPU, err := f.cases(bench.Logits{}, bench.DeviceSamplingsOf, bench.Case.Validate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Four samplings of each side have no top-k: their rows are the same for every k.
+	if cpu, gpu := 2*2*len(bench.Samplings())-2*4, 2*2*len(bench.DeviceSamplings())-2*4; len(onCPU) != cpu || len(onGPU) != gpu {
+		t.Errorf("%d and %d cases, want %d and %d", len(onCPU), len(onGPU), cpu, gpu)
+	}
+	for _, test := range []struct {
+		work, device string
+		fails        bool
+	}{{"topk,sample", "cuda", false}, {"sample", "auto", false}, {"stream", "cuda", true}, {"sample,merge", "cuda:1", true}, {"stream", "cpu", false}} {
+		choice, err := parseDevice(test.device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (benchFlags{work: test.work}).narrow(choice); (err != nil) != test.fails {
+			t.Errorf("--work %s --device %s: %v", test.work, test.device, err)
 		}
 	}
 }

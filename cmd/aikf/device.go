@@ -74,18 +74,23 @@ type gpu struct {
 	largest, smallest *cuda.Selector
 }
 
-// openGPU opens the device. target overrides the candidates that a plan aims at.
-func openGPU(ordinal, target int) (*gpu, error) {
+// openGPU opens the device. target overrides the candidates that a plan aims at,
+// and planFile, unless empty, names a file of plans.
+func openGPU(ordinal, target int, planFile string) (*gpu, error) {
 	device, err := cuda.Open(ordinal)
 	if err != nil {
 		return nil, err
 	}
 	g := &gpu{device: device}
-	if g.largest, err = device.NewSelector(cuda.Options{TargetCandidates: target}); err == nil {
-		g.smallest, err = device.NewSelector(cuda.Options{TargetCandidates: target, Smallest: true})
+	plans, err := loadPlans(planFile, cuda.LoadPlans)
+	if err == nil {
+		g.largest, err = device.NewSelector(cuda.Options{TargetCandidates: target, Plans: plans})
+	}
+	if err == nil {
+		g.smallest, err = device.NewSelector(cuda.Options{TargetCandidates: target, Plans: plans, Smallest: true})
 	}
 	if err != nil {
-		return nil, errors.Join(err, device.Close())
+		return nil, errors.Join(planFileError(planFile, err), device.Close())
 	}
 	return g, nil
 }

@@ -71,7 +71,7 @@ func TestWithoutGPU(t *testing.T) {
 	withoutGPU(t)
 	file := writeNpy(t, "(3,)", []float32{1, 3, 2})
 	for _, line := range []string{
-		"bench --device cuda", "bench --device cuda:0 --acceptance", "bench --plan any --device auto", "profile", "verify --device cuda",
+		"bench --device cuda", "bench --device cuda:0 --acceptance", "bench --plan any --device auto", "profile --device cuda", "profile --plan block", "verify --device cuda",
 		"topk " + file + " --top-k 1 --device cuda", "topk --jsonl --device cuda:2", "info --device cuda",
 	} {
 		out, errs, code := runLine(t, nil, strings.Fields(line)...)
@@ -100,7 +100,6 @@ func TestWithoutGPU(t *testing.T) {
 
 func TestDeviceBadUsage(t *testing.T) {
 	for message, line := range map[string]string{
-		"--device \"cpu\", want cuda":     "profile --device cpu",
 		`unexpected word "x"`:             "profile x",
 		`--plan "best", want one`:         "profile --plan best",
 		`--format "md", want text or js`:  "profile --format md",
@@ -117,7 +116,7 @@ func TestDeviceBadUsage(t *testing.T) {
 		wantRefused(t, message, strings.Fields(line)...)
 	}
 	t.Setenv(targetCandidatesVariable, "few")
-	for _, line := range []string{"profile", "plan --device cuda", "bench --device cuda", "verify --device cuda"} {
+	for _, line := range []string{"profile --device cuda", "plan --device cuda", "bench --device cuda", "verify --device cuda"} {
 		wantRefused(t, targetCandidatesVariable, strings.Fields(line)...)
 	}
 }

@@ -16,14 +16,6 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 )
 
-// TestMain is aikf itself if a test asks for it.
-func TestMain(m *testing.M) {
-	if os.Getenv("AIKF_TEST_COMMAND") != "" {
-		main()
-	}
-	os.Exit(m.Run())
-}
-
 // onTestDriver runs aikf in a process of its own, whose CUDA driver is that of
 // tests: it has devices that do not exist, and selects by a sort. Times mean
 // nothing there.
@@ -37,7 +29,9 @@ func onTestDriver(t *testing.T, args ...string) (out, errs string, code int) {
 		sources = append(sources, filepath.Join("cuda", "internal", "fakedriver", "library", name))
 	}
 	sources = append(sources, filepath.Join("cmd", "aikf", "testdata", "standin.cc")) // registers with the one before
-	sources = append(sources, filepath.Join("cuda", "kernels", "law.cu"))
+	for _, name := range []string{"law.cu", "sample.cu", "edit.cu"} {
+		sources = append(sources, filepath.Join("cuda", "kernels", name))
+	}
 	library := shim.Build(t, sources...)
 	folder := t.TempDir()
 	if err := os.Symlink(library, filepath.Join(folder, "libcuda.so.1")); err != nil {
@@ -100,12 +94,43 @@ func TestDriverProfile(t *testing.T) {
 func TestDriverVerify(t *testing.T) {
 	out, errs, code := onTestDriver(t, "verify", "--device", "cuda:0", "--rows", "2000", "--seed", "5", "--format", "json")
 	var v deviceVerification
-	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitDone || v.Counts.Rows < 2000 || v.Outcome != "equal" || v.Device != "cuda:0" {
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitDone || v.Counts == nil || v.Counts.Rows < 2000 || v.Outcome != "equal" || v.Device != "cuda:0" {
 		t.Errorf("exit code %d, %v, %s%s", code, err, out, errs)
 	}
 	if out, errs, code = onTestDriver(t, "verify", "--device", "auto", "--case", "3", "--seed", "5", "--dtype", "float16"); code != exitDone ||
 		!strings.Contains(out, "batches 1,") || !strings.Contains(out, "all equal, to the bit") {
 		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+}
+
+func TestDriverVerifySampling(t *testing.T) {
+	out, errs, code := onTestDriver(t, "verify", "--device", "cuda:0", "--work", "sample", "--rows", "300", "--seed", "5", "--format", "json")
+	var v deviceVerification
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitDone || v.Outcome != "equal" || v.Work != bench.Sample || v.Counts != nil ||
+		v.Sampling == nil || v.Sampling.Rows < 300 || v.Sampling.Answers < v.Sampling.Rows {
+		t.Errorf("exit code %d, %v, %s%s", code, err, out, errs)
+	}
+	if out, errs, code = onTestDriver(t, "verify", "--device", "cuda", "--work", "sample", "--case", "3", "--seed", "5", "--dtype", "float16"); code != exitDone ||
+		!strings.Contains(out, "batches 1,") || !strings.Contains(out, "all equal, to the bit") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+}
+
+func TestDriverBenchSampling(t *testing.T) {
+	out, errs, code := onTestDriver(t, "bench", "--device", "cuda", "--work", "sample", "--iters", "1", "--batch", "2", "--vocab", "300", "--top-k", "5",
+		"--mode", "graph", "--format", "json")
+	record, err := bench.DecodeRecord(strings.NewReader(out))
+	if err != nil || code != exitDone || errs != "" {
+		t.Fatalf("exit code %d, %v, %s%s", code, err, out, errs)
+	}
+	missing := 0
+	for _, note := range record.Notes {
+		if strings.HasPrefix(note, "not measured: "+bench.Unsupported) {
+			missing++
+		}
+	}
+	if len(record.Results)+missing != len(bench.DeviceSamplings()) || record.Results[0].Sampling != bench.Pipeline || record.Results[0].Reference != bench.Select {
+		t.Errorf("%d results, notes %q", len(record.Results), record.Notes)
 	}
 }
 

@@ -11,6 +11,10 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
+
+	"github.com/ai-kernel-factory/aikf/internal/bench"
+	"github.com/ai-kernel-factory/aikf/internal/progress"
 )
 
 // Exit codes.
@@ -19,7 +23,7 @@ const (
 	exitWrong       = 1   // a wrong result, a missed bar or a regression
 	exitUsage       = 2   // bad usage, bad input, or a device that is not there
 	exitInternal    = 3   // an internal failure, such as I/O or a device fault
-	exitInterrupted = 130 // Ctrl-C
+	exitInterrupted = 130 // Ctrl-C, or SIGTERM
 )
 
 // exitError is an error that decides the exit code. Any other error is
@@ -47,9 +51,16 @@ type console struct {
 	in  io.Reader
 	out io.Writer // results only
 	err io.Writer // errors, notes and progress
-	// progress says whether err is a terminal, so that progress may be drawn.
+	// progress says whether err is a terminal that erases lines, so that progress
+	// may be drawn. It has no colours, so that NO_COLOR is of no account.
 	progress bool
 }
+
+// quietUsage is the help of --quiet.
+const quietUsage = "no progress, also on a terminal"
+
+// bar returns a line of progress, or one that is not drawn.
+func (c console) bar(quiet bool) *progress.Bar { return progress.New(c.err, c.progress && !quiet) }
 
 // command is one word after aikf.
 type command struct {
@@ -63,7 +74,8 @@ var commands = []command{
 	{"topk", "select the top k of rows in a file, or of requests on standard input", runTopK},
 	{"sample", "draw tokens from rows in a file", runSample},
 	{"explain", "say what each step of a sampling chain does to a row", runExplain},
-	{"profile", "say where the time of a call on a GPU goes", runProfile},
+	{"profile", "say where the time of a call goes", runProfile},
+	{"tune", "search for faster launch plans of this machine, for a plan file", runTune},
 	{"plan", "print the launch plan of a shape", runPlan},
 	{"report", "make a page and Markdown of the records in a folder", runReport},
 	{"info", "print the CPU's features and the tier that is chosen", runInfo},
@@ -89,9 +101,10 @@ Exit codes: 0 done, 1 wrong result or missed bar, 2 bad usage or input,
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	c := console{in: os.Stdin, out: os.Stdout, err: os.Stderr, progress: isTerminal(os.Stderr)}
+	context.AfterFunc(ctx, stop) // a second one ends the program at once
+	c := console{in: os.Stdin, out: os.Stdout, err: os.Stderr, progress: isTerminal(os.Stderr) && os.Getenv("TERM") != "dumb"}
 	os.Exit(run(ctx, os.Args[1:], c))
 }
 
@@ -112,6 +125,9 @@ func run(ctx context.Context, args []string, c console) int {
 		version, commit := buildVersion()
 		fmt.Fprintln(c.out, strings.TrimSpace("aikf "+version+" "+commit))
 		return exitDone
+	}
+	if len(args) == 2 && args[0] == bench.SelfTestWord {
+		return exitCode(bench.Contest(args[1], c.in, c.out), c)
 	}
 	for _, command := range commands {
 		if command.name == args[0] {

@@ -12,6 +12,7 @@ import (
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/cpu"
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
+	"github.com/ai-kernel-factory/aikf/internal/planfile"
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
@@ -20,6 +21,7 @@ const planExamples = `  aikf plan
   aikf plan --batch 1,32 --vocab 50304 --top-k 50,200 --dtype float32
   aikf plan --tier avx512 --cores 16 --format json
   aikf plan --device cuda --arch sm_80 --batch 1,512
+  aikf plan --plan-file aikf-plans.json
 
 A plan is made from the shape, the tier and the number of cores alone, or from
 the shape and the GPU's architecture, so that of another machine can be printed,
@@ -58,6 +60,7 @@ func runPlan(_ context.Context, args []string, c console) error {
 	threads := flags.Int("threads", 0, "`threads` to use (default: the plan decides)")
 	cores := flags.Int("cores", cpu.Cores(), "`cores` of the machine")
 	device := flags.String("device", "cpu", "`device`: cpu or cuda, which need not be there; auto is cpu")
+	planFile := flags.String("plan-file", "", "launch plans that \"aikf tune\" wrote to a `file`, of this machine or another")
 	archName := flags.String("arch", "sm_90", "`architecture` of the GPU: "+strings.Join(cuda.Architectures(), ", "))
 	format := flags.String("format", "text", "`text` or json")
 	words, err := parseFlags(flags, args, c)
@@ -95,10 +98,17 @@ func runPlan(_ context.Context, args []string, c console) error {
 				return usageErrorf("plan: --%s is for the CPU", name)
 			}
 		}
-		return printDevicePlans(c, *archName, batches, vocabs, ks, types, target, *format)
+		return printDevicePlans(c, *archName, *planFile, batches, vocabs, ks, types, target, *format)
 	}
 	if given["arch"] {
 		return usageErrorf("plan: --arch is for --device cuda")
+	}
+	tunings, err := loadPlans(*planFile, readPlans[cpu.Tuning](planfile.CPU))
+	if err != nil {
+		return err
+	}
+	if tunings != nil && tunings.device.Tier != tier.String() {
+		return usageErrorf("plan: --plan-file %s: plans of %v, not of tier %v; see --tier", *planFile, tunings.device, tier)
 	}
 	var plans []launchPlan
 	for _, dtype := range types {
@@ -110,7 +120,7 @@ func runPlan(_ context.Context, args []string, c console) error {
 					}
 					plans = append(plans, planShape(cpu.Shape{
 						Rows: batch, Vocab: vocab, K: k, ElementBytes: dtype.Bytes(),
-						TargetCandidates: target, Threads: *threads,
+						TargetCandidates: target, Threads: *threads, Tuning: tunings.of(planfile.Shape{Rows: batch, Vocab: vocab, TopK: k, DType: string(dtype)}),
 					}, dtype, tier, *cores))
 				}
 			}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/internal/planfile"
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 )
 
@@ -30,17 +32,24 @@ type devicePlan struct {
 
 // printDevicePlans prints the plans of all shapes on the architecture, of which
 // no GPU need be there.
-func printDevicePlans(c console, archName string, batches, vocabs, ks intList, types dtypeList, target int, format string) error {
+func printDevicePlans(c console, archName, planFile string, batches, vocabs, ks intList, types dtypeList, target int, format string) error {
 	arch, err := cuda.ParseArchitecture(archName)
 	if err != nil {
 		return usageErrorf("plan: %w", err)
+	}
+	tuned, err := loadPlans(planFile, readPlans[planfile.DevicePlan](planfile.CUDA))
+	if err != nil {
+		return err
+	}
+	if tuned != nil && "sm_"+strings.ReplaceAll(tuned.device.ComputeCapability, ".", "") != arch.Name {
+		return usageErrorf("plan: --plan-file %s: plans of %v, not of %s; see --arch", planFile, tuned.device, arch.Name)
 	}
 	var plans []devicePlan
 	for _, dtype := range types {
 		for _, vocab := range vocabs {
 			for _, batch := range batches {
 				for _, k := range ks {
-					plan, err := devicePlanOf(cuda.PlanShape{Rows: batch, Vocab: vocab, K: k, DType: cudaDTypes[dtype]}, dtype, arch, target)
+					plan, err := devicePlanOf(cuda.PlanShape{Rows: batch, Vocab: vocab, K: k, DType: cudaDTypes[dtype]}, dtype, arch, target, tuned)
 					if err != nil {
 						return usageErrorf("plan: %w", err)
 					}
@@ -66,11 +75,15 @@ func printDevicePlans(c console, archName string, batches, vocabs, ks intList, t
 	return out.Flush()
 }
 
-func devicePlanOf(shape cuda.PlanShape, dtype tensorfile.DType, arch cuda.Architecture, target int) (devicePlan, error) {
+func devicePlanOf(shape cuda.PlanShape, dtype tensorfile.DType, arch cuda.Architecture, target int, tuned *planSet[planfile.DevicePlan]) (devicePlan, error) {
 	p := devicePlan{Batch: shape.Rows, Vocab: shape.Vocab, TopK: shape.K, DType: dtype, Arch: arch.Name}
 	options := cuda.PlanOptions{TargetCandidates: target}
+	chosen := options
+	if plan := tuned.of(planfile.Shape{Rows: shape.Rows, Vocab: shape.Vocab, TopK: shape.K, DType: string(dtype)}); plan != nil {
+		chosen.Name, chosen.Groups, chosen.Chunks = plan.Name, plan.Groups, plan.Chunks
+	}
 	var err error
-	if p.Chosen, err = cuda.ChoosePlan(shape, arch, options); err != nil || p.Chosen.Name == cuda.PlanNone {
+	if p.Chosen, err = cuda.ChoosePlan(shape, arch, chosen); err != nil || p.Chosen.Name == cuda.PlanNone {
 		return p, err
 	}
 	options.Name = cuda.PlanTwoStage

@@ -6,22 +6,29 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
+	"github.com/ai-kernel-factory/aikf/topk"
 )
 
 const profileExamples = `  aikf profile
-        the phases within the kernel of one row of the reference matrix
-  aikf profile --plan two-stage --batch 1,32
+        one row of the reference matrix: the phases within the kernel of a GPU or,
+        without one, those of a selection on the CPU
+  aikf profile --device cpu --batch 1,32 --dtype float32 --tier avx2
+  aikf profile --device cuda --plan two-stage --batch 1,32
         each of the two stages alone
   aikf profile --batch 512 --vocab 151936 --top-k 50 --dtype float32 --format json
 
-Times are those of nodes in a graph that is replayed, with the logits in the
+On a GPU times are those of nodes in a graph that is replayed, with the logits in the
 cache. The phases of a plan with a single launch are stamped by the clock of the
 multiprocessor in an instrumented build of the plan block; the others have
-none of their own. Every answer is checked.
+none of their own. On the CPU a phase is the difference between selections that stop
+behind it and before it, on one thread; cycles and instructions are counted by
+perf_event_open where Linux allows it. Every answer is checked.
 `
 
 // runProfile says where the time of a call goes.
@@ -32,8 +39,10 @@ func runProfile(ctx context.Context, args []string, c console) error {
 	flags.Var(&vocabs, "vocab", "`values` in a row, a list")
 	flags.Var(&ks, "top-k", "how many `values` of each row, a list")
 	flags.Var(&types, "dtype", "float32, float16 or bfloat16, a `list`")
-	plan := flags.String("plan", "", "forces the launch plan of that `name`, see \"aikf plan --device cuda\"")
-	deviceName := flags.String("device", "cuda", "`device`: cuda or cuda:N")
+	plan := flags.String("plan", "", "of a GPU: forces the launch plan of that `name`, see \"aikf plan --device cuda\"")
+	planFile := flags.String("plan-file", "", planFileUsage)
+	tier := flags.String("tier", "", "of the CPU: instruction set `name`, see \"aikf info\" (default: the best)")
+	deviceName := flags.String("device", "auto", deviceUsage)
 	format := flags.String("format", "text", "`text` or json")
 	seed := flags.Uint64("seed", 1, "of the random rows")
 	words, err := parseFlags(flags, args, c)
@@ -47,10 +56,18 @@ func runProfile(ctx context.Context, args []string, c console) error {
 	if err != nil {
 		return err
 	}
-	if !choice.cuda {
-		return usageErrorf("profile: --device %s, want cuda or cuda:N: the CPU has no profile", quote(*deviceName))
+	switch {
+	case *plan != "" && (!choice.cuda || *tier != ""):
+		return usageErrorf("profile: --plan is for a GPU")
+	case *plan != "":
+		choice.auto = false
+	case *tier != "" && choice.cuda && !choice.auto:
+		return usageErrorf("profile: --tier is for the CPU")
+	case *tier != "" && !slices.Contains(topk.Tiers(), *tier):
+		return usageErrorf("profile: this machine has no tier %s, only %s", quote(*tier), strings.Join(topk.Tiers(), ", "))
+	case *tier != "":
+		choice = deviceChoice{text: "cpu"}
 	}
-	choice.auto = false // there is nothing to fall back to
 	if err := checkFormat(*format, "text", "json"); err != nil {
 		return err
 	}
@@ -62,27 +79,40 @@ func runProfile(ctx context.Context, args []string, c console) error {
 		return err
 	}
 	settings := bench.Runner{Iters: 200, Budget: 400 * time.Millisecond, Seed: *seed, Real: bench.RealLogits(), TargetCandidates: target}
-	runner, _, err := openDevice(choice, "profile", c, func(ordinal int) (*bench.DeviceRunner, error) {
+	runner, onDevice, err := openDevice(choice, "profile", c, func(ordinal int) (*bench.DeviceRunner, error) {
 		return bench.OpenDevice(ordinal, settings)
 	})
 	if err != nil {
 		return err
 	}
-	defer runner.Close()
-	runner.Plan = *plan
 	all := bench.Profiles{
-		Schema: bench.ProfileSchema, GPU: runner.GPU(), Command: commandLine("profile", args), Commit: bench.Commit(),
-		Date: time.Now().UTC().Truncate(time.Second),
+		Schema: bench.ProfileSchema, Command: commandLine("profile", args), Commit: bench.Commit(), Date: time.Now().UTC().Truncate(time.Second),
+	}
+	validate, profile := runner.Validate, runner.Profile
+	if onDevice {
+		defer runner.Close()
+		if err := usePlans(runner, *planFile); err != nil {
+			return err
+		}
+		runner.Plan, all.GPU = *plan, runner.GPU()
+	} else {
+		machine := bench.ThisMachine()
+		all.Machine = &machine
+		settings.Budget = 2 * time.Second
+		if settings.Plans, err = loadPlans(*planFile, bench.LoadPlans); err != nil {
+			return err
+		}
+		validate, profile = settings.Validate, settings.Profile
 	}
 	for _, dtype := range types {
 		for _, vocab := range vocabs {
 			for _, batch := range batches {
 				for _, k := range ks {
-					shape := bench.Case{Work: bench.TopK, Source: bench.Random, Batch: batch, Vocab: vocab, TopK: k, DType: dtype}
-					if err := runner.Validate(shape); err != nil {
+					shape := bench.Case{Work: bench.TopK, Source: bench.Random, Batch: batch, Vocab: vocab, TopK: k, DType: dtype, Tier: *tier}
+					if err := validate(shape); err != nil {
 						return usageErrorf("profile: %w", err)
 					}
-					p, err := runner.Profile(ctx, shape)
+					p, err := profile(ctx, shape)
 					if err != nil {
 						return benchError(ctx, "profile", err)
 					}
@@ -96,14 +126,58 @@ func runProfile(ctx context.Context, args []string, c console) error {
 		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")
 		encoder.Encode(all)
-	} else {
+		return out.Flush()
+	}
+	if onDevice {
 		fmt.Fprintf(out, "%s, compute capability %s, driver for CUDA %s\n", all.GPU.Name, all.GPU.ComputeCapability, all.GPU.Driver)
-		for _, p := range all.Profiles {
-			fmt.Fprintln(out)
+	} else {
+		fmt.Fprintf(out, "%s, %s/%s\n", all.Machine.CPU, all.Machine.OS, all.Machine.Arch)
+	}
+	for _, p := range all.Profiles {
+		fmt.Fprintln(out)
+		if onDevice {
 			explainProfile(out, p)
+		} else {
+			explainCPUProfile(out, p)
 		}
 	}
 	return out.Flush()
+}
+
+// explainCPUProfile prints one profile of the CPU as a table.
+func explainCPUProfile(w io.Writer, p bench.Profile) {
+	fmt.Fprintf(w, "batch %d, vocab %d, top-k %d, %s: %s\n", p.Batch, p.Vocab, p.TopK, p.DType, p.CPUPlan)
+	count := func(n float64) string {
+		if p.Uncounted != "" {
+			return ""
+		}
+		return fmt.Sprintf("%.0f", n)
+	}
+	const columns = "  %-12s %9s %7s %10s %12s %12s %8s\n"
+	fmt.Fprintf(w, columns, "", "us", "share", "cycles", "instructions", "bytes", "GB/s")
+	line := func(name string, us, share, cycles, instructions float64, bytes int) {
+		fmt.Fprintf(w, columns, name, fmt.Sprintf("%.3f", us), fmt.Sprintf("%.1f%%", 100*share), count(cycles), count(instructions), fmt.Sprint(bytes), gigabytes(bytes, us))
+	}
+	var cycles, instructions float64
+	for _, part := range p.Parts {
+		line(part.Name, part.US, part.Share, part.Cycles, part.Instructions, part.Bytes)
+		cycles, instructions = cycles+part.Cycles, instructions+part.Instructions
+	}
+	line("call", p.CallUS, 1, cycles, instructions, p.Bytes)
+	fmt.Fprintf(w, columns, "floor", fmt.Sprintf("%.3f", p.FloorUS), "", "", "", fmt.Sprint(p.FloorBytes), gigabytes(p.FloorBytes, p.FloorUS))
+	fmt.Fprintf(w, "  the call takes %.2f times the floor, one maximum pass over the same rows, and moves %.2f times its bytes; %.4g candidates a row\n",
+		p.CallUS/p.FloorUS, float64(p.Bytes)/float64(p.FloorBytes), p.Candidates)
+	if p.Uncounted != "" {
+		fmt.Fprintf(w, "  no cycles and instructions: %s\n", p.Uncounted)
+	}
+}
+
+// gigabytes returns how many of them a second that is.
+func gigabytes(bytes int, us float64) string {
+	if us == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f", float64(bytes)/us/1e3)
 }
 
 // explainProfile prints one profile as a table.

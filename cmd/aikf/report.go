@@ -14,7 +14,7 @@ import (
 const reportExamples = `  aikf report
         report/report.html and report/report.md, made of the records in results
   aikf report --device cpu --out mine
-        measure this machine first, a minute or two; the records stay in mine/records
+        measure this machine first, two or three minutes; the records stay in mine/records
   aikf report mine/records --out mine
         the same again, without measuring
 
@@ -88,29 +88,28 @@ func runReport(ctx context.Context, args []string, c console) error {
 
 // measurement is one command that leaves a record.
 type measurement struct {
-	file string
-	run  func(ctx context.Context, args []string, c console) error
-	args []string
+	run     func(ctx context.Context, args []string, c console) error
+	args    []string
+	printed string // the file for a record that the command prints; "" if it writes a file itself
 }
 
-// measurements are what a report of a device is made of.
-func measurements(choice deviceChoice, against string) []measurement {
+// measurements are what a report of a device is made of; their records go to the
+// folder.
+func measurements(choice deviceChoice, against, folder string) []measurement {
 	bench := func(file string, args ...string) measurement {
-		return measurement{file, runBench, append([]string{"--device", choice.text, "--format", "json"}, args...)}
+		return measurement{runBench, append([]string{"--device", choice.text, "--out", filepath.Join(folder, file)}, args...), ""}
 	}
 	others := []string{}
 	if against != "" {
 		others = []string{"--against", against}
 	}
-	all := []measurement{
+	return []measurement{
 		bench("matrix.json", others...),
 		bench("sweep.json", append([]string{"--sweep", "rows,vocab,k,grid"}, others...)...),
-		bench("adversarial.json", "--rows", "adversarial", "--batch", "1", "--top-k", "50,200"),
+		bench("adversarial.json", "--rows", "adversarial,peaked", "--batch", "1", "--top-k", "50,200"),
+		bench("sample.json", "--work", "sample", "--batch", "1"),
+		{runProfile, []string{"--device", choice.text, "--batch", "1,32", "--top-k", "50,200", "--format", "json"}, filepath.Join(folder, "profile.json")},
 	}
-	if choice.cuda && !choice.auto {
-		return append(all, measurement{"profile.json", runProfile, []string{"--device", choice.text, "--batch", "1,32", "--top-k", "50,200", "--format", "json"}})
-	}
-	return append(all, bench("sample.json", "--work", "sample", "--batch", "1"))
 }
 
 // measureRecords leaves new records of a device in the folder. If it is
@@ -123,17 +122,20 @@ func measureRecords(ctx context.Context, device, against, folder string, c conso
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	for done, m := range measurements(choice, against) {
-		var record bytes.Buffer
-		quiet := c
-		quiet.out = &record
-		if err := m.run(ctx, m.args, quiet); err != nil {
+	for done, m := range measurements(choice, against, folder) {
+		var printed bytes.Buffer
+		mute := c
+		mute.out = &printed
+		if err := m.run(ctx, m.args, mute); err != nil {
 			if done > 0 {
-				fmt.Fprintf(c.err, "aikf: report: %d records are in %s\n", done, folder)
+				fmt.Fprintf(c.err, "aikf: report: %d whole records are in %s\n", done, folder)
 			}
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(folder, m.file), record.Bytes(), 0o644); err != nil {
+		if m.printed == "" {
+			continue
+		}
+		if err := os.WriteFile(m.printed, printed.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,14 +126,15 @@ func TestReportCompare(t *testing.T) {
 
 // TestMeasurements holds what a report measures to flags that the commands take.
 func TestMeasurements(t *testing.T) {
-	for device, last := range map[string]string{"cpu": "sample.json", "auto": "sample.json", "cuda:1": "profile.json"} {
+	for device, last := range map[string]string{"cpu": "profile.json", "auto": "profile.json", "cuda:1": "profile.json"} {
 		choice, err := parseDevice(device)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all := measurements(choice, "torch")
-		if got := all[len(all)-1].file; got != last {
-			t.Errorf("%s: the last record is %s, want %s", device, got, last)
+		folder := t.TempDir()
+		all := measurements(choice, "torch", folder)
+		if m := all[len(all)-1]; m.printed != filepath.Join(folder, last) && !slices.Contains(m.args, filepath.Join(folder, last)) {
+			t.Errorf("%s: the last record is that of %q, want %s", device, m.args, last)
 		}
 		for _, m := range all {
 			if device != "cpu" {
@@ -141,7 +143,7 @@ func TestMeasurements(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if err := m.run(ctx, m.args, console{out: io.Discard, err: io.Discard}); !errors.Is(err, context.Canceled) {
-				t.Errorf("%s: %q: error = %v, want that it was interrupted", m.file, m.args, err)
+				t.Errorf("%q: error = %v, want that it was interrupted", m.args, err)
 			}
 		}
 	}

@@ -45,6 +45,7 @@ func runTopK(ctx context.Context, args []string, c console) error {
 	tier := flags.String("tier", "", "instruction set `name`, see \"aikf info\" (default: the best)")
 	threads := flags.Int("threads", 0, "at most so many threads (default: the launch plan decides)")
 	deviceName := flags.String("device", "cpu", deviceUsage)
+	planFile := flags.String("plan-file", "", planFileUsage)
 	files, err := parseFlags(flags, args, c)
 	if err != nil {
 		return err
@@ -56,8 +57,7 @@ func runTopK(ctx context.Context, args []string, c console) error {
 		return err
 	}
 	options := topk.Options{Tier: *tier, Threads: *threads, TargetCandidates: target}
-	// An empty batch checks the options.
-	if err := (&topk.Selector[float32]{Options: options}).Select(topk.Result[float32]{}, nil, topk.Shape{}); err != nil {
+	if err := checkOptions(options); err != nil {
 		return usageErrorf("%w", err)
 	}
 	choice, err := parseDevice(*deviceName)
@@ -91,11 +91,19 @@ func runTopK(ctx context.Context, args []string, c console) error {
 	if err := checkFormat(*format, "table", "json"); err != nil {
 		return err
 	}
-	on, _, err := openDevice(choice, "topk", c, func(ordinal int) (*gpu, error) { return openGPU(ordinal, target) })
+	on, onDevice, err := openDevice(choice, "topk", c, func(ordinal int) (*gpu, error) { return openGPU(ordinal, target, *planFile) })
 	if err != nil {
 		return err
 	}
 	defer on.close()
+	if !onDevice {
+		if options.Plans, err = loadPlans(*planFile, topk.LoadPlans); err != nil {
+			return err
+		}
+		if err := checkOptions(options); err != nil {
+			return planFileError(*planFile, err)
+		}
+	}
 	if *jsonl {
 		return serveRequests(ctx, c, "topk", newRequestServer(options, on))
 	}
@@ -111,6 +119,11 @@ func runTopK(ctx context.Context, args []string, c console) error {
 		selected.writeTable(out)
 	}
 	return out.Flush()
+}
+
+// checkOptions has an empty batch check the options.
+func checkOptions(options topk.Options) error {
+	return (&topk.Selector[float32]{Options: options}).Select(topk.Result[float32]{}, nil, topk.Shape{})
 }
 
 // selection is the top k of rows of a file.

@@ -17,6 +17,7 @@ import (
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/internal/bench"
 	"github.com/ai-kernel-factory/aikf/internal/differential"
+	"github.com/ai-kernel-factory/aikf/internal/progress"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
@@ -27,6 +28,8 @@ const verifyExamples = `  aikf verify                              every tier an
                                            one case again, as a difference names it
   aikf verify --device cuda --rows 100000000
                                            a GPU against the CPU, so many rows
+  aikf verify --device cuda --work sample --rows 1000000
+                                           its tokens, of random parameters, seeds and logits
   aikf verify --device cuda --law 200000000
                                            the law of sampled tokens on a GPU: every mass, so many draws
 `
@@ -34,6 +37,10 @@ const verifyExamples = `  aikf verify                              every tier an
 // verification is what one run of aikf verify has to say, as JSON too.
 type verification struct {
 	Schema     int      `json:"schema"`
+	Device     string   `json:"device"` // cpu
+	CPU        string   `json:"cpu"`
+	Command    string   `json:"command"`
+	Commit     string   `json:"commit"`
 	Seed       uint64   `json:"seed"`
 	Tiers      []string `json:"tiers"`
 	DTypes     []string `json:"dtypes"`
@@ -44,6 +51,8 @@ type verification struct {
 	Outcome    string   `json:"outcome"`              // equal, different or interrupted
 	Difference string   `json:"difference,omitempty"` // the first that was found
 	Reproduce  string   `json:"reproduce,omitempty"`  // the command that finds it again
+
+	bar *progress.Bar
 }
 
 // runVerify compares the engine with the oracle for a given time.
@@ -57,7 +66,9 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	format := flags.String("format", "text", "text or json")
 	deviceName := flags.String("device", "cpu", deviceUsage)
 	law := flags.Int("law", 0, "of a GPU: compare the masses of so many surprises, or all, and so many draws instead of rows")
+	work := flags.String("work", bench.TopK, "of a GPU: what to compare, topk or sample")
 	rows := flags.Int64("rows", 0, "of a GPU: stop when so many rows were compared, however long it takes")
+	quiet := flags.Bool("quiet", false, quietUsage)
 	words, err := parseFlags(flags, args, c)
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -66,6 +77,10 @@ func runVerify(ctx context.Context, args []string, c console) error {
 		return err
 	case *law < 0:
 		return usageErrorf("verify: --law = %d, want 0 or more", *law)
+	case *work != bench.TopK && *work != bench.Sample:
+		return usageErrorf("verify: --work %s, want %s or %s", quote(*work), bench.TopK, bench.Sample)
+	case *law > 0 && *work == bench.Sample:
+		return usageErrorf("verify: --law and --work sample are two comparisons")
 	case *law > 0 && *rows > 0:
 		return usageErrorf("verify: --law and --rows are two comparisons")
 	case *rows < 0:
@@ -85,7 +100,10 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	if _, err := targetCandidates(); err != nil {
 		return err
 	}
-	v := verification{Schema: 1, Seed: *seed}
+	v := verification{
+		Schema: 1, Device: "cpu", CPU: bench.ThisMachine().CPU, Command: commandLine("verify", args), Commit: bench.Commit(),
+		Seed: *seed, bar: c.bar(*quiet),
+	}
 	if v.DTypes, err = choose("dtype", *dtypes, topktest.DTypes()); err != nil {
 		return err
 	}
@@ -109,22 +127,24 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	if onDevice {
 		defer device.Close()
 		d := deviceVerification{
-			Schema: 1, Command: commandLine("verify", args), Commit: bench.Commit(), Seed: v.Seed, names: v.DTypes,
+			Schema: 1, Command: commandLine("verify", args), Commit: bench.Commit(), Seed: v.Seed, names: v.DTypes, bar: v.bar,
 			Device: fmt.Sprintf("cuda:%d", choice.ordinal), GPU: device.Properties().Name, Driver: device.Properties().DriverVersion,
 		}
 		if *law > 0 {
 			return d.runLaw(ctx, device, *law, *format, c)
 		}
-		config := differential.Config{
-			NewEngine: differential.CUDA(device), Architecture: device.Architecture(), Seed: v.Seed, Rows: *rows,
-			Workers: runtime.GOMAXPROCS(0),
-		}
+		extent := differential.Extent{Seed: v.Seed, Rows: *rows, Workers: runtime.GOMAXPROCS(0)}
 		if *first >= 0 {
-			config.First, config.Batches = *first, 1
+			extent.First, extent.Batches = *first, 1
 		}
 		if *rows > 0 && !given["duration"] || *first >= 0 {
 			*duration = math.MaxInt64
 		}
+		if *work == bench.Sample {
+			d.Work = *work
+			return d.runSample(ctx, differential.SampleConfig{Extent: extent, NewEngine: differential.CUDASample(device)}, *duration, *format, c)
+		}
+		config := differential.Config{Extent: extent, NewEngine: differential.CUDA(device), Architecture: device.Architecture()}
 		return d.run(ctx, config, *duration, *format, c)
 	}
 	switch {
@@ -132,6 +152,8 @@ func runVerify(ctx context.Context, args []string, c console) error {
 		return usageErrorf("verify: --law is for a GPU")
 	case *rows > 0:
 		return usageErrorf("verify: --rows is for a GPU")
+	case *work != bench.TopK:
+		return usageErrorf("verify: --work %s is for a GPU", *work)
 	}
 	config := topktest.VerifyConfig{DTypes: v.DTypes, Seed: v.Seed}
 	for _, tier := range v.Tiers {
@@ -150,17 +172,13 @@ func (v *verification) run(ctx context.Context, config topktest.VerifyConfig, du
 	if format == "text" {
 		fmt.Fprintf(c.out, "seed %d, tiers %s, dtypes %s\n", v.Seed, strings.Join(v.Tiers, ","), strings.Join(v.DTypes, ","))
 	}
-	if c.progress {
-		config.Progress = func(counts topktest.Counts) {
-			fmt.Fprintf(c.err, "\r\x1b[K%v of %v: %d cases, %d rows", time.Since(started).Round(time.Second), duration, counts.Cases, counts.Rows)
-		}
+	config.Progress = func(counts topktest.Counts) {
+		v.bar.Set(int(time.Since(started)), int(duration), fmt.Sprintf("%d cases, %d rows", counts.Cases, counts.Rows))
 	}
 	limited, stop := context.WithTimeout(ctx, duration)
 	defer stop()
 	counts, err := topktest.Verify(limited, config)
-	if c.progress {
-		fmt.Fprint(c.err, "\r\x1b[K")
-	}
+	v.bar.Clear()
 	v.Cases, v.Calls, v.Rows = counts.Cases, counts.Calls, counts.Rows
 	v.ElapsedS = time.Since(started).Seconds()
 	var different *topktest.Difference

@@ -101,6 +101,9 @@ func TestVerifyBadUsage(t *testing.T) {
 		{"--seed -1", "-1"},
 		{"--nothing", "nothing"},
 		{"row", "row"},
+		{"--work merge", "merge"},
+		{"--work sample", "for a GPU"},
+		{"--device cuda --work sample --law 5", "two comparisons"},
 	} {
 		code, out, errors := verifyOutput(t.Context(), append([]string{"verify"}, strings.Fields(test.args)...)...)
 		if code != exitUsage || out != "" || !strings.Contains(errors, test.part) {

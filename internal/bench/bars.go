@@ -275,7 +275,7 @@ func (b Bar) figure(r Result) float64 {
 
 // Acceptance measures every bar. progress, if not nil, is told how many cases
 // are done, of how many, and the next. A wrong result is an error; a missed bar
-// is not.
+// is not. With an error come the results before it.
 func (r *Runner) Acceptance(ctx context.Context, bars []Bar, progress func(done, total int, next Case)) (verdicts []Verdict, results []Result, err error) {
 	// Cases that several bars share are measured once.
 	var cases []Case
@@ -306,7 +306,7 @@ func (r *Runner) Acceptance(ctx context.Context, bars []Bar, progress func(done,
 		}
 		result, err := runner.Measure(ctx, c)
 		if err != nil {
-			return nil, nil, err
+			return nil, results, err
 		}
 		measured[c] = result
 		results = append(results, result)
@@ -317,9 +317,9 @@ func (r *Runner) Acceptance(ctx context.Context, bars []Bar, progress func(done,
 			if v.Reason != "" {
 				break
 			}
-			if b.Peer != "" && !measured[c].Peers[b.Peer].ValuesEqual {
+			if doubts := measured[c].Peers[b.Peer].Doubts; len(doubts) > 0 {
 				v = Verdict{Work: b.Work, Figure: b.Figure, Must: b.Must, Aim: b.Aim, Verdict: NotMeasured,
-					Reason: fmt.Sprintf("the values of %s differ from ours (%s)", b.Peer, c.label())}
+					Reason: fmt.Sprintf("%s is not believed (%s): %s", b.Peer, c.label(), doubts[0])}
 				break
 			}
 			figure := b.figure(measured[c])

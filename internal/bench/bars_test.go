@@ -161,7 +161,7 @@ func testPeerBar(t *testing.T, manner string) {
 		t.Fatal(err)
 	}
 	if v := verdicts[0]; manner == "values" {
-		if v.Verdict != NotMeasured || !strings.Contains(v.Reason, "differ from ours") {
+		if v.Verdict != NotMeasured || !strings.Contains(v.Reason, "is not believed") {
 			t.Errorf("a wrong answer is judged: %+v", v)
 		}
 	} else if v.Verdict != Met || v.Measured != significant(30.25/results[0].OursUS) {

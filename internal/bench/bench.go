@@ -49,7 +49,7 @@ const (
 // Case is one measurement.
 type Case struct {
 	Work               string
-	Source             string // Random, Real or the name of an adversarial row
+	Source             string // one of Sources
 	Batch, Vocab, TopK int
 	DType              DType
 	Tier               string // empty: the best of the machine
@@ -79,8 +79,8 @@ func (c Case) Validate() error {
 	switch {
 	case !slices.Contains(Works(), c.Work):
 		return fmt.Errorf("work %q is not one of %s", c.Work, strings.Join(Works(), ", "))
-	case c.Source != Random && c.Source != Real && !slices.Contains(AdversarialSources(), c.Source):
-		return fmt.Errorf("rows %q are none of %s, %s, %s", c.Source, Random, Real, strings.Join(AdversarialSources(), ", "))
+	case !slices.Contains(Sources(), c.Source):
+		return fmt.Errorf("rows %q are none of %s", c.Source, strings.Join(Sources(), ", "))
 	case c.Batch < 1:
 		return fmt.Errorf("batch = %d is less than 1", c.Batch)
 	case c.Vocab < 1:
@@ -91,7 +91,7 @@ func (c Case) Validate() error {
 		return fmt.Errorf("batch = %d times vocab = %d exceeds %d logits", c.Batch, c.Vocab, maxElements)
 	case c.Threads < 0:
 		return fmt.Errorf("threads = %d is negative", c.Threads)
-	case c.Sampling != "" && (c.Work != Sample || !slices.Contains(Samplings(), c.Sampling)):
+	case c.Sampling != "" && (c.Work != Sample || !slices.Contains(slices.Concat(Samplings(), DeviceSamplings()), c.Sampling)):
 		return fmt.Errorf("sampling %q of work %q is not one of %s", c.Sampling, c.Work, strings.Join(Samplings(), ", "))
 	case c.Threads > 1 && c.Work != TopK:
 		return fmt.Errorf("threads = %d, but work %q runs on one", c.Threads, c.Work)
@@ -111,17 +111,22 @@ func (c Case) withDefaults() Case {
 	if c.Work == Sample && c.Sampling == "" {
 		c.Sampling = ChainSampling
 	}
+	return c.WithoutTopK()
+}
+
+// WithoutTopK returns the case with a top-k of all logits if its sampling has none.
+func (c Case) WithoutTopK() Case {
 	if slices.Contains([]string{Greedy, MinP, TopP, NoFilter}, c.Sampling) {
-		c.TopK = c.Vocab // off
+		c.TopK = c.Vocab
 	}
 	return c
 }
 
-// plan returns the launch plan of the case.
-func (c Case) plan(targetCandidates int) cpu.Plan {
+// plan returns the launch plan of the case, with a tuning or nil.
+func (c Case) plan(targetCandidates int, tuning *cpu.Tuning) cpu.Plan {
 	shape := cpu.Shape{
 		Rows: c.Batch, Vocab: c.Vocab, K: c.TopK, ElementBytes: c.DType.Bytes(),
-		Threads: c.Threads, TargetCandidates: targetCandidates,
+		Threads: c.Threads, TargetCandidates: targetCandidates, Tuning: tuning,
 	}
 	tier := simd.Best()
 	for _, available := range simd.Available() {
@@ -130,6 +135,11 @@ func (c Case) plan(targetCandidates int) cpu.Plan {
 		}
 	}
 	return cpu.NewPlan(shape, tier, cpu.Cores())
+}
+
+// plan returns the launch plan of the case.
+func (r *Runner) plan(c Case) cpu.Plan {
+	return c.plan(r.TargetCandidates, r.Plans.Tuning(c.planShape()))
 }
 
 // inputs returns over how many inputs a case rotates, so that no branch is
@@ -153,11 +163,16 @@ type Runner struct {
 	Real   Logits        // rows of source Real
 	Peers  []*Peer       // other software to measure, for work TopK
 
-	TargetCandidates int // overrides the launch plan's target; 0: the plan decides
+	TargetCandidates int    // overrides the launch plan's target; 0: the plan decides
+	Plans            *Plans // for the selections of a case's own tier; nil: the built-in ones
 }
 
 func (r *Runner) options(c Case, tier string) topk.Options {
-	return topk.Options{Tier: tier, Threads: c.Threads, TargetCandidates: r.TargetCandidates}
+	options := topk.Options{Tier: tier, Threads: c.Threads, TargetCandidates: r.TargetCandidates}
+	if tier == c.Tier {
+		options.Plans = r.Plans.selection()
+	}
+	return options
 }
 
 // Validate reports what of the case cannot be measured, with the numbers.
@@ -177,6 +192,9 @@ func (r *Runner) Measure(ctx context.Context, c Case) (Result, error) {
 	c = c.withDefaults()
 	if err := r.Validate(c); err != nil {
 		return Result{}, err
+	}
+	if c.Work == Sample && !slices.Contains(Samplings(), c.Sampling) {
+		return Result{}, fmt.Errorf("sampling %q runs on a GPU only", c.Sampling)
 	}
 	switch c.DType {
 	case Float16:
@@ -242,7 +260,7 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 		if err != nil {
 			return Result{}, err
 		}
-		result.Capacity = c.plan(r.TargetCandidates).Capacity
+		result.Capacity = r.plan(c).Capacity
 	}
 	contestants := []contestant{
 		ours.contestant, reference.contestant, floor[uint32]("floor", c, wide), // float32 values, whatever T
@@ -260,7 +278,7 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 	result.setTimes(times[0], times[1], times[2], times[len(times)-1])
 	if c.Work == TopK {
 		for _, peer := range r.Peers {
-			answer, err := measurePeer(ctx, peer, r, c, batches, gates)
+			answer, err := measurePeer(ctx, peer, r, c, batches, gates, ours.contestant, min(result.FloorUS, result.DTypeFloorUS))
 			if err != nil {
 				return Result{}, err
 			}
@@ -268,6 +286,20 @@ func measure[T topk.Float](ctx context.Context, r *Runner, c Case) (Result, erro
 				result.Peers = map[string]PeerResult{}
 			}
 			result.Peers[peer.Name] = answer
+		}
+	}
+	if c.Work == Merge { // its parts are selected before
+		return result, nil
+	}
+	// Other logits in the same place have other answers: nothing is remembered.
+	copy(batches[0], altered(c, batches[:1], 1)[0])
+	fresh := newGate(batches[0], c.Batch, c.TopK)
+	for _, w := range []work[T]{ours, reference} {
+		if err := w.call(0); err != nil {
+			return Result{}, fmt.Errorf("%v: %s: %w", c, w.name, err)
+		}
+		if _, err := fresh.check(w.answer); err != nil {
+			return Result{}, fmt.Errorf("%v: %s, of logits that changed in place: %w", c, w.name, err)
 		}
 	}
 	return result, nil

@@ -19,6 +19,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == SelfTestWord {
+		if err := Contest(os.Args[2], os.Stdin, os.Stdout); err != nil {
+			panic(err)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv("AIKF_TEST_PEER") != "" {
 		fakePeer(os.Getenv("AIKF_TEST_PEER"))
 	}
@@ -359,5 +365,30 @@ func TestLogitsRow(t *testing.T) {
 		if row[0] != 1.5 {
 			t.Errorf("%s: %v", dtype, row[0])
 		}
+	}
+}
+
+func TestSourcesNamed(t *testing.T) {
+	for name, want := range map[string][]string{
+		"normal": {Random}, "random": {Random}, "real": {Real}, "peaked": {Peaked}, "ascending": {"ascending"}, "constant": {"constant"},
+		"ties": {"two_values", "ties_at_k"}, "masked": {"masked_0", "masked_20", "masked_300"}, "adversarial": AdversarialSources(), "odd": {"odd"},
+	} {
+		if got := SourcesNamed(name); !slices.Equal(got, want) {
+			t.Errorf("%s stands for %v, want %v", name, got, want)
+		}
+	}
+}
+
+// TestPeaked holds the rows of a model that is sure to being that.
+func TestPeaked(t *testing.T) {
+	row := make([]float32, 50304)
+	Case{Work: TopK, Source: Peaked, Batch: 1, Vocab: len(row), TopK: 50, DType: Float32}.fillRow(row, rand.New(rand.NewPCG(1, 2)))
+	largest := slices.Max(row)
+	var mass float64
+	for _, v := range row {
+		mass += math.Exp(float64(v - largest))
+	}
+	if 1/mass < 0.9 {
+		t.Errorf("the largest has a share of %.3f, want 0.9 or more", 1/mass)
 	}
 }

@@ -19,6 +19,8 @@ type Times struct {
 	Median, P10, P90 float64
 	Samples          int // timed samples
 	Calls            int // calls in each
+
+	rounds []float64 // the samples, in the order of the rounds
 }
 
 // contestant is something to be timed.
@@ -95,14 +97,29 @@ func rounds(ctx context.Context, n, iters int, budget time.Duration, sample func
 
 // timesOf sums up samples of so many calls each.
 func timesOf(samples []float64, calls int) Times {
+	rounds := slices.Clone(samples)
 	slices.Sort(samples)
-	return Times{quantile(samples, 0.5), quantile(samples, 0.1), quantile(samples, 0.9), len(samples), calls}
+	return Times{quantile(samples, 0.5), quantile(samples, 0.1), quantile(samples, 0.9), len(samples), calls, rounds}
 }
 
 // rounded has five digits.
 func (t Times) rounded() Times {
 	t.Median, t.P10, t.P90 = significant(t.Median), significant(t.P10), significant(t.P90)
 	return t
+}
+
+// pairs returns the 10th and the 90th percentile of a over b, round by round: of
+// the same round they saw the same machine. Both are 0 if there are no rounds.
+func pairs(a, b Times) (p10, p90 float64) {
+	if len(a.rounds) == 0 || len(a.rounds) != len(b.rounds) {
+		return 0, 0
+	}
+	ratios := make([]float64, len(a.rounds))
+	for i, time := range a.rounds {
+		ratios[i] = time / b.rounds[i]
+	}
+	slices.Sort(ratios)
+	return significant(quantile(ratios, 0.1)), significant(quantile(ratios, 0.9))
 }
 
 func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/sampling"
 )
 
 // device is what the benchmark asks of a GPU: one stream of work, in order.
@@ -14,6 +15,7 @@ type device interface {
 	// allocate returns memory with any content, aligned to 256 bytes.
 	allocate(bytes int) (deviceMemory, error)
 	selector(options cuda.Options) (deviceSelector, error)
+	sampler(params sampling.Params, options cuda.SamplerOptions) (tokenSampler, error)
 	readFloor(logits cuda.Logits, shape cuda.Shape, maxima cuda.Pointer) error
 	emptyKernel() error
 	// capture records the calls as a graph, without running them.
@@ -46,6 +48,14 @@ type deviceSelector interface {
 	rawLaunch(logits cuda.Logits, shape cuda.Shape, result cuda.Result, workspace cuda.Workspace) (cuda.RawLaunch, error)
 	// selectPhases is an instrumented build that writes clock stamps of each row.
 	selectPhases(logits cuda.Logits, shape cuda.Shape, result cuda.Result, stamps cuda.Pointer) error
+	close() error
+}
+
+// tokenSampler puts samplings into the stream.
+type tokenSampler interface {
+	mostKept(dtype cuda.DType, vocab int) int
+	// sample edits the logits, if edits are not nil, and draws the tokens.
+	sample(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, edits *cuda.Edits, tokens cuda.Tokens) error
 	close() error
 }
 

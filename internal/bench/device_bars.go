@@ -93,12 +93,75 @@ func DeviceBars() []DeviceBar {
 			hard, random = append(hard, adversarial), append(random, c)
 		}
 	}
-	return append(bars,
+	bars = append(bars,
 		DeviceBar{"cold less warm", ColdPenalty, matrix, nil, 0.4, 0.4},
 		DeviceBar{"unaligned rows, odd strides", OverAligned, odd, aligned, 1.3, 1.3},
 		DeviceBar{"worst adversarial row", OverRandom, hard, random, 3, 3},
 		DeviceBar{"a launch from Go", OverC, []Case{floorCase}, nil, 0.2, 0.2},
 	)
+	return append(bars, deviceSampleBars()...)
+}
+
+// DeviceBarsOf returns the bars of some works, as they are listed, or all if none is
+// named.
+func DeviceBarsOf(works []string) []DeviceBar {
+	return slices.DeleteFunc(DeviceBars(), func(b DeviceBar) bool {
+		return len(works) > 0 && !slices.Contains(works, b.Cases[0].Work)
+	})
+}
+
+// deviceSampleBars lists the figures of sampling. What is beside the top-k alone of
+// the same rows, or beside the pipeline alone, was measured in the same rounds.
+func deviceSampleBars() []DeviceBar {
+	sample := func(sampling, source string, dtype DType, vocab, batch, k int) Case {
+		return Case{Work: Sample, Sampling: sampling, Source: source, Batch: batch, Vocab: vocab, TopK: k, DType: dtype}.WithoutTopK()
+	}
+	var bars []DeviceBar
+	beside := func(work string, must, aim float64, cases ...Case) {
+		bars = append(bars, DeviceBar{"sample: " + work, Beside, cases, nil, must, aim})
+	}
+	alone := func(work string, c Case, must, aim float64) {
+		bars = append(bars, DeviceBar{fmt.Sprintf("sample: %s, %d rows", work, c.Batch), Micros, []Case{c}, nil, must, aim})
+	}
+	for _, row := range []struct {
+		batch     int
+		must, aim float64
+	}{{1, 0.9, 0.5}, {32, 1.0, 0.6}, {512, 3, 1.5}} {
+		beside(fmt.Sprintf("top-k 50, top-p, min-p, to top-k alone, %d rows", row.batch), row.must, row.aim,
+			sample(Pipeline, Random, BFloat16, vocab, row.batch, 50))
+	}
+	beside("the same with k = 1,024, 1 row", 2.5, 1.5, sample(Pipeline, Random, BFloat16, vocab, 1, 1024))
+	beside("the same with vocab 151,936, 32 rows", 1.2, 0.8, sample(Pipeline, Random, BFloat16, bigVocab, 32, 50))
+	alone("greedy", sample(Greedy, Random, BFloat16, vocab, 1, 50), 3.0, 2.4)
+	alone("greedy", sample(Greedy, Random, BFloat16, vocab, 32, 50), 3.6, 3.0)
+	for _, dtype := range []struct {
+		name   DType
+		factor float64 // of the bars of 16 bits
+	}{{BFloat16, 1}, {Float32, 1.6}} {
+		for _, source := range []string{Random, Real} {
+			for _, row := range []struct {
+				batch     int
+				must, aim float64
+			}{{1, 10, 6}, {32, 14, 9}, {512, 70, 45}} {
+				alone(fmt.Sprintf("top-p alone, %s %s", source, dtype.name), sample(TopP, source, dtype.name, vocab, row.batch, 50),
+					significant(dtype.factor*row.must), significant(dtype.factor*row.aim))
+			}
+		}
+	}
+	alone("min-p alone", sample(MinP, Random, BFloat16, vocab, 1, 50), 6, 4.5)
+	alone("min-p alone", sample(MinP, Random, BFloat16, vocab, 32, 50), 8, 6)
+	alone("no filter", sample(NoFilter, Random, BFloat16, vocab, 1, 50), 6, 4)
+	alone("no filter", sample(NoFilter, Random, BFloat16, vocab, 32, 50), 9, 6)
+	alone("no filter", sample(NoFilter, Random, BFloat16, vocab, 512, 50), 45, 30)
+	beside("bitmask, 64 penalties and 20 biases, to none", 1.0, 0.5,
+		sample(EditedPipeline, Random, BFloat16, vocab, 1, 50), sample(EditedPipeline, Random, BFloat16, vocab, 32, 50))
+	beside("logprobs of the chosen and the 20 best, to none", 2.5, 1.5,
+		sample(LogprobPipeline, Random, BFloat16, vocab, 1, 50), sample(LogprobPipeline, Random, BFloat16, vocab, 32, 50))
+	for _, batch := range []int{1, 8, 16} {
+		beside(fmt.Sprintf("nanochat, float32, vocab 32,768, to top-k alone, %d rows", batch), 1.0, 0.6,
+			sample(NanochatPipeline, Random, Float32, 32768, batch, 50))
+	}
+	return bars
 }
 
 // under is a case under a condition.
@@ -113,9 +176,11 @@ func (b DeviceBar) needs() []under {
 	for i, c := range b.Cases {
 		needed = append(needed, under{c, Condition{Graph, Warm}})
 		switch b.Figure {
-		case Micros: // the others are shown beside it
+		case Micros, Beside: // the others are shown beside it
 			for _, condition := range Conditions() {
-				needed = append(needed, under{c, condition})
+				if c.Work == TopK || condition.Cache == Warm {
+					needed = append(needed, under{c, condition})
+				}
 			}
 		case ColdPenalty:
 			needed = append(needed, under{c, Condition{Graph, Cold}})
@@ -136,14 +201,17 @@ func (b DeviceBar) figure(i int, measured map[under]Result, launch LaunchCost) f
 		return significant((cold.OursUS - warm.OursUS) - (cold.FloorUS - warm.FloorUS))
 	case OverAligned, OverRandom:
 		return significant(warm.OursUS / measured[under{b.Against[i], Condition{Graph, Warm}}].OursUS)
+	case Beside:
+		return significant(warm.OursUS - warm.ReferenceUS)
 	case OverC:
 		return significant(launch.OverNS / 1e3)
 	}
 	return warm.OursUS
 }
 
-// verdict judges the bar. scale moves bars in microseconds.
-func (b DeviceBar) verdict(measured map[under]Result, launch LaunchCost, scale float64) Verdict {
+// verdict judges the bar. scale moves bars in microseconds; lacking says what the
+// device does not have.
+func (b DeviceBar) verdict(measured map[under]Result, lacking map[Case]string, launch LaunchCost, scale float64) Verdict {
 	v := Verdict{Work: b.Work, Figure: b.Figure, Must: b.Must, Aim: b.Aim}
 	if b.Figure == Micros && scale > 1 {
 		v.Scale = significant(scale)
@@ -152,6 +220,12 @@ func (b DeviceBar) verdict(measured map[under]Result, launch LaunchCost, scale f
 	if b.Figure == OverC && launch.Reason != "" {
 		v.Verdict, v.Reason = NotMeasured, launch.Reason
 		return v
+	}
+	for _, c := range b.Cases {
+		if reason, lacks := lacking[c]; lacks {
+			v.Verdict, v.Reason = NotMeasured, reason
+			return v
+		}
 	}
 	for i, c := range b.Cases {
 		figure := b.figure(i, measured, launch)
@@ -169,6 +243,9 @@ func (b DeviceBar) verdict(measured map[under]Result, launch LaunchCost, scale f
 // deviceLabel tells cases of one bar apart.
 func (c Case) deviceLabel() string {
 	s := fmt.Sprintf("%d x %d, %s", c.Batch, c.TopK, c.DType)
+	if c.Sampling != "" {
+		s = c.Sampling + ", " + s
+	}
 	if c.Source != Random {
 		s = c.Source + ", " + s
 	}
@@ -195,10 +272,13 @@ func (r *DeviceRunner) Accept(ctx context.Context, bars []DeviceBar, record *Rec
 			if !slices.Contains(conditions[need.Case], need.Condition) {
 				conditions[need.Case] = append(conditions[need.Case], need.Condition)
 			}
-			withPeers[need.Case] = withPeers[need.Case] || b.Figure == Micros
+			withPeers[need.Case] = withPeers[need.Case] || (b.Figure == Micros || b.Figure == Beside) && need.Case.peersTell()
 		}
 	}
-	measured := map[under]Result{}
+	if conditions[floorCase] == nil { // its read floor moves bars
+		cases, conditions[floorCase] = append(cases, floorCase), []Condition{{Graph, Warm}}
+	}
+	measured, lacking := map[under]Result{}, map[Case]string{}
 	for i, c := range cases {
 		if progress != nil {
 			progress(i, len(cases), c)
@@ -210,6 +290,10 @@ func (r *DeviceRunner) Accept(ctx context.Context, bars []DeviceBar, record *Rec
 		}
 		results, err := runner.Measure(ctx, c, conditions[c])
 		r.Notes = runner.Notes
+		if c.Work == Sample && errors.Is(err, cuda.ErrUnsupported) {
+			lacking[c] = Unsupported + err.Error()
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -228,7 +312,10 @@ func (r *DeviceRunner) Accept(ctx context.Context, bars []DeviceBar, record *Rec
 	}
 	scale := measured[under{floorCase, Condition{Graph, Warm}}].FloorUS / tableFloorUS
 	for _, b := range bars {
-		record.Acceptance = append(record.Acceptance, b.verdict(measured, launch, scale))
+		record.Acceptance = append(record.Acceptance, b.verdict(measured, lacking, launch, scale))
+	}
+	if !slices.ContainsFunc(bars, func(b DeviceBar) bool { return b.Cases[0].Work == TopK }) {
+		return nil
 	}
 	var err error
 	record.Dependent, err = r.dependentGain(ctx)
@@ -282,6 +369,12 @@ func (r *DeviceRunner) dependentGain(ctx context.Context) (*DependentGain, error
 		}
 	}
 	return &DependentGain{significant(times[0].Median), significant(times[1].Median)}, nil
+}
+
+// peersTell reports whether other software is measured for a bar: what it takes for real
+// rows, or for another dtype, tells little that random ones do not.
+func (c Case) peersTell() bool {
+	return c.Work == TopK || c.Sampling == NanochatPipeline || c.Source == Random && c.DType == BFloat16
 }
 
 // AcceptanceBudget is for the samples of a case under one condition.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -29,14 +30,15 @@ func Conditions() []Condition {
 	return []Condition{{Graph, Warm}, {Graph, Cold}, {Eager, Warm}}
 }
 
-// DeviceRunner measures cases of work TopK on a GPU. Close it.
+// DeviceRunner measures cases of work TopK and Sample on a GPU. Close it.
 type DeviceRunner struct {
 	Runner
 	Plan  string   // forces the launch plan of that name; empty: chosen for each shape
 	Notes []string // what could not be measured, and why
 
 	device    device
-	warmPeers bool // peers are not measured cold
+	tuned     *cuda.TunedPlans // nil: the built-in ones
+	warmPeers bool             // peers are not measured cold
 }
 
 // OpenDevice returns a runner on the CUDA device with that ordinal. The error
@@ -47,6 +49,17 @@ func OpenDevice(ordinal int, settings Runner) (*DeviceRunner, error) {
 		return nil, err
 	}
 	return &DeviceRunner{Runner: settings, device: opened}, nil
+}
+
+// UsePlans makes the runner use plans, which are of its device; nil stands for the
+// built-in ones.
+func (r *DeviceRunner) UsePlans(plans *cuda.TunedPlans) error {
+	selector, err := r.device.selector(cuda.Options{Plans: plans})
+	if err != nil {
+		return err
+	}
+	r.tuned = plans
+	return selector.close()
 }
 
 // Close gives the device back.
@@ -66,8 +79,12 @@ func (r *DeviceRunner) GPU() GPU {
 // numbers.
 func (r *DeviceRunner) Validate(c Case) error {
 	switch {
-	case c.Work != TopK:
-		return fmt.Errorf("work %q does not run on a GPU, only %s", c.Work, TopK)
+	case c.Work != TopK && c.Work != Sample:
+		return fmt.Errorf("work %q does not run on a GPU, only %s and %s", c.Work, TopK, Sample)
+	case c.Work == Sample && !slices.Contains(DeviceSamplings(), c.Sampling):
+		return fmt.Errorf("sampling %q does not run on a GPU, only %s", c.Sampling, strings.Join(DeviceSamplings(), ", "))
+	case c.Work == Sample && r.Plan != "":
+		return fmt.Errorf("plan %q: a sampling has no plan to choose", r.Plan)
 	case c.Tier != "" || c.Threads > 1 || c.Reference != "":
 		return fmt.Errorf("tier %q, threads = %d: a GPU has neither", c.Tier, c.Threads)
 	}
@@ -98,11 +115,11 @@ func (r *DeviceRunner) Measure(ctx context.Context, c Case, conditions []Conditi
 }
 
 func measureDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, conditions []Condition) ([]Result, error) {
-	b, err := newDeviceBatch[T](ctx, r, c, cuda.Options{})
+	m, err := deviceWork[T](ctx, r, c)
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", c, err)
 	}
-	defer b.close()
+	defer m.close()
 	var results []Result
 	for _, cache := range []string{Warm, Cold} {
 		asked := slices.DeleteFunc(slices.Clone(conditions), func(c Condition) bool { return c.Cache != cache })
@@ -113,7 +130,7 @@ func measureDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, c
 			r.note(fmt.Sprintf("%v: cold was not measured: it takes %d buffers to fill the cache, more than %d", c, n, mostBuffers))
 			continue
 		}
-		measured, err := b.measure(ctx, cache, asked)
+		measured, err := m.measure(ctx, cache, asked)
 		if err != nil {
 			return nil, fmt.Errorf("%v: %w", c, err)
 		}
@@ -123,14 +140,31 @@ func measureDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, c
 		return results, nil
 	}
 	for _, peer := range r.Peers {
-		if err := measureDevicePeer(ctx, r, peer, b, results); err != nil {
+		if err := m.measurePeer(ctx, peer, results); err != nil {
 			return nil, fmt.Errorf("%v: %w", c, err)
 		}
 	}
 	for i := range results {
-		results[i].setReference(r.Peers[0].Name)
+		if results[i].Reference == "" {
+			results[i].setReference(r.Peers[0].Name)
+		}
 	}
 	return results, nil
+}
+
+// measurable is a case with its inputs.
+type measurable interface {
+	measure(ctx context.Context, cache string, conditions []Condition) ([]Result, error)
+	measurePeer(ctx context.Context, p *Peer, results []Result) error
+	close()
+}
+
+// deviceWork makes what a case measures.
+func deviceWork[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (measurable, error) {
+	if c.Work == Sample {
+		return newSampleBatch[T](ctx, r, c)
+	}
+	return newDeviceBatch[T](ctx, r, c, cuda.Options{})
 }
 
 // setReference takes the peer for the reference, if it was measured.
@@ -156,13 +190,26 @@ type deviceBatch[T topk.Float] struct {
 
 // newDeviceBatch makes the inputs of a case and their right answers.
 func newDeviceBatch[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, options cuda.Options) (*deviceBatch[T], error) {
+	b, err := newUnrankedBatch[T](r, c, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.rank(ctx); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// newUnrankedBatch makes the inputs of a case, without their right answers.
+func newUnrankedBatch[T topk.Float](r *DeviceRunner, c Case, options cuda.Options) (*deviceBatch[T], error) {
 	n := r.deviceInputs(c)
 	memory, err := newMemory(c.inputBytes(n))
 	if err != nil {
 		return nil, err
 	}
 	inputs, _ := makeInputs[T](&r.Runner, c, n, memory)
-	b, err := deviceBatchOf(ctx, r, c, inputs, options)
+	b, err := deviceBatchOf(r, c, inputs, options)
 	if err != nil {
 		memory.release()
 		return nil, err
@@ -171,23 +218,16 @@ func newDeviceBatch[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, 
 	return b, nil
 }
 
-// deviceBatchOf ranks the inputs, and makes a selector with the options and the
-// runner's plan.
-func deviceBatchOf[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, inputs [][]T, options cuda.Options) (*deviceBatch[T], error) {
+// deviceBatchOf makes a selector with the options and the runner's plan.
+func deviceBatchOf[T topk.Float](r *DeviceRunner, c Case, inputs [][]T, options cuda.Options) (*deviceBatch[T], error) {
 	b := &deviceBatch[T]{
 		r: r, c: c, inputs: inputs, dtype: cudaDTypes[c.DType],
 		shape: cuda.Shape{Rows: c.Batch, Vocab: c.Vocab, K: c.TopK},
 	}
-	for _, logits := range inputs {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		b.gates = append(b.gates, newGate(logits, c.Batch, c.TopK))
-	}
 	if r.Plan != "" {
 		options.Plan = &cuda.Plan{Name: r.Plan}
 	}
-	options.TargetCandidates = r.TargetCandidates
+	options.TargetCandidates, options.Plans = r.TargetCandidates, r.tuned
 	var err error
 	if b.selector, err = r.device.selector(options); err != nil {
 		return nil, err
@@ -197,6 +237,17 @@ func deviceBatchOf[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, i
 		return nil, err
 	}
 	return b, nil
+}
+
+// rank finds the right answers.
+func (b *deviceBatch[T]) rank(ctx context.Context) error {
+	for _, logits := range b.inputs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b.gates = append(b.gates, newGate(logits, b.c.Batch, b.c.TopK))
+	}
+	return nil
 }
 
 func (b *deviceBatch[T]) close() {
@@ -351,64 +402,101 @@ func (b *deviceBatch[T]) check(m *rotation) (agreement, error) {
 
 // measure times all conditions of one kind of cache.
 func (b *deviceBatch[T]) measure(ctx context.Context, cache string, conditions []Condition) ([]Result, error) {
-	buffers := len(b.inputs)
-	if cache == Cold {
-		buffers = b.r.coldBuffers(b.c)
-	}
-	m, err := b.newRotation(buffers)
+	m, err := b.newRotation(b.buffers(cache))
 	if err != nil {
 		return nil, err
 	}
 	defer m.close()
-	contestants := []deviceContestant{
-		{buffers, func(i int) error { return b.sel(m, i) }},
-		{buffers, func(i int) error { return b.floor(m, i) }},
-		{1, func(int) error { return b.r.device.emptyKernel() }},
+	result := b.result(m)
+	result.Plan, result.WorkspaceBytes = b.plan.Name, b.plan.WorkspaceBytes
+	return b.r.hold(ctx, deviceContest{
+		result: result,
+		ours:   deviceContestant{m.buffers, func(i int) error { return b.sel(m, i) }},
+		floor:  deviceContestant{m.buffers, func(i int) error { return b.floor(m, i) }},
+		spoil:  m.spoil,
+		check:  func() (agreement, error) { return b.check(m) },
+	}, conditions)
+}
+
+// buffers returns over how many buffers calls rotate with that kind of cache.
+func (b *deviceBatch[T]) buffers(cache string) int {
+	if cache == Cold {
+		return b.r.coldBuffers(b.c)
+	}
+	return len(b.inputs)
+}
+
+// result returns a result that says what is measured, and nothing else.
+func (b *deviceBatch[T]) result(m *rotation) Result {
+	return Result{
+		Device: fmt.Sprint(cudaPrefix, b.r.device.properties().Ordinal), Tier: b.r.device.architecture().Name,
+		Work: b.c.Work, Source: b.c.Source, Batch: b.c.Batch, Vocab: b.c.Vocab, TopK: b.c.TopK, DType: b.c.DType,
+		BaseOffset: b.c.BaseOffset, Inputs: m.buffers,
+	}
+}
+
+// deviceContest is what is timed of a case with one kind of cache.
+type deviceContest struct {
+	result      Result // without times
+	ours, floor deviceContestant
+	reference   deviceContestant // of result.Reference; it may have none
+	spoil       func() error     // overwrites all answers
+	check       func() (agreement, error)
+}
+
+// hold times a contest under each condition, and checks every answer before and
+// after.
+func (r *DeviceRunner) hold(ctx context.Context, c deviceContest, conditions []Condition) ([]Result, error) {
+	contestants := []deviceContestant{c.ours, c.floor, {1, func(int) error { return r.device.emptyKernel() }}}
+	answering := []deviceContestant{c.ours}
+	if c.reference.call != nil {
+		contestants, answering = append(contestants, c.reference), append(answering, c.reference)
 	}
 	var results []Result
 	for _, condition := range conditions {
 		// Every buffer once, before the clock runs.
-		if err := m.spoil(); err != nil {
+		if err := c.spoil(); err != nil {
 			return nil, err
 		}
-		for i := range buffers {
-			if err := b.sel(m, i); err != nil {
-				return nil, err
+		for _, contestant := range answering {
+			for i := range contestant.buffers {
+				if err := contestant.call(i); err != nil {
+					return nil, err
+				}
 			}
 		}
-		if err := b.r.device.synchronize(); err != nil {
+		if err := r.device.synchronize(); err != nil {
 			return nil, err
 		}
-		before, err := b.check(m)
+		before, err := c.check()
 		if err != nil {
 			return nil, err
 		}
-		if err := m.spoil(); err != nil { // what is checked afterwards was written meanwhile
+		if err := c.spoil(); err != nil { // what is checked afterwards was written meanwhile
 			return nil, err
 		}
-		times, launch, err := b.r.raceDevice(ctx, condition.Mode, contestants)
+		times, launch, err := r.raceDevice(ctx, condition.Mode, contestants)
 		if err != nil {
 			return nil, err
 		}
-		after, err := b.check(m)
+		after, err := c.check()
 		if err != nil {
 			return nil, fmt.Errorf("after timing: %w", err)
 		}
-		properties := b.r.device.properties()
-		result := Result{
-			Device: fmt.Sprint(cudaPrefix, properties.Ordinal), Tier: b.r.device.architecture().Name,
-			Mode: condition.Mode, Cache: condition.Cache, Plan: b.plan.Name, Work: b.c.Work, Source: b.c.Source,
-			Batch: b.c.Batch, Vocab: b.c.Vocab, TopK: b.c.TopK, DType: b.c.DType, BaseOffset: b.c.BaseOffset,
-			Inputs: buffers, MaxAbsDiff: max(before.maxAbsDiff, after.maxAbsDiff),
-			IndicesEqual: before.indicesEqual && after.indicesEqual, WorkspaceBytes: b.plan.WorkspaceBytes,
+		result := c.result
+		result.Mode, result.Cache = condition.Mode, condition.Cache
+		result.MaxAbsDiff, result.IndicesEqual = max(before.maxAbsDiff, after.maxAbsDiff), before.indicesEqual && after.indicesEqual
+		reference := Times{}
+		if c.reference.call != nil {
+			reference = times[3]
 		}
-		result.setTimes(times[0], Times{}, times[1], times[1])
+		result.setTimes(times[0], reference, times[1], times[1])
 		empty := times[2].rounded()
 		result.EmptyUS, result.EmptyUSP10, result.EmptyUSP90 = empty.Median, empty.P10, empty.P90
 		if condition.Mode == Eager {
 			launch = launch.rounded()
 			result.LaunchNS, result.LaunchNSP10, result.LaunchNSP90 = launch.Median, launch.P10, launch.P90
-			if result.AllocsPerCall, err = b.allocations(m); err != nil {
+			if result.AllocsPerCall, err = r.allocations(c.ours); err != nil {
 				return nil, err
 			}
 		}
@@ -418,18 +506,18 @@ func (b *deviceBatch[T]) measure(ctx context.Context, cache string, conditions [
 }
 
 // allocations returns the heap allocations of a call.
-func (b *deviceBatch[T]) allocations(m *rotation) (float64, error) {
+func (r *DeviceRunner) allocations(c deviceContestant) (float64, error) {
 	const calls = 100
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for i := range calls {
-		if err := b.sel(m, i%m.buffers); err != nil {
+		if err := c.call(i % c.buffers); err != nil {
 			return 0, err
 		}
 	}
 	runtime.ReadMemStats(&after)
 	// Whatever else runs in the process may allocate now and then: whole allocations only.
-	return float64((after.Mallocs - before.Mallocs) / calls), b.r.device.synchronize()
+	return float64((after.Mallocs - before.Mallocs) / calls), r.device.synchronize()
 }
 
 // deviceContestant is something to be timed on a GPU: a call puts work into the
@@ -568,11 +656,14 @@ func (r *DeviceRunner) SelfCheck(ctx context.Context) error {
 	}
 	logits := selfCheckLogits()
 	c := Case{Work: TopK, Source: Random, Batch: 1, Vocab: len(logits), TopK: selfCheckK, DType: Float32}
-	b, err := deviceBatchOf(ctx, r, c, [][]float32{logits}, cuda.Options{})
+	b, err := deviceBatchOf(r, c, [][]float32{logits}, cuda.Options{})
 	if err != nil {
 		return err
 	}
 	defer b.close()
+	if err := b.rank(ctx); err != nil {
+		return err
+	}
 	m, err := b.newRotation(1)
 	if err != nil {
 		return err

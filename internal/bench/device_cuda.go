@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/sampling"
 )
 
 // cudaDevice is a GPU of package cuda, with a stream and two events.
@@ -58,6 +59,14 @@ func (d *cudaDevice) selector(options cuda.Options) (deviceSelector, error) {
 		return nil, err
 	}
 	return cudaSelector{selector, d.stream}, nil
+}
+
+func (d *cudaDevice) sampler(params sampling.Params, options cuda.SamplerOptions) (tokenSampler, error) {
+	sampler, err := d.NewSampler(params, options)
+	if err != nil {
+		return nil, err
+	}
+	return cudaSampler{sampler, d.stream}, nil
 }
 
 func (d *cudaDevice) capture(calls func() error) (deviceGraph, error) {
@@ -133,6 +142,21 @@ func (s cudaSelector) selectPhases(logits cuda.Logits, shape cuda.Shape, result 
 }
 
 func (s cudaSelector) close() error { return s.Close() }
+
+type cudaSampler struct {
+	*cuda.Sampler
+	stream *cuda.Stream
+}
+
+func (s cudaSampler) mostKept(dtype cuda.DType, vocab int) int { return s.MostKept(dtype, vocab) }
+func (s cudaSampler) close() error                             { return s.Close() }
+
+func (s cudaSampler) sample(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, edits *cuda.Edits, tokens cuda.Tokens) error {
+	if edits != nil {
+		return s.SampleEdited(s.stream, logits, shape, rows, *edits, tokens)
+	}
+	return s.SampleDevice(s.stream, logits, shape, rows, tokens)
+}
 
 type cudaGraph struct {
 	graph  *cuda.Graph

@@ -1,28 +1,15 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
-
-// ProfileSchema is the version of the profile's format.
-const ProfileSchema = 1
-
-// Profiles is one run of the profiler.
-type Profiles struct {
-	Schema   int       `json:"schema"`
-	GPU      GPU       `json:"gpu"`
-	Command  string    `json:"command"`
-	Commit   string    `json:"commit"`
-	Date     time.Time `json:"date"`
-	Profiles []Profile `json:"profiles"`
-}
 
 // Profile says where the time of a call goes, on a warm cache. Times are
 // microseconds, the median of Samples samples.
@@ -32,24 +19,38 @@ type Profile struct {
 	Vocab   int       `json:"vocab"`
 	TopK    int       `json:"top_k"`
 	DType   DType     `json:"dtype"`
-	Plan    cuda.Plan `json:"plan"` // with every kernel that a call launches
+	Plan    cuda.Plan `json:"plan,omitzero"`      // of a GPU, with every kernel that a call launches
+	Tier    string    `json:"tier,omitempty"`     // of a CPU
+	CPUPlan string    `json:"cpu_plan,omitempty"` // in words
 	CallUS  float64   `json:"call_us"`
-	EmptyUS float64   `json:"empty_us"` // of a kernel that does nothing, which every call includes
-	FloorUS float64   `json:"floor_us"` // of reading the rows with one block each
+	EmptyUS float64   `json:"empty_us,omitempty"` // of a kernel that does nothing, which every call includes; a GPU's only
+	FloorUS float64   `json:"floor_us"`           // of reading the rows, on a GPU with one block each
 	Samples int       `json:"samples"`
 	Parts   []Part    `json:"parts"`
 	// PartsOf names the plan that the parts were measured of: phases are those
 	// of an instrumented build of block, whichever plan the call has.
 	PartsOf string `json:"parts_of"`
 	Reason  string `json:"reason,omitempty"` // why there are no parts
+
+	// Of a CPU.
+	Candidates float64 `json:"candidates,omitempty"`  // that a row has after stage 1, the mean
+	Bytes      int     `json:"bytes,omitempty"`       // that the parts read and write together
+	FloorBytes int     `json:"floor_bytes,omitempty"` // of the rows
+	Uncounted  string  `json:"uncounted,omitempty"`   // why there are no cycles and instructions
 }
 
-// Part is a stage of a plan with several kernels, or a phase within a kernel.
+// PlanName returns the name of a GPU's plan, or the tier of a CPU.
+func (p Profile) PlanName() string { return cmp.Or(p.Plan.Name, p.Tier) }
+
+// Part is a stage of a plan with several kernels, a phase within a kernel, or a
+// phase of a CPU.
 type Part struct {
-	Name   string  `json:"name"`
-	US     float64 `json:"us"`
-	Cycles float64 `json:"cycles,omitempty"` // of the multiprocessor; phases only
-	Share  float64 `json:"share"`            // of the parts together
+	Name         string  `json:"name"`
+	US           float64 `json:"us"`
+	Cycles       float64 `json:"cycles,omitempty"`       // of the multiprocessor or the core; phases only
+	Instructions float64 `json:"instructions,omitempty"` // of a CPU
+	Bytes        int     `json:"bytes,omitempty"`        // read and written, of a CPU
+	Share        float64 `json:"share"`                  // of the parts together
 }
 
 // Profile measures where the time of a case goes: of each stage alone for a plan

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/sampling"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
@@ -21,7 +22,8 @@ type handDevice struct {
 	memory    []*handMemory
 	recording *[]func() error
 	l2Bytes   int
-	callUS    float64 // of a selection; others take half of it
+	callUS    float64                    // of a selection; others take half of it
+	usOf      func(cuda.Options) float64 // instead of callUS
 	spentUS   float64
 	live      int // allocations, selectors and graphs that are not closed
 
@@ -158,7 +160,7 @@ func (s *handSelector) close() error { s.d.live--; return nil }
 func (s *handSelector) plan(shape cuda.Shape, dtype cuda.DType) (cuda.Plan, error) {
 	options := cuda.PlanOptions{TargetCandidates: s.options.TargetCandidates}
 	if s.options.Plan != nil {
-		options.Name = s.options.Plan.Name
+		options.Name, options.Groups, options.Chunks = s.options.Plan.Name, s.options.Plan.Groups, s.options.Plan.Chunks
 	}
 	return cuda.ChoosePlan(cuda.PlanShape{Rows: shape.Rows, Vocab: shape.Vocab, K: shape.K, DType: dtype}, s.d.architecture(), options)
 }
@@ -171,7 +173,11 @@ func (s *handSelector) selectDevice(logits cuda.Logits, shape cuda.Shape, result
 	if workspace.Bytes < plan.WorkspaceBytes {
 		return cuda.ErrWorkspace
 	}
-	return s.d.do(s.d.callUS, func() error {
+	us := s.d.callUS
+	if s.d.usOf != nil {
+		us = s.d.usOf(s.options)
+	}
+	return s.d.do(us, func() error {
 		switch logits.DType {
 		case cuda.Float16:
 			return handSelect[topk.Float16](s.d, logits, shape, result)
@@ -180,6 +186,79 @@ func (s *handSelector) selectDevice(logits cuda.Logits, shape cuda.Shape, result
 		}
 		return handSelect[float32](s.d, logits, shape, result)
 	})
+}
+
+// sampler: see handSampler.
+func (d *handDevice) sampler(params sampling.Params, options cuda.SamplerOptions) (tokenSampler, error) {
+	d.live++
+	return &handSampler{d, params, options}, nil
+}
+
+// handSampler draws by package sampling, in 30 microseconds more than a selection.
+type handSampler struct {
+	d       *handDevice
+	params  sampling.Params
+	options cuda.SamplerOptions
+}
+
+func (s *handSampler) close() error                             { s.d.live--; return nil }
+func (s *handSampler) mostKept(dtype cuda.DType, vocab int) int { return min(vocab, 1024) }
+
+func (s *handSampler) sample(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, edits *cuda.Edits, tokens cuda.Tokens) error {
+	us := s.d.callUS + 30
+	if edits != nil {
+		us += 5
+	}
+	return s.d.do(us, func() error {
+		switch logits.DType {
+		case cuda.Float16:
+			return handSample[topk.Float16](s, logits, shape, rows, edits, tokens)
+		case cuda.BFloat16:
+			return handSample[topk.BFloat16](s, logits, shape, rows, edits, tokens)
+		}
+		return handSample[float32](s, logits, shape, rows, edits, tokens)
+	})
+}
+
+// numbers reads from the memory of the device.
+func numbers[E any](d *handDevice, at cuda.Pointer, first, n int) []E {
+	all := make([]E, first+n)
+	copy(bytesOf(all), d.at(at))
+	return all[first:]
+}
+
+func handSample[T topk.Float](s *handSampler, logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, edits *cuda.Edits, tokens cuda.Tokens) error {
+	d, to := s.d, s.d.at(tokens.Tokens)
+	for row, seed := range numbers[uint64](d, rows.Seed, 0, shape.Rows) {
+		params, options := s.params, sampling.Options{Preset: s.options.Preset}
+		params.Seed, params.Position = seed, numbers[uint64](d, rows.Position, row, 1)[0]
+		if edits != nil {
+			params.GrammarBitmask = numbers[int32](d, edits.Bitmask, row*edits.BitmaskStride, edits.BitmaskWords)
+			biases := numbers[float32](d, edits.Biases, row*edits.BiasCount, edits.BiasCount)
+			params.LogitBias = map[int32]float32{}
+			for i, id := range numbers[int32](d, edits.BiasIDs, row*edits.BiasCount, edits.BiasCount) {
+				params.LogitBias[id] = biases[i]
+			}
+			counts := numbers[int32](d, edits.PenaltyCounts, row*edits.PenaltyCount, edits.PenaltyCount)
+			for i, id := range numbers[int32](d, edits.PenaltyIDs, row*edits.PenaltyCount, edits.PenaltyCount) {
+				options.History = append(options.History, slices.Repeat([]int32{id}, int(counts[i]))...)
+			}
+		}
+		sampler, err := sampling.New[T](params, options)
+		if err != nil {
+			return err
+		}
+		token, err := sampler.Sample(numbers[T](d, logits.Pointer, row*shape.Vocab, shape.Vocab))
+		if err != nil {
+			return err
+		}
+		copy(to[4*row:], bytesOf([]int32{token}))
+	}
+	d.calls++
+	if d.after != nil {
+		d.after(d.calls, to)
+	}
+	return nil
 }
 
 // selectStage takes a quarter of the time for the first stage.
@@ -274,6 +353,98 @@ func TestMeasureDevice(t *testing.T) {
 				t.Errorf("%v: %d things are left open", c, d.live)
 			}
 		}
+	}
+}
+
+// TestMeasureDeviceSamplings: every token is that of the CPU, and what a sampling is
+// compared with is measured with it.
+func TestMeasureDeviceSamplings(t *testing.T) {
+	for _, of := range DeviceSamplings() {
+		for _, dtype := range []DType{Float32, BFloat16} {
+			r, d := onHand()
+			d.l2Bytes = 20_000
+			c := Case{Work: Sample, Sampling: of, Source: Random, Batch: 3, Vocab: 700, TopK: 20, DType: dtype}
+			results, err := r.Measure(t.Context(), c, []Condition{{Graph, Warm}, {Eager, Warm}, {Graph, Cold}})
+			if d.live != 0 {
+				t.Errorf("%s: %d things are left open", of, d.live)
+			}
+			if of == LogprobPipeline {
+				if !errors.Is(err, cuda.ErrUnsupported) {
+					t.Errorf("%s: %v", of, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			reference, want := map[string]float64{Select: 40, PlainPipeline: 70}, 70.0
+			if of == EditedPipeline {
+				want = 75
+			}
+			for _, result := range results {
+				if field, got := result.invalid(); field != "" {
+					t.Errorf("%v: %s = %v", c, field, got)
+				}
+				if result.Sampling != of || !result.IndicesEqual || result.Reference != c.deviceReference() || result.TopK != c.WithoutTopK().TopK {
+					t.Errorf("%v: %+v", c, result)
+				}
+				if result.Mode == Graph && (result.OursUS != want || result.ReferenceUS != reference[result.Reference]) {
+					t.Errorf("%v: times of a graph: %+v", c, result)
+				}
+			}
+		}
+	}
+}
+
+// A wrong token is noticed, before the clock runs and while it does.
+func TestMeasureDeviceSamplingIsWrong(t *testing.T) {
+	c := Case{Work: Sample, Sampling: TopP, Source: Random, Batch: 2, Vocab: 500, TopK: 5, DType: Float32}
+	for text, first := range map[string]int{"buffer 1": 2, "after timing": 5} {
+		r, d := onHand()
+		d.after = func(call int, tokens []byte) {
+			if call == first || call > 5 && first == 5 {
+				tokens[4] ^= 1
+			}
+		}
+		_, err := r.Measure(t.Context(), c, []Condition{{Graph, Warm}})
+		if !errors.Is(err, ErrWrong) || !strings.Contains(err.Error(), text) || d.live != 0 {
+			t.Errorf("%s: error %v, %d things left open", text, err, d.live)
+		}
+	}
+}
+
+// A bar whose sampling the device does not have is told, and moves no other.
+func TestDeviceAcceptSamplings(t *testing.T) {
+	r, d := onHand()
+	small := Case{Work: Sample, Sampling: Pipeline, Source: Random, Batch: 1, Vocab: 3000, TopK: 5, DType: BFloat16}
+	lacking, greedy := small, small
+	lacking.Sampling, greedy.Sampling = LogprobPipeline, Greedy
+	bars := []DeviceBar{
+		{"pipeline", Beside, []Case{small}, nil, 31, 29},
+		{"logprobs", Beside, []Case{lacking}, nil, 31, 29},
+		{"greedy", Micros, []Case{greedy.WithoutTopK()}, nil, 7, 5},
+	}
+	record := sample()
+	record.Results, record.Acceptance = nil, nil
+	gpu := r.GPU()
+	record.GPU = &gpu
+	if err := r.Accept(t.Context(), bars, &record, nil); err != nil {
+		t.Fatal(err)
+	}
+	scale := significant(20 / 1.7)
+	want := []Verdict{
+		{Work: "pipeline", Figure: Beside, Must: 31, Aim: 29, Measured: 30, Verdict: MustOnly},
+		{Work: "logprobs", Figure: Beside, Must: 31, Aim: 29, Verdict: NotMeasured, Reason: record.Acceptance[1].Reason},
+		{Work: "greedy", Figure: Micros, Must: significant(7 * 20 / 1.7), Aim: significant(5 * 20 / 1.7), Scale: scale, Measured: 70, Verdict: MustOnly},
+	}
+	if !slices.Equal(record.Acceptance, want) || !strings.HasPrefix(record.Acceptance[1].Reason, Unsupported) {
+		t.Errorf("got  %+v\nwant %+v", record.Acceptance, want)
+	}
+	if record.Dependent != nil || record.Launch != nil || d.live != 0 {
+		t.Errorf("%+v, %+v, %d things left open", record.Dependent, record.Launch, d.live)
+	}
+	if err := record.Validate(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -427,21 +598,21 @@ func TestDeviceVerdict(t *testing.T) {
 		{c, Condition{Graph, Cold}}: graph(6, 3.3),
 	}
 	micros := DeviceBar{"a", Micros, []Case{c}, nil, 4, 3}
-	if v := micros.verdict(measured, LaunchCost{}, 1.6/1.7); v.Must != 4 || v.Scale != 0 || v.Verdict != MustOnly {
+	if v := micros.verdict(measured, nil, LaunchCost{}, 1.6/1.7); v.Must != 4 || v.Scale != 0 || v.Verdict != MustOnly {
 		t.Errorf("a low floor moves the bar: %+v", v)
 	}
-	if v := (DeviceBar{"a", Micros, []Case{c}, nil, 3.9, 3}).verdict(measured, LaunchCost{}, 1.1); v.Must != 4.29 || v.Aim != 3.3 || v.Verdict != MustOnly {
+	if v := (DeviceBar{"a", Micros, []Case{c}, nil, 3.9, 3}).verdict(measured, nil, LaunchCost{}, 1.1); v.Must != 4.29 || v.Aim != 3.3 || v.Verdict != MustOnly {
 		t.Errorf("%+v", v)
 	}
 	cold := DeviceBar{"a", ColdPenalty, []Case{c}, nil, 0.4, 0.4}
-	if v := cold.verdict(measured, LaunchCost{}, 2); v.Measured != 0.3 || v.Verdict != Met || v.Scale != 0 {
+	if v := cold.verdict(measured, nil, LaunchCost{}, 2); v.Measured != 0.3 || v.Verdict != Met || v.Scale != 0 {
 		t.Errorf("%+v", v)
 	}
 	host := DeviceBar{"a", OverC, []Case{c}, nil, 0.2, 0.2}
-	if v := host.verdict(measured, LaunchCost{GoNS: 2350, CNS: 2100, OverNS: 250}, 1); v.Measured != 0.25 || v.Verdict != Missed {
+	if v := host.verdict(measured, nil, LaunchCost{GoNS: 2350, CNS: 2100, OverNS: 250}, 1); v.Measured != 0.25 || v.Verdict != Missed {
 		t.Errorf("%+v", v)
 	}
-	if v := host.verdict(measured, LaunchCost{GoNS: 2350, Reason: "no compiler"}, 1); v.Verdict != NotMeasured || v.Reason != "no compiler" {
+	if v := host.verdict(measured, nil, LaunchCost{GoNS: 2350, Reason: "no compiler"}, 1); v.Verdict != NotMeasured || v.Reason != "no compiler" {
 		t.Errorf("%+v", v)
 	}
 }
@@ -490,7 +661,11 @@ func TestProfilePhases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Part{{"load", 1, 2000, 0.5}, {"bound", 0.25, 500, 0.125}, {"filter", 0.5, 1000, 0.25}, {"order", 0.2, 400, 0.1}, {"write", 0.05, 100, 0.025}}
+	want := []Part{
+		{Name: "load", US: 1, Cycles: 2000, Share: 0.5}, {Name: "bound", US: 0.25, Cycles: 500, Share: 0.125},
+		{Name: "filter", US: 0.5, Cycles: 1000, Share: 0.25}, {Name: "order", US: 0.2, Cycles: 400, Share: 0.1},
+		{Name: "write", US: 0.05, Cycles: 100, Share: 0.025},
+	}
 	if !slices.Equal(p.Parts, want) || p.CallUS != 40 || p.EmptyUS != 20 || p.PartsOf != cuda.PlanBlock || len(p.Plan.Kernels) != 1 || d.live != 0 {
 		t.Errorf("%+v, %d things left open", p, d.live)
 	}
@@ -503,7 +678,7 @@ func TestProfileStages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Part{{"stage 1", 10, 0, 0.25}, {"stage 2", 30, 0, 0.75}}
+	want := []Part{{Name: "stage 1", US: 10, Share: 0.25}, {Name: "stage 2", US: 30, Share: 0.75}}
 	if !slices.Equal(p.Parts, want) || p.PartsOf != cuda.PlanTwoStage || len(p.Plan.Kernels) != 2 || d.live != 0 {
 		t.Errorf("%+v, %d things left open", p, d.live)
 	}

@@ -147,6 +147,17 @@ func selfCheckLogits() []float32 {
 	return logits
 }
 
+// WrongSelectors says what each of the selectors does that SelfCheck shows to be
+// rejected.
+func WrongSelectors() (names []string) {
+	for _, selector := range selectors {
+		if !selector.right {
+			names = append(names, selector.name)
+		}
+	}
+	return names
+}
+
 // selectors spoil a right answer.
 var selectors = []struct {
 	name  string

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -28,20 +29,32 @@ func fakePeer(manner string) {
 		os.Exit(0)
 	}
 	fmt.Println(`{"version": "9.8.7"}`)
+	var request struct {
+		Logits, Values, Indices string
+		Inputs, Batch, Vocab    int
+		TopK                    int `json:"top_k"`
+		DType                   DType
+		SortIndices             string `json:"sort_indices"`
+		Conditions              []Condition
+		Calls                   *int
+		Refresh                 string
+		Answers                 bool
+	}
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		if manner == "dies" {
 			os.Exit(1)
 		}
-		var request struct {
-			Logits, Values, Indices string
-			Inputs, Batch, Vocab    int
-			TopK                    int `json:"top_k"`
-			DType                   DType
-			SortIndices             string `json:"sort_indices"`
-			Conditions              []Condition
-		}
+		request.Calls, request.Refresh, request.SortIndices = nil, "", ""
 		if err := json.Unmarshal(lines.Bytes(), &request); err != nil {
 			panic(err)
+		}
+		if request.Calls != nil {
+			fmt.Printf(`{"calls": %d}`+"\n", *request.Calls)
+			continue
+		}
+		if request.Refresh != "" {
+			fmt.Println(`{"refreshed": true}`)
+			continue
 		}
 		raw, err := os.ReadFile(request.Logits)
 		if err != nil {
@@ -88,6 +101,10 @@ func fakePeer(manner string) {
 			if err != nil {
 				panic(err)
 			}
+		}
+		if request.Answers {
+			fmt.Println(`{}`)
+			continue
 		}
 		const times = `"us": 30.25, "us_p10": 30, "us_p90": 31, "samples": 12`
 		if len(request.Conditions) == 0 {
@@ -144,7 +161,12 @@ func TestPeer(t *testing.T) {
 				Version: "9.8.7", Method: "magic", DType: BFloat16, US: 30.25, USP10: 30, USP90: 31, Samples: 12,
 				ValuesEqual: test.values, IndicesEqual: test.indices,
 			}
-			if got := result.Peers["torch"]; got != want {
+			got := result.Peers["torch"]
+			if wrong := !test.values || !test.indices; got.Doubted(DoubtAnswer) != wrong || wrong != (len(got.Doubts) == 1) {
+				t.Errorf("doubts %q", got.Doubts)
+			}
+			got.Doubts, got.WallUS, got.PairsP10, got.PairsP90 = nil, 0, 0, 0
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 			if err := peer.Close(); err != nil {
@@ -194,7 +216,11 @@ func TestPeerOnDevice(t *testing.T) {
 			want.Version, want.Method, want.DType, want.US, want.USP10, want.USP90, want.Samples = "9.8.7", "magic", BFloat16, 30.25, 30, 31, 12
 			for _, result := range results {
 				got, ok := result.Peers[test.name]
-				if ok != (result.Mode == Graph) || ok && (got != want || result.Reference != test.name || result.ReferenceUS != 30.25) {
+				if wrong := !want.ValuesEqual || !want.IndicesEqual; ok && got.Doubted(DoubtAnswer) != wrong {
+					t.Errorf("doubts %q", got.Doubts)
+				}
+				got.Doubts, got.WallUS, got.PairsP10, got.PairsP90 = nil, 0, 0, 0
+				if ok != (result.Mode == Graph) || ok && (!reflect.DeepEqual(got, want) || result.Reference != test.name || result.ReferenceUS != 30.25) {
 					t.Errorf("%s %s: %+v", result.Mode, result.Cache, result)
 				}
 				if field, value := result.invalid(); field != "" {
@@ -214,7 +240,7 @@ func TestPeerOnDevice(t *testing.T) {
 func TestCheckPeer(t *testing.T) {
 	for name, good := range map[string]bool{
 		"torch": true, "numpy": true, "python:flashinfer:top_k": true, "python:a.b:c": true,
-		"exec:./selector": true, "exec:./selector --fast": true, "exec:": false, "exec: ": false,
+		"exec:./selector": true, "exec:./selector --fast": true, "exec:": false, "exec: ": false, "timed:./selector": true, "timed:": false,
 		"": false, "python": false, "python:a": false, "python::f": false, "python:a:": false, "perl:a:b": false, "python:a:b:c": false,
 	} {
 		if err := CheckPeer(name); (err == nil) != good {
@@ -237,7 +263,7 @@ func TestPeerNotFound(t *testing.T) {
 // TestPeerProgram measures a program that is no Python's.
 func TestPeerProgram(t *testing.T) {
 	t.Setenv("AIKF_TEST_PEER", "values")
-	name := "exec:" + os.Args[0] + " --fast"
+	name := "timed:" + os.Args[0] + " --fast"
 	peer, err := StartPeer(t.Context(), name, "cpu", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +287,7 @@ func TestPeerProgram(t *testing.T) {
 			t.Errorf("%s: error = %v, want %q", manner, err, want)
 		}
 	}
-	if _, err := StartPeer(t.Context(), "exec:"+filepath.Join(t.TempDir(), "nothing"), "cpu", nil); !errors.Is(err, ErrNoPeer) {
+	if _, err := StartPeer(t.Context(), "timed:"+filepath.Join(t.TempDir(), "nothing"), "cpu", nil); !errors.Is(err, ErrNoPeer) {
 		t.Errorf("error = %v, want ErrNoPeer", err)
 	}
 }
@@ -307,6 +333,57 @@ func TestPythons(t *testing.T) {
 	pythons := Pythons()
 	if n := len(slices.DeleteFunc(slices.Clone(pythons), func(p string) bool { return p != name })); n != 1 {
 		t.Errorf("%v holds %s %d times", pythons, name, n)
+	}
+}
+
+// TestPeerScriptSamples: torch is asked for tokens, which are held against what is
+// kept; other peers are not.
+func TestPeerScriptSamples(t *testing.T) {
+	pythons := Pythons()
+	if len(pythons) == 0 {
+		t.Skip("there is no python3")
+	}
+	folder, err := filepath.Abs(filepath.Join("testdata", "handtorch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PYTHONPATH", folder)
+	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+	c := Case{Work: Sample, Sampling: Greedy, Source: Random, Batch: 2, Vocab: 1000, TopK: 20, DType: Float32}
+	for _, test := range []struct {
+		name, manner string
+		measured     bool
+		equal        bool
+		note         string
+	}{
+		{torch, "", true, true, ""},
+		{torch, "astray", true, false, ""},
+		{"python:handpeer:top_k", "", false, false, "was not asked for tokens"},
+	} {
+		t.Setenv("HANDTORCH", test.manner)
+		peer, err := StartPeer(t.Context(), test.name, "cuda:2", pythons[:1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		r, d := onHand()
+		r.Peers, d.l2Bytes = []*Peer{peer}, 20_000
+		results, err := r.Measure(t.Context(), c, []Condition{{Graph, Warm}, {Eager, Warm}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, result := range results {
+			p, ok := result.Peers[test.name]
+			if ok != test.measured || ok && (p.ValuesEqual != test.equal || p.IndicesEqual != test.equal || p.Method != "argmax" || result.Reference != torch) {
+				t.Errorf("%s %s: %+v", test.name, test.manner, result)
+			}
+			if field, value := result.invalid(); field != "" {
+				t.Errorf("%s = %v", field, value)
+			}
+		}
+		if notes := strings.Join(r.Notes, "; "); !strings.Contains(notes, test.note) || (notes == "") != (test.note == "") {
+			t.Errorf("notes %q", notes)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/ai-kernel-factory/aikf/internal/tensorfile"
 	"github.com/ai-kernel-factory/aikf/topk"
@@ -32,6 +33,15 @@ func (l Logits) row(dst []float32, i int) {
 			dst[j] = math.Float32frombits(bits)
 		}
 	}
+}
+
+// turned returns the rows from row first on, and behind them those before it.
+func (l Logits) turned(first int) Logits {
+	if l.Rows > 0 {
+		at := first % l.Rows * l.Vocab
+		l.Bits = slices.Concat(l.Bits[at:], l.Bits[:at])
+	}
+	return l
 }
 
 // ReadLogits reads the rows of a file, or the first ones of a very large file.

@@ -11,9 +11,10 @@ import (
 )
 
 // Schema is the version of the record format that this package writes. It also
-// reads records from oldestSchema on: 2 added GPUs.
+// reads records from oldestSchema on: 2 added GPUs; 3 what speaks against a
+// number, of a peer and of the machine, and runs that were interrupted.
 const (
-	Schema       = 2
+	Schema       = 3
 	oldestSchema = 1
 )
 
@@ -22,21 +23,24 @@ var ErrRecord = errors.New("invalid record")
 
 // Record is one run of the benchmark.
 type Record struct {
-	Schema     int       `json:"schema"`
-	Machine    Machine   `json:"machine"`
-	GPU        *GPU      `json:"gpu,omitempty"` // that was measured, if one was
-	Command    string    `json:"command"`
-	Commit     string    `json:"commit"` // of the project; "-dirty" is appended if files were changed, "unknown" if nothing tells
-	Date       time.Time `json:"date"`
-	Seed       uint64    `json:"seed"` // of the random rows
-	Results    []Result  `json:"results"`
-	Acceptance []Verdict `json:"acceptance,omitempty"`
+	Schema     int       `json:"schema"`               // of the format
+	Machine    Machine   `json:"machine"`              // that the processor is of
+	GPU        *GPU      `json:"gpu,omitempty"`        // that was measured, if one was
+	Command    string    `json:"command"`              // that makes such a record again
+	Commit     string    `json:"commit"`               // of the project; "-dirty" is appended if files were changed, "unknown" if nothing tells
+	Date       time.Time `json:"date"`                 // of its beginning
+	Seed       uint64    `json:"seed"`                 // of the random rows
+	Results    []Result  `json:"results"`              // in the order in which they were measured
+	Acceptance []Verdict `json:"acceptance,omitempty"` // of every figure that has a bar
 	// TargetCandidates is the override of the launch plan's target; 0: none.
 	TargetCandidates int `json:"target_candidates,omitempty"`
 	// Launch and Dependent belong to the acceptance of a GPU.
 	Launch    *LaunchCost    `json:"launch,omitempty"`
 	Dependent *DependentGain `json:"dependent,omitempty"`
 	Notes     []string       `json:"notes,omitempty"` // what could not be measured, and why
+	Noise     *Noise         `json:"noise,omitempty"` // what disturbed the run
+	// Interrupted says that the run was ended before all was measured.
+	Interrupted bool `json:"interrupted,omitempty"`
 }
 
 // GPU is the device that a record was measured on.
@@ -87,20 +91,22 @@ type Result struct {
 	Tier       string `json:"tier"`            // the instruction set, or the GPU's architecture
 	Mode       string `json:"mode,omitempty"`  // of a GPU: Graph or Eager
 	Cache      string `json:"cache,omitempty"` // of a GPU: Warm or Cold
-	Plan       string `json:"plan,omitempty"`  // of a GPU: the name of the launch plan
+	Plan       string `json:"plan,omitempty"`  // of a GPU: the name of the launch plan, or how rows are sampled
 	Work       string `json:"work"`
 	Sampling   string `json:"sampling,omitempty"` // of work sample
-	Source     string `json:"source"`
-	Batch      int    `json:"batch"`
-	Vocab      int    `json:"vocab"`
+	Source     string `json:"source"`             // of the rows: random, real, or the name of an adversarial row
+	Batch      int    `json:"batch"`              // rows of a call
+	Vocab      int    `json:"vocab"`              // logits of a row
 	TopK       int    `json:"top_k"`
 	DType      DType  `json:"dtype"`
-	Threads    int    `json:"threads"`
+	Threads    int    `json:"threads"`               // that share a batch; of a GPU 0
 	BaseOffset int    `json:"base_offset,omitempty"` // elements from the start of a cache line to the first logit
 	Inputs     int    `json:"inputs"`                // different batches in rotation
 	Samples    int    `json:"samples"`
 
-	Reference      string  `json:"reference"` // on a GPU "" without other software; its times are 0 then
+	// On a GPU "" without other software, but for what of work sample has a reference of
+	// its own; its times are 0 then.
+	Reference      string  `json:"reference"`
 	ReferenceUS    float64 `json:"reference_us"`
 	ReferenceUSP10 float64 `json:"reference_us_p10"`
 	ReferenceUSP90 float64 `json:"reference_us_p90"`
@@ -108,6 +114,10 @@ type Result struct {
 	OursUSP10      float64 `json:"ours_us_p10"`
 	OursUSP90      float64 `json:"ours_us_p90"`
 	Speedup        float64 `json:"speedup"` // reference_us / ours_us
+	// SpeedupP10 and SpeedupP90 are of the quotients of single rounds, in which
+	// both were timed one after the other; 0 of a reference timed by itself.
+	SpeedupP10 float64 `json:"speedup_p10,omitempty"`
+	SpeedupP90 float64 `json:"speedup_p90,omitempty"`
 
 	// FloorUS is one maximum pass of the best tier over the batch as float32
 	// values, whatever the dtype; DTypeFloorUS the same over the dtype's own.
@@ -119,6 +129,9 @@ type Result struct {
 	DTypeFloorUSP10 float64 `json:"dtype_floor_us_p10"`
 	DTypeFloorUSP90 float64 `json:"dtype_floor_us_p90"`
 	FloorRatio      float64 `json:"floor_ratio"` // ours_us / floor_us
+	// FloorRatioP10 and FloorRatioP90 are of the quotients of single rounds.
+	FloorRatioP10 float64 `json:"floor_ratio_p10,omitempty"`
+	FloorRatioP90 float64 `json:"floor_ratio_p90,omitempty"`
 
 	// EmptyUS is a kernel that does nothing, launched in the same way; a GPU's only.
 	EmptyUS    float64 `json:"empty_us,omitempty"`
@@ -131,13 +144,13 @@ type Result struct {
 	LaunchNSP90 float64 `json:"launch_ns_p90,omitempty"`
 
 	MaxAbsDiff   float64 `json:"max_abs_diff"`  // of ours to the first k of a stable sort
-	IndicesEqual bool    `json:"indices_equal"` // to those of a stable sort
+	IndicesEqual bool    `json:"indices_equal"` // to those of a stable sort; of work sample: the tokens are right
 
 	AllocsPerCall  float64 `json:"allocs_per_call"`           // after the first call; works topk and sample only
 	WorkspaceBytes int     `json:"workspace_bytes,omitempty"` // of a Selector; work topk only
 	Capacity       int     `json:"capacity,omitempty"`        // candidates for which it has room
 
-	Peers map[string]PeerResult `json:"peers,omitempty"`
+	Peers map[string]PeerResult `json:"peers,omitempty"` // by the name that --against has
 }
 
 // PeerResult is the measurement of other software on the same logits.
@@ -150,11 +163,26 @@ type PeerResult struct {
 	USP90   float64 `json:"us_p90"`
 	Samples int     `json:"samples"`
 
+	// Of work sample on a GPU, where it has random numbers of its own: whether its tokens
+	// are among those that are kept, and whether they are ours.
 	ValuesEqual  bool `json:"values_equal"`  // to ours
 	IndicesEqual bool `json:"indices_equal"` // to ours; most software leaves ties unspecified
 	// SortEqual says that its stable sort has our indices; only of software
 	// that leaves ties to another function.
 	SortEqual bool `json:"sort_equal,omitempty"`
+	// WallUS is a call by the benchmark's own clock, around an exchange that asks
+	// for many, of software that times itself and answers such requests.
+	WallUS float64 `json:"wall_us,omitempty"`
+	// PairsP10 and PairsP90 are of its time over ours in single rounds, in which both
+	// took turns, by the benchmark's clock; of a CPU's, where WallUS is measured.
+	PairsP10 float64 `json:"pairs_p10,omitempty"`
+	PairsP90 float64 `json:"pairs_p90,omitempty"`
+	// ProtocolUS is what an exchange takes that asks for next to nothing, of a
+	// program that the benchmark times: its times hold as much, and the reading
+	// and writing of the numbers.
+	ProtocolUS float64 `json:"protocol_us,omitempty"`
+	// Doubts are what speaks against the numbers, each with its kind first.
+	Doubts []string `json:"doubts,omitempty"`
 }
 
 // setTimes fills in the times and their ratios.
@@ -171,6 +199,8 @@ func (r *Result) setTimes(ours, reference, floor, dtypeFloor Times) {
 		r.Speedup = significant(reference.Median / ours.Median)
 	}
 	r.FloorRatio = significant(ours.Median / floor.Median)
+	r.SpeedupP10, r.SpeedupP90 = pairs(reference, ours)
+	r.FloorRatioP10, r.FloorRatioP90 = pairs(ours, floor)
 }
 
 // Spread returns half of what lies between the 10th and the 90th percentile of
@@ -251,6 +281,11 @@ func (r Record) Validate() error {
 	if d := r.Dependent; d != nil && !(d.PlainUS > 0 && d.DependentUS > 0) {
 		return invalid("dependent", *d)
 	}
+	if r.Noise != nil {
+		if field, got := r.Noise.invalid(); field != "" {
+			return invalid("noise."+field, got)
+		}
+	}
 	for i, verdict := range r.Acceptance {
 		if field, got := verdict.invalid(); field != "" {
 			return invalid(fmt.Sprintf("acceptance[%d].%s", i, field), got)
@@ -312,6 +347,14 @@ func (r Result) invalid() (field string, got any) {
 	if !near(r.FloorRatio, r.OursUS/r.FloorUS) {
 		return "floor_ratio", fmt.Sprintf("%v, but ours_us / floor_us = %v", r.FloorRatio, r.OursUS/r.FloorUS)
 	}
+	for _, p := range []struct {
+		name     string
+		p10, p90 float64
+	}{{"speedup_p10", r.SpeedupP10, r.SpeedupP90}, {"floor_ratio_p10", r.FloorRatioP10, r.FloorRatioP90}} {
+		if (p.p10 != 0 || p.p90 != 0) && !spans(p.p10, p.p10, p.p90) {
+			return p.name, fmt.Sprintf("%v (p90 %v)", p.p10, p.p90)
+		}
+	}
 	for name, peer := range r.Peers {
 		switch {
 		case peer.Version == "":
@@ -320,6 +363,8 @@ func (r Result) invalid() (field string, got any) {
 			return "peers." + name + ".dtype", peer.DType
 		case !spans(peer.USP10, peer.US, peer.USP90):
 			return "peers." + name + ".us", peer.US
+		case (peer.PairsP10 != 0 || peer.PairsP90 != 0) && !(peer.PairsP10 >= 0 && peer.PairsP10 <= peer.PairsP90):
+			return "peers." + name + ".pairs_p10", peer.PairsP10
 		}
 	}
 	return "", nil

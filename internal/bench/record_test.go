@@ -117,7 +117,7 @@ func TestOldRecords(t *testing.T) {
 	if err := sample().Encode(&text); err != nil {
 		t.Fatal(err)
 	}
-	old := strings.Replace(text.String(), `"schema": 2`, `"schema": 1`, 1)
+	old := strings.Replace(text.String(), `"schema": 3`, `"schema": 1`, 1)
 	if r, err := DecodeRecord(strings.NewReader(old)); err != nil || r.Schema != 1 {
 		t.Errorf("%v", err)
 	}
@@ -126,37 +126,41 @@ func TestOldRecords(t *testing.T) {
 func TestRecordInvalid(t *testing.T) {
 	first := func(change func(*Result)) func(*Record) { return func(r *Record) { change(&r.Results[0]) } }
 	for field, spoil := range map[string]func(*Record){
-		"schema":                         func(r *Record) { r.Schema = Schema + 1 },
-		"machine.cpu":                    func(r *Record) { r.Machine.CPU = "" },
-		"machine.cores":                  func(r *Record) { r.Machine.Cores = 0 },
-		"machine.os":                     func(r *Record) { r.Machine.OS = "" },
-		"machine.tiers":                  func(r *Record) { r.Machine.Tiers = nil },
-		"command":                        func(r *Record) { r.Command = "" },
-		"commit":                         func(r *Record) { r.Commit = "" },
-		"date":                           func(r *Record) { r.Date = time.Time{} },
-		"results = ":                     func(r *Record) { r.Results, r.Acceptance = nil, nil },
-		"results[0].device":              first(func(r *Result) { r.Device = "" }),
-		"results[0].tier":                first(func(r *Result) { r.Tier = "" }),
-		"results[0].reference =":         first(func(r *Result) { r.Reference = "" }),
-		"results[0].threads":             first(func(r *Result) { r.Threads = 0 }),
-		"results[0].base_offset":         first(func(r *Result) { r.BaseOffset = -1 }),
-		"results[0].inputs":              first(func(r *Result) { r.Inputs = 0 }),
-		"results[0].samples":             first(func(r *Result) { r.Samples = 0 }),
-		"results[0].max_abs_diff":        first(func(r *Result) { r.MaxAbsDiff = -1 }),
-		"results[0].shape":               first(func(r *Result) { r.TopK = 50305 }),
-		"results[0].ours_us":             first(func(r *Result) { r.OursUSP10 = 1.65 }),
-		"results[0].reference_us":        first(func(r *Result) { r.ReferenceUS = 0 }),
-		"results[0].floor_us":            first(func(r *Result) { r.FloorUSP90 = 0.9 }),
-		"results[0].dtype_floor_us":      first(func(r *Result) { r.DTypeFloorUS = -1 }),
-		"results[0].speedup":             first(func(r *Result) { r.Speedup = 32 }),
-		"results[0].floor_ratio":         first(func(r *Result) { r.FloorRatio = 1.5 }),
-		"results[0].peers.torch.us":      first(func(r *Result) { r.Peers["torch"] = PeerResult{Version: "1", DType: Float32} }),
-		"results[0].peers.torch.dtype":   first(func(r *Result) { r.Peers["torch"] = PeerResult{Version: "1"} }),
-		"results[0].peers.numpy.version": first(func(r *Result) { r.Peers["numpy"] = PeerResult{} }),
-		"acceptance[0].work":             func(r *Record) { r.Acceptance[0].Work = "" },
-		"acceptance[0].figure":           func(r *Record) { r.Acceptance[0].Figure = "luck" },
-		"acceptance[0].verdict":          func(r *Record) { r.Acceptance[0].Verdict = Met },
-		"acceptance[0].reason":           func(r *Record) { r.Acceptance[0].Verdict = NotMeasured },
+		"schema":                           func(r *Record) { r.Schema = Schema + 1 },
+		"machine.cpu":                      func(r *Record) { r.Machine.CPU = "" },
+		"machine.cores":                    func(r *Record) { r.Machine.Cores = 0 },
+		"machine.os":                       func(r *Record) { r.Machine.OS = "" },
+		"machine.tiers":                    func(r *Record) { r.Machine.Tiers = nil },
+		"command":                          func(r *Record) { r.Command = "" },
+		"commit":                           func(r *Record) { r.Commit = "" },
+		"date":                             func(r *Record) { r.Date = time.Time{} },
+		"results = ":                       func(r *Record) { r.Results, r.Acceptance = nil, nil },
+		"results[0].device":                first(func(r *Result) { r.Device = "" }),
+		"results[0].tier":                  first(func(r *Result) { r.Tier = "" }),
+		"results[0].reference =":           first(func(r *Result) { r.Reference = "" }),
+		"results[0].threads":               first(func(r *Result) { r.Threads = 0 }),
+		"results[0].base_offset":           first(func(r *Result) { r.BaseOffset = -1 }),
+		"results[0].inputs":                first(func(r *Result) { r.Inputs = 0 }),
+		"results[0].samples":               first(func(r *Result) { r.Samples = 0 }),
+		"results[0].max_abs_diff":          first(func(r *Result) { r.MaxAbsDiff = -1 }),
+		"results[0].shape":                 first(func(r *Result) { r.TopK = 50305 }),
+		"results[0].ours_us":               first(func(r *Result) { r.OursUSP10 = 1.65 }),
+		"results[0].reference_us":          first(func(r *Result) { r.ReferenceUS = 0 }),
+		"results[0].floor_us":              first(func(r *Result) { r.FloorUSP90 = 0.9 }),
+		"results[0].dtype_floor_us":        first(func(r *Result) { r.DTypeFloorUS = -1 }),
+		"results[0].speedup":               first(func(r *Result) { r.Speedup = 32 }),
+		"results[0].floor_ratio":           first(func(r *Result) { r.FloorRatio = 1.5 }),
+		"results[0].peers.torch.us":        first(func(r *Result) { r.Peers["torch"] = PeerResult{Version: "1", DType: Float32} }),
+		"results[0].peers.torch.dtype":     first(func(r *Result) { r.Peers["torch"] = PeerResult{Version: "1"} }),
+		"results[0].peers.numpy.version":   first(func(r *Result) { r.Peers["numpy"] = PeerResult{} }),
+		"noise.other_cores":                func(r *Record) { r.Noise = &Noise{OtherCores: -1} },
+		"results[0].speedup_p10":           first(func(r *Result) { r.SpeedupP10, r.SpeedupP90 = 30, 20 }),
+		"results[0].floor_ratio_p10":       first(func(r *Result) { r.FloorRatioP90 = 2 }),
+		"results[0].peers.torch.pairs_p10": first(func(r *Result) { p := r.Peers["torch"]; p.PairsP10, p.PairsP90 = 3, 2; r.Peers["torch"] = p }),
+		"acceptance[0].work":               func(r *Record) { r.Acceptance[0].Work = "" },
+		"acceptance[0].figure":             func(r *Record) { r.Acceptance[0].Figure = "luck" },
+		"acceptance[0].verdict":            func(r *Record) { r.Acceptance[0].Verdict = Met },
+		"acceptance[0].reason":             func(r *Record) { r.Acceptance[0].Verdict = NotMeasured },
 	} {
 		r := sample()
 		spoil(&r)
@@ -181,7 +185,7 @@ func TestDecodeRecordRefuses(t *testing.T) {
 		"two":        good.String() + good.String(),
 		"batch":      strings.Replace(good.String(), `"batch": 1`, `"batch": "one"`, 1),
 		"colour":     strings.Replace(good.String(), `"command"`, `"colour": 1, "command"`, 1),
-		"schema":     strings.Replace(good.String(), `"schema": 2`, `"schema": 7`, 1),
+		"schema":     strings.Replace(good.String(), `"schema": 3`, `"schema": 7`, 1),
 		"schema = 0": "{}",
 	} {
 		_, err := DecodeRecord(strings.NewReader(text))

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 )
@@ -12,7 +13,44 @@ import (
 const (
 	Random = "random" // standard normal
 	Real   = "real"   // from a file, or the rows shipped with the benchmark
+	Peaked = "peaked" // of a model that is sure: one logit far above, the others fall with the logarithm of their rank
 )
+
+// distributions are the names for --rows that stand for others.
+var distributions = []struct {
+	name  string
+	means func(source string) bool
+}{
+	{"normal", func(source string) bool { return source == Random }},
+	{"ties", func(source string) bool { return source == "two_values" || source == "ties_at_k" }},
+	{"masked", func(source string) bool { return strings.HasPrefix(source, "masked_") }},
+	{"adversarial", func(source string) bool { return slices.Contains(AdversarialSources(), source) }},
+}
+
+// Sources lists the names of all rows.
+func Sources() []string { return append([]string{Random, Real, Peaked}, AdversarialSources()...) }
+
+// SourcesNamed returns the rows that a name stands for: several for a kind of
+// rows, such as masked, and the name itself otherwise.
+func SourcesNamed(name string) []string {
+	for _, d := range distributions {
+		if d.name == name {
+			return slices.DeleteFunc(Sources(), func(source string) bool { return !d.means(source) })
+		}
+	}
+	return []string{name}
+}
+
+// peaked falls by 2 for every factor of e in the rank, with noise, in random
+// order; the first stands 3 above.
+func peaked(row []float32, rng *rand.Rand) {
+	for rank, i := range rng.Perm(len(row)) {
+		row[i] = float32(12 - 2*math.Log(float64(rank+1)) + 0.3*rng.NormFloat64())
+		if rank == 0 {
+			row[i] += 3
+		}
+	}
+}
 
 // fill writes one row. step is the distance in cache lines, of lineElements
 // elements each, between the places that the engine samples.
@@ -142,13 +180,17 @@ func (c Case) fillRow(row []float32, rng *rand.Rand) {
 			return
 		}
 	}
+	if c.Source == Peaked {
+		peaked(row, rng)
+		return
+	}
 	normal(row, rng)
 }
 
 // sampleStep returns the engine's distance between sampled cache lines for the
 // case's shape, or one that it would use if the row is too short to sample.
 func (c Case) sampleStep() int {
-	if sample := c.plan(0).Sample; sample.Groups > 0 {
+	if sample := c.plan(0, nil).Sample; sample.Groups > 0 {
 		return sample.Step
 	}
 	return 2

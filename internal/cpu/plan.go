@@ -3,6 +3,7 @@
 package cpu
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"runtime"
@@ -28,6 +29,7 @@ type Plan struct {
 	FirstRoom int
 
 	elementBytes, targetCandidates int
+	tuning                         *Tuning
 }
 
 // SamplePlan says how the threshold is guessed: the Rank-th largest of Groups
@@ -44,24 +46,85 @@ type SamplePlan struct {
 type Shape struct {
 	Rows, Vocab, K   int
 	ElementBytes     int
-	TargetCandidates int // 0: the plan decides
-	Threads          int // 0: the plan decides
+	TargetCandidates int     // 0: the plan decides
+	Threads          int     // 0: the plan decides
+	Tuning           *Tuning // nil: the plan decides; not changed while the plan is in use
+}
+
+// Tuning overrides figures of a plan that were searched for. 0 stands for the
+// built-in one. No tuning changes an answer.
+type Tuning struct {
+	Step       int     `json:"sample_step,omitempty"`      // cache lines from one stop of the sample to the next; odd
+	Deviations float64 `json:"deviations,omitempty"`       // standard deviations by which the guess goes below the expected k-th
+	Groups     float64 `json:"groups_per_place,omitempty"` // groups for each of the best that are looked for
+	Chunk      int     `json:"chunk,omitempty"`            // elements filtered at a time
+	Threads    int     `json:"threads,omitempty"`          // unless the caller says how many
+}
+
+// BuiltIn returns the figures of a plan for rows of n elements without a tuning,
+// but for the threads. They were searched for on random rows of 50,304 float32
+// (docs/log.md, 2026-11-22); around them the time is flat. Every 17th line, or every
+// 9th when many candidates make a sharper threshold pay. Of 16 bits a row has half
+// the lines, so that more of them pay, up to 14 % in rows of one chunk; in longer
+// ones they cost 3 % (results, the plans of an AMD EPYC).
+func BuiltIn(n, k, elementBytes int) Tuning {
+	t := Tuning{Step: 17, Deviations: 2, Groups: 3, Chunk: chunk}
+	switch {
+	case k > 256:
+		t.Step = 9
+	case elementBytes == 2 && n <= chunk:
+		t.Step = 11
+	}
+	return t
+}
+
+// orBuiltIn fills in what the tuning, which may be nil, leaves open.
+func (t *Tuning) orBuiltIn(n, k, elementBytes int) Tuning {
+	b := BuiltIn(n, k, elementBytes)
+	if t == nil {
+		return b
+	}
+	return Tuning{
+		cmp.Or(t.Step, b.Step), cmp.Or(t.Deviations, b.Deviations), cmp.Or(t.Groups, b.Groups), cmp.Or(t.Chunk, b.Chunk), t.Threads,
+	}
+}
+
+// Invalid returns the name and the value of the first figure that no plan can
+// have, or no name.
+func (t Tuning) Invalid() (field string, got any) {
+	switch {
+	case t.Step < 0 || t.Step > 255 || t.Step > 0 && t.Step%2 == 0: // an odd step spreads the stops over the sets of the caches
+		return "sample_step", t.Step
+	case t.Deviations != 0 && !(0.125 <= t.Deviations && t.Deviations <= 16):
+		return "deviations", t.Deviations
+	case t.Groups != 0 && !(1 <= t.Groups && t.Groups <= 64):
+		return "groups_per_place", t.Groups
+	case t.Chunk < 0 || t.Chunk > chunk || t.Chunk%64 != 0:
+		return "chunk", t.Chunk
+	case t.Threads < 0 || t.Threads > 1<<16:
+		return "threads", t.Threads
+	}
+	return "", nil
 }
 
 // NewPlan is a pure function of the shape, the tier and the number of cores.
 func NewPlan(shape Shape, tier simd.Tier, cores int) Plan {
 	p := Plan{
 		Tier:     tier,
-		Sample:   planSample(shape.Vocab, shape.K, shape.ElementBytes, shape.TargetCandidates),
-		Chunk:    chunk,
+		Chunk:    shape.Tuning.orBuiltIn(shape.Vocab, shape.K, shape.ElementBytes).Chunk,
 		Capacity: capacity(shape.K, shape.TargetCandidates),
 		Threads:  shape.Threads,
 
 		elementBytes:     shape.ElementBytes,
 		targetCandidates: shape.TargetCandidates,
+		tuning:           shape.Tuning,
 	}
+	p.Sample = p.sampleFor(shape.Vocab, shape.K)
 	if p.Sample.Groups == 0 {
 		p.Capacity = max(p.Capacity, shape.Vocab+simd.ExpandRoom)
+	}
+	if p.Threads == 0 && shape.Tuning != nil {
+		p.Threads = min(shape.Tuning.Threads, cores)
 	}
 	if p.Threads == 0 {
 		p.Threads = Threads(shape, tier, cores)
@@ -83,7 +146,7 @@ func NewStreamPlan(k, elementBytes, targetCandidates int, tier simd.Tier) Plan {
 
 // NewMergePlan plans for candidates that are added, not filtered.
 func NewMergePlan(entries int, tier simd.Tier) Plan {
-	return Plan{Tier: tier, Capacity: entries, FirstRoom: entries, Threads: 1}
+	return Plan{Tier: tier, Chunk: chunk, Capacity: entries, FirstRoom: entries, Threads: 1}
 }
 
 // capacity leaves room for twice the k that are kept at each cut, so that cuts
@@ -97,39 +160,34 @@ func capacity(k, target int) int {
 
 // sampleFor plans a guess for a part of the row, or for another row's length.
 func (p Plan) sampleFor(n, k int) SamplePlan {
-	return planSample(n, k, p.elementBytes, p.targetCandidates)
+	return planSample(n, k, p.elementBytes, p.targetCandidates, p.tuning)
 }
 
-// planSample chooses a threshold guess for n elements. Its figures were
-// searched for on random rows of 50,304 float32 (docs/log.md, 2026-11-22);
-// around them the time is flat.
-func planSample(n, k, elementBytes, target int) SamplePlan {
+// planSample chooses a threshold guess for n elements.
+func planSample(n, k, elementBytes, target int, tuning *Tuning) SamplePlan {
 	lanes := simd.StopBytes / elementBytes
 	stops := n / lanes
 	if k == 0 || k > n/8 || n <= 512 {
 		return SamplePlan{} // ordering all elements is no more work
 	}
-	// Every 17th line, or every 9th when many candidates make a sharper threshold
-	// pay; more often in short rows, so that each group gets a line. An odd step
-	// spreads the stops over the sets of the caches.
-	step := 17
-	if k > 256 {
-		step = 9
-	}
+	figures := tuning.orBuiltIn(n, k, elementBytes)
+	// More often in short rows, so that each group gets a line. An odd step spreads
+	// the stops over the sets of the caches.
+	step := figures.Step
 	for step > 1 && stops/step*lanes < min(6*k, 2048) {
 		step -= 2
 	}
 	sampled := (stops - 1) / step * lanes // the first line is left out
 	share := float64(sampled) / float64(n)
 	// The threshold is to lie below the k-th largest, but not far: that many of
-	// the k are expected in the sample, and two standard deviations more.
+	// the k are expected in the sample, and some standard deviations more.
 	expected := float64(k) * share
-	places := expected + 2*math.Sqrt(expected) + 1
+	places := expected + figures.Deviations*math.Sqrt(expected) + 1
 	if target > 0 {
 		places = min(max(1, float64(target)*share), float64(sampled))
 	}
 	groups := simd.GroupUnit
-	for float64(groups) < 3*places {
+	for float64(groups) < figures.Groups*places {
 		groups *= 2
 	}
 	if groups > sampled {

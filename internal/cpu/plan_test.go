@@ -8,6 +8,12 @@ import (
 	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 )
 
+// tunings reach the ends of what a tuning may say.
+var tunings = []Tuning{
+	{Step: 1}, {Step: 255}, {Deviations: 0.125}, {Deviations: 16}, {Groups: 1}, {Groups: 64}, {Chunk: 64}, {Threads: 1 << 16},
+	{Step: 1, Deviations: 16, Groups: 64, Chunk: 4096, Threads: 3}, {Step: 255, Deviations: 0.125, Groups: 1, Threads: 2},
+}
+
 // eachShape calls test with shapes of every size, sane and not.
 func eachShape(test func(shape Shape, cores int)) {
 	// As large as memory can hold candidates for: on 32 bits that is less.
@@ -20,8 +26,11 @@ func eachShape(test func(shape Shape, cores int)) {
 			for _, elementBytes := range []int{2, 4} {
 				for _, target := range []int{0, 1, k, 500, vocab, math.MaxInt} {
 					for _, rows := range []int{1, 32, 1000} {
-						for _, threads := range []int{0, 1, 4, math.MaxInt} {
-							test(Shape{Rows: rows, Vocab: vocab, K: k, ElementBytes: elementBytes, TargetCandidates: target, Threads: threads}, 8)
+						for i, threads := range []int{0, 1, 4, math.MaxInt} {
+							shape := Shape{Rows: rows, Vocab: vocab, K: k, ElementBytes: elementBytes, TargetCandidates: target, Threads: threads}
+							test(shape, 8)
+							shape.Tuning = &tunings[(rows+vocab+k+i)%len(tunings)]
+							test(shape, 8)
 						}
 					}
 				}
@@ -92,6 +101,45 @@ func TestPlanString(t *testing.T) {
 	for _, part := range []string{"tier avx512", "sample every 17 lines", "threads 1"} {
 		if !strings.Contains(line, part) {
 			t.Errorf("%q does not tell %q", line, part)
+		}
+	}
+}
+
+func TestTuningsOutOfRange(t *testing.T) {
+	for _, tuning := range append(tunings, Tuning{}) {
+		if field, got := tuning.Invalid(); field != "" {
+			t.Errorf("%+v: %s = %v", tuning, field, got)
+		}
+	}
+	for field, wrong := range map[string][]Tuning{
+		"sample_step":      {{Step: 2}, {Step: -1}, {Step: 257}},
+		"deviations":       {{Deviations: -1}, {Deviations: 0.1}, {Deviations: 17}, {Deviations: math.NaN()}, {Deviations: math.Inf(1)}},
+		"groups_per_place": {{Groups: -1}, {Groups: 0.5}, {Groups: 65}, {Groups: math.NaN()}},
+		"chunk":            {{Chunk: -64}, {Chunk: 63}, {Chunk: chunk + 64}},
+		"threads":          {{Threads: -1}, {Threads: 1<<16 + 1}},
+	} {
+		for _, tuning := range wrong {
+			if got, value := tuning.Invalid(); got != field {
+				t.Errorf("%+v: %q = %v, want %s", tuning, got, value, field)
+			}
+		}
+	}
+}
+
+// A tuning that repeats the built-in figures changes nothing.
+func TestTuningOfBuiltInFigures(t *testing.T) {
+	for _, k := range []int{1, 50, 256, 257, 1024} {
+		shape := Shape{Rows: 64, Vocab: 50304, K: k, ElementBytes: 2}
+		plan := NewPlan(shape, simd.AVX512, 8)
+		figures := BuiltIn(shape.Vocab, k, shape.ElementBytes)
+		shape.Tuning = &figures
+		tuned := NewPlan(shape, simd.AVX512, 8)
+		if plan.tuning, tuned.tuning = nil, nil; tuned != plan {
+			t.Errorf("k = %d: %v, want %v", k, tuned, plan)
+		}
+		shape.Tuning = &Tuning{Step: 33, Deviations: 4, Threads: 2}
+		if tuned := NewPlan(shape, simd.AVX512, 8); tuned.Sample == plan.Sample || tuned.Threads != 2 {
+			t.Errorf("k = %d: tuned, it is %v", k, tuned)
 		}
 	}
 }

@@ -48,7 +48,10 @@ type Row[E simd.Bits] struct {
 }
 
 // sampleTask is what a sample is planned for.
-type sampleTask struct{ elements, k, target int }
+type sampleTask struct {
+	elements, k, target int
+	tuning              *Tuning
+}
 
 // keptBits are the bits of an element whose key does not tell them.
 type keptBits struct {
@@ -120,20 +123,14 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 	if r.bound > 0 && !r.crowded {
 		return 0
 	}
-	if task := (sampleTask{len(elements), r.hope, r.plan.targetCandidates}); task != r.sampleTask {
-		r.sample, r.sampleTask = r.plan.sampleFor(task.elements, task.k), task
-	}
-	sample := &r.sample
+	sample := r.planGuess(elements)
 	if sample.Groups == 0 {
 		return 0
 	}
 	rank := sample.Rank
 	switch {
 	case attempt == 0:
-		if cap(r.groups) < sample.Groups {
-			r.groups = make([]int32, sample.Groups)
-		}
-		simd.Sample(r.plan.Tier, r.groups[:sample.Groups], sampled(elements, sample.Step), sample.Step, r.order)
+		r.takeSample(sample, elements)
 		if r.crowded {
 			rank = max(rank, sample.SortedRank)
 		}
@@ -150,6 +147,22 @@ func (r *Row[E]) guess(elements []E, attempt, reached int) uint64 {
 		r.crowded = false
 	}
 	return guess
+}
+
+// planGuess returns how the elements are to be sampled.
+func (r *Row[E]) planGuess(elements []E) *SamplePlan {
+	if task := (sampleTask{len(elements), r.hope, r.plan.targetCandidates, r.plan.tuning}); task != r.sampleTask {
+		r.sample, r.sampleTask = r.plan.sampleFor(task.elements, task.k), task
+	}
+	return &r.sample
+}
+
+// takeSample finds the maxima of the groups.
+func (r *Row[E]) takeSample(sample *SamplePlan, elements []E) {
+	if cap(r.groups) < sample.Groups {
+		r.groups = make([]int32, sample.Groups)
+	}
+	simd.Sample(r.plan.Tier, r.groups[:sample.Groups], sampled(elements, sample.Step), sample.Step, r.order)
 }
 
 // sampled returns the elements from the first stop of a sample on. It is the
@@ -169,7 +182,7 @@ func sampled[E simd.Bits](elements []E, step int) []E {
 // candidates ran out and it had to cut them, which raises the bound.
 func (r *Row[E]) filter(elements []E, base uint32, least uint64) (read int) {
 	for read < len(elements) {
-		block := elements[read:min(read+chunk, len(elements))]
+		block := elements[read:min(read+r.plan.Chunk, len(elements))]
 		bitmap := r.bitmap[:(len(block)+63)/64]
 		simd.Filter(r.plan.Tier, bitmap, block, uint32(least), r.order)
 		leaveOut(bitmap, int(base)+read, r.mask, r.except)

@@ -29,16 +29,21 @@ type Engine interface {
 
 // Config says what Run compares.
 type Config struct {
+	Extent
 	NewEngine    func() (Engine, error) // one for each worker
 	Architecture cuda.Architecture      // for which plans are forced
-	DTypes       []cuda.DType
-	Seed         uint64 // batch n depends on Seed, n and its dtype alone
-	First        int    // the first batch
-	Batches      int    // 0: until there are Rows, or the context is done
-	Rows         int64  // 0: until the context is done
-	Workers      int    // batches at a time
 	// Progress, if not nil, is called about twice a second.
 	Progress func(Counts)
+}
+
+// Extent says how much is compared, and in how many places at a time.
+type Extent struct {
+	DTypes  []cuda.DType
+	Seed    uint64 // batch n depends on Seed, n and its dtype alone
+	First   int    // the first batch
+	Batches int    // 0: until there are Rows, or the context is done
+	Rows    int64  // 0: until the context is done
+	Workers int    // batches at a time
 }
 
 // Counts says how much was compared.
@@ -90,9 +95,33 @@ func (d *Difference) Unwrap() error { return d.Err }
 // enough (nil) or the context is done (its error). At least one batch is always
 // compared. The counts hold for all of these.
 func Run(ctx context.Context, config Config) (Counts, error) {
+	counts := newCounts()
+	err := config.run(ctx, func() (comparer, error) {
+		engine, err := config.NewEngine()
+		return &worker{engine: engine, arch: config.Architecture, counts: &counts}, err
+	}, func() {
+		if config.Progress != nil {
+			config.Progress(counts)
+		}
+	})
+	return counts, err
+}
+
+// comparer compares one batch at a time. Only count may touch what comparers share.
+type comparer interface {
+	// compare makes the batch with that number, and returns an error that wraps
+	// errDifferent if the answer is not the CPU's.
+	compare(seed uint64, number int, dtype cuda.DType) error
+	// count adds the batch to what was compared, and returns the rows of all batches.
+	count() (rows int64)
+	Close() error
+}
+
+// run has comparers share the batches, and reports about twice a second.
+func (e Extent) run(ctx context.Context, newComparer func() (comparer, error), report func()) error {
 	var (
 		mutex    sync.Mutex
-		counts   = newCounts()
+		rows     int64
 		reported = time.Now()
 		failure  error
 		stopped  atomic.Bool
@@ -109,40 +138,38 @@ func Run(ctx context.Context, config Config) (Counts, error) {
 		}
 		stopped.Store(true)
 	}
-	for range max(1, config.Workers) {
+	for range max(1, e.Workers) {
 		running.Go(func() {
-			engine, err := config.NewEngine()
+			c, err := newComparer()
 			if err != nil {
 				fail(err)
 				return
 			}
-			defer engine.Close()
-			w := worker{engine: engine}
+			defer c.Close()
 			for {
 				i := int(next.Add(1)) - 1
-				if i > 0 && (stopped.Load() || ctx.Err() != nil) || config.Batches > 0 && i >= config.Batches {
+				if i > 0 && (stopped.Load() || ctx.Err() != nil) || e.Batches > 0 && i >= e.Batches {
 					return
 				}
-				n := config.First + i
-				dtype := config.DTypes[n%len(config.DTypes)]
-				w.batch.generate(config.Seed, n, dtype, config.Architecture)
-				sorted, err := w.compare()
+				n := e.First + i
+				dtype := e.DTypes[n%len(e.DTypes)]
+				err := c.compare(e.Seed, n, dtype)
 				if errors.Is(err, errDifferent) {
-					err = &Difference{config.Seed, n, dtype, err}
+					err = &Difference{e.Seed, n, dtype, err}
 				} else if err != nil {
-					err = fmt.Errorf("differential: batch %d of seed %d, %s: %w", n, config.Seed, dtype, err)
+					err = fmt.Errorf("differential: batch %d of seed %d, %s: %w", n, e.Seed, dtype, err)
 				}
 				if err != nil {
 					fail(err)
 					return
 				}
 				mutex.Lock()
-				counts.add(&w.batch, sorted)
-				if config.Rows > 0 && counts.Rows >= config.Rows {
+				rows = c.count()
+				if e.Rows > 0 && rows >= e.Rows {
 					stopped.Store(true)
 				}
-				if config.Progress != nil && time.Since(reported) > time.Second/2 {
-					config.Progress(counts)
+				if time.Since(reported) > time.Second/2 {
+					report()
 					reported = time.Now()
 				}
 				mutex.Unlock()
@@ -150,40 +177,49 @@ func Run(ctx context.Context, config Config) (Counts, error) {
 		})
 	}
 	running.Wait()
-	if failure == nil && ctx.Err() != nil && (config.Rows == 0 || counts.Rows < config.Rows) {
+	if failure == nil && ctx.Err() != nil && (e.Rows == 0 || rows < e.Rows) {
 		failure = ctx.Err()
 	}
-	return counts, failure
+	return failure
 }
 
 // errDifferent: an answer that is not the CPU's.
 var errDifferent = errors.New("different")
 
-// worker compares one batch at a time.
+// worker compares selections.
 type worker struct {
 	engine Engine
+	arch   cuda.Architecture
 	batch  Batch
 	want   struct{ values, indices []byte }
+	sorted int64 // rows of the batch that were compared with a stable sort, too
+	counts *Counts
 }
 
-// compare asks the engine and the CPU, and returns how many rows were compared
-// with a stable sort, too.
-func (w *worker) compare() (sorted int64, err error) {
+func (w *worker) Close() error { return w.engine.Close() }
+
+func (w *worker) count() int64 {
+	w.counts.add(&w.batch, w.sorted)
+	return w.counts.Rows
+}
+
+func (w *worker) compare(seed uint64, number int, dtype cuda.DType) (err error) {
+	w.batch.generate(seed, number, dtype, w.arch)
 	if err := w.engine.Select(&w.batch); err != nil {
-		return 0, fmt.Errorf("%s: %w", w.batch.call(), err)
+		return fmt.Errorf("%s: %w", w.batch.call(), err)
 	}
-	switch w.batch.DType {
+	switch dtype {
 	case cuda.Float16:
-		sorted, err = compareAs[topk.Float16](w)
+		w.sorted, err = compareAs[topk.Float16](w)
 	case cuda.BFloat16:
-		sorted, err = compareAs[topk.BFloat16](w)
+		w.sorted, err = compareAs[topk.BFloat16](w)
 	default:
-		sorted, err = compareAs[float32](w)
+		w.sorted, err = compareAs[float32](w)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", w.batch.call(), err)
+		return fmt.Errorf("%s: %w", w.batch.call(), err)
 	}
-	return sorted, nil
+	return nil
 }
 
 // call describes the call of a batch.

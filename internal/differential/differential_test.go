@@ -73,7 +73,8 @@ func settings(t *testing.T, runs int, spoil func(b *Batch)) Config {
 	closed := new(atomic.Int64)
 	c := Config{
 		NewEngine:    func() (Engine, error) { return cpuEngine{spoil, closed}, nil },
-		Architecture: arch, DTypes: []cuda.DType{cuda.Float32, cuda.Float16, cuda.BFloat16}, Seed: 7, Workers: 3,
+		Architecture: arch,
+		Extent:       Extent{DTypes: []cuda.DType{cuda.Float32, cuda.Float16, cuda.BFloat16}, Seed: 7, Workers: 3},
 	}
 	t.Cleanup(func() {
 		if n := int(closed.Load()); n != runs*c.Workers {
@@ -182,7 +183,8 @@ func BenchmarkRun(b *testing.B) {
 	}
 	c := Config{
 		NewEngine:    func() (Engine, error) { return idle{}, nil },
-		Architecture: arch, DTypes: []cuda.DType{cuda.Float32, cuda.Float16, cuda.BFloat16}, Seed: 7, Workers: runtime.GOMAXPROCS(0),
+		Architecture: arch,
+		Extent:       Extent{DTypes: []cuda.DType{cuda.Float32, cuda.Float16, cuda.BFloat16}, Seed: 7, Workers: runtime.GOMAXPROCS(0)},
 	}
 	rows := int64(0)
 	for b.Loop() {

@@ -74,6 +74,8 @@ func cells(v any) []string {
 		case reflect.Map:
 		case reflect.String:
 			all = append(all, field.String())
+		case reflect.Slice: // of strings
+			all = append(all, strings.Join(field.Interface().([]string), "; "))
 		default:
 			text, err := json.Marshal(field.Interface())
 			if err != nil {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ type deviceCase struct {
 // byCase joins the results of a case, in the order in which the cases come.
 func byCase(results []bench.Result) []deviceCase {
 	type shape struct {
+		work, sampling       string
 		source               string
 		batch, vocab, k, off int
 		dtype                bench.DType
@@ -24,7 +26,7 @@ func byCase(results []bench.Result) []deviceCase {
 	var order []shape
 	conditions := map[shape]map[bench.Condition]bench.Result{}
 	for _, r := range results {
-		s := shape{r.Source, r.Batch, r.Vocab, r.TopK, r.BaseOffset, r.DType}
+		s := shape{r.Work, r.Sampling, r.Source, r.Batch, r.Vocab, r.TopK, r.BaseOffset, r.DType}
 		if conditions[s] == nil {
 			order, conditions[s] = append(order, s), map[bench.Condition]bench.Result{}
 		}
@@ -75,6 +77,7 @@ func unlessAbsent(field func(bench.Result) string) func(deviceCase) string {
 }
 
 var deviceColumns = []column[deviceCase]{
+	{"sampling", false, ifAny, func(c deviceCase) string { return cmp.Or(c.Sampling, notMeasured) }},
 	{"rows", false, "%s rows", func(c deviceCase) string { return c.Source }},
 	{"batch", true, "", func(c deviceCase) string { return fmt.Sprint(c.Batch) }},
 	{"vocab", true, "vocab %s", func(c deviceCase) string { return thousands(c.Vocab) }},
@@ -121,10 +124,13 @@ func deviceUnit(cases []deviceCase) string {
 // deviceFacts say what the columns of a GPU's cases mean, and what all of the
 // cases have in common.
 func deviceFacts(cases []deviceCase) []string {
-	reference := "none; --against torch fills that column, with a python3 that has it"
-	if i := slices.IndexFunc(cases, func(c deviceCase) bool { return c.Reference != "" }); i >= 0 {
-		reference = cases[i].Reference
+	var references []string
+	for _, c := range cases {
+		if c.Reference != "" && !slices.Contains(references, c.Reference) {
+			references = append(references, c.Reference)
+		}
 	}
+	reference := cmp.Or(strings.Join(references, ", "), "none; --against torch fills that column, with a python3 that has it")
 	return []string{
 		strings.Join(constants(deviceColumns, cases), "; "),
 		"reference: " + reference,

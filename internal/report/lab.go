@@ -31,18 +31,14 @@ type table struct {
 	grid    grid
 }
 
-// noisy is the spread, half of p10 to p90 over the median, from which on a
-// median is not to be trusted to its second digit.
-const noisy = 0.10
-
 // sections are the document.
 func (l Lab) sections() []section {
 	all := []section{l.overview(), l.losses(), l.matrix(),
 		{id: "latency", title: "Latency against rows, vocab and k", charts: []string{"rows", "vocab", "k"},
 			text: []string{"Microseconds of a call over the batch, both axes logarithmic; a band is the 10th to the 90th percentile. The read floor is what reading the rows once takes."}},
 		{id: "floor", title: "Distance from the floor", charts: []string{"floor"},
-			text: []string{"Our time over that of the read floor, of the same run; 1 would be as fast as reading. The floor of a CPU reads float32 rows, whatever the dtype, so that 16-bit rows can be below 1."}},
-		l.phases(), l.adversarial(), l.sampling(), l.acceptance(), l.python(), l.verified(), l.records(),
+			text: []string{"Our time over that of reading the same rows once, in their own dtype, of the same run; 1 would be as fast as reading. The tables and the bars of a CPU hold every dtype against reading float32 rows, so that 16-bit rows can be below 1 there."}},
+		l.phases(), l.tuned(), l.adversarial(), l.sampling(), l.acceptance(), l.python(), l.verified(), l.records(),
 	}
 	if len(l.Problems) > 0 {
 		problems := section{id: "problems", title: "Files that could not be read"}
@@ -103,8 +99,76 @@ func (l Lab) overview() section {
 		})
 	}
 	return section{id: "overview", title: "At a glance", tables: []table{{nil, g}},
-		text: []string{"Of work topk: the least and the greatest of a record. Every answer was compared with that of a stable sort in the run that timed it."}}
+		text: append(l.answers(), "Every answer was compared with that of a stable sort in the run that timed it. Of work topk, the least and the greatest of a record:")}
 }
+
+// answers says of each machine in a few sentences how fast it is, compared with
+// what, how far from possible, and where it is slow.
+func (l Lab) answers() (lines []string) {
+	type answer struct {
+		usual, far, hard bench.Result  // a row of the matrix; the farthest from the floor of random and of adversarial rows
+		record           *bench.Record // that usual is of
+	}
+	all := map[string]*answer{}
+	var subjects []string
+	usual := bench.Matrix()[0]
+	for _, s := range l.benches() {
+		a := all[s.subject()]
+		if a == nil {
+			a = &answer{}
+			all[s.subject()] = a
+			subjects = append(subjects, s.subject())
+		}
+		for _, r := range s.Bench.Results {
+			if r.Work != bench.TopK || r.Mode == bench.Eager || r.Cache == bench.Cold || r.Mode == "" && r.Tier != s.Bench.Machine.Tiers[0] || r.Threads > 1 {
+				continue
+			}
+			if r.Source == bench.Random && r.Batch == usual.Batch && r.Vocab == usual.Vocab && r.TopK == usual.TopK && r.DType == usual.DType && r.BaseOffset == 0 &&
+				(a.record == nil || !s.Bench.Date.Before(a.record.Date)) {
+				a.usual, a.record = r, s.Bench
+			}
+			worst := &a.hard
+			if isPlain(r) {
+				worst = &a.far
+			}
+			if worst.OursUS == 0 || ownRatio(r) > ownRatio(*worst) {
+				*worst = r
+			}
+		}
+	}
+	for _, subject := range subjects {
+		a := all[subject]
+		var said []string
+		if r := a.usual; r.OursUS > 0 {
+			line := fmt.Sprintf("the top %d of a row of %s %s logits take %s us", r.TopK, thousands(r.Vocab), r.DType, micros(r.OursUS))
+			if r.Reference != "" {
+				line += fmt.Sprintf("; %s takes %s us, %s as long", r.Reference, micros(r.ReferenceUS), ratio(r.Speedup))
+			}
+			for _, name := range peerNames([]bench.Result{r}) {
+				if p := r.Peers[name]; name != r.Reference && len(p.Doubts) == 0 && p.ProtocolUS == 0 {
+					line += fmt.Sprintf("; %s %s us, %s", name, micros(p.US), ratio(p.US/r.OursUS))
+				}
+			}
+			said = append(said, line+fmt.Sprintf(". Reading them once takes %s us: we are at %s of that", micros(r.DTypeFloorUS), ratio(ownRatio(r))))
+		}
+		if r := a.far; r.OursUS > 0 {
+			said = append(said, fmt.Sprintf("Farthest from reading: %s, %s", caseName(r), ratio(ownRatio(r))))
+		}
+		if r := a.hard; r.OursUS > 0 {
+			said = append(said, fmt.Sprintf("Of adversarial rows: %s, %s", caseName(r), ratio(ownRatio(r))))
+		}
+		if a.record != nil && (a.record.Noise != nil && len(a.record.Noise.Warnings) > 0 || a.usual.Spread() > bench.NoisySpread) {
+			said = append(said, `The machine was not quiet: see "Can it be believed"`)
+		}
+		if len(said) > 0 {
+			lines = append(lines, subject+": "+strings.Join(said, ". ")+".")
+		}
+	}
+	return lines
+}
+
+// ownRatio is our time over that of reading the rows in their own dtype.
+func ownRatio(r bench.Result) float64 { return r.OursUS / r.DTypeFloorUS }
 
 // span shows the least and the greatest.
 func span(of []float64) string {
@@ -164,30 +228,44 @@ func (l Lab) losses() section {
 				add(open, s, v.Work, "not measured: "+v.Reason)
 			}
 		}
+		loud, worst := 0, bench.Result{}
 		for _, r := range s.Bench.Results {
 			if !r.IndicesEqual || r.MaxAbsDiff != 0 {
 				add(wrong, s, caseName(r), fmt.Sprintf("WRONG ANSWER, max |diff| %g", r.MaxAbsDiff))
 			}
 			// The references of other works are parts of the same work, not rivals.
-			if r.Work == bench.TopK && r.Reference != "" && r.Speedup < 1 && !strings.HasPrefix(r.Reference, bench.OnTier) {
+			_, peer := r.Peers[r.Reference]
+			if (r.Work == bench.TopK || peer) && r.Reference != "" && r.Speedup < 1 && !strings.HasPrefix(r.Reference, bench.OnTier) {
 				add(slower, s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", r.Reference, micros(r.ReferenceUS), micros(r.OursUS)))
 			}
 			for _, name := range peerNames([]bench.Result{r}) {
 				peer := r.Peers[name]
-				if peer.US < r.OursUS && name != r.Reference {
+				if peer.US < r.OursUS && len(peer.Doubts) == 0 && name != r.Reference {
 					add(slower, s, caseName(r), fmt.Sprintf("%s is faster: %s against %s us", name, micros(peer.US), micros(r.OursUS)))
 				}
-				if !peer.ValuesEqual {
+				for _, doubt := range peer.Doubts {
+					add(wrong, s, caseName(r), fmt.Sprintf("%s is NOT BELIEVED: %s", name, doubt))
+				}
+				if !peer.ValuesEqual && r.Work == bench.Sample {
+					add(wrong, s, caseName(r), fmt.Sprintf("%s draws a token that is not kept", name))
+				} else if !peer.ValuesEqual && !peer.Doubted(bench.DoubtAnswer) {
 					add(wrong, s, caseName(r), fmt.Sprintf("%s is WRONG: its values are others", name))
 				}
 			}
-			if r.Spread() > noisy {
-				add(noise, s, caseName(r), fmt.Sprintf("noisy: ±%.0f %%", 100*r.Spread()))
+			if r.Spread() > bench.NoisySpread {
+				loud++
+				if worst.OursUS == 0 || r.Spread() > worst.Spread() {
+					worst = r
+				}
 			}
+		}
+		if loud > 0 {
+			add(noise, s, fmt.Sprintf("%d of %d medians spread beyond ±%.0f %%", loud, len(s.Bench.Results), 100*bench.NoisySpread),
+				fmt.Sprintf("the worst ±%.0f %%: %s", 100*worst.Spread(), caseName(worst)))
 		}
 	}
 	g.rows = slices.Concat(rows[:]...)
-	text := fmt.Sprintf("Bars that were missed or not measured, cases in which something else is faster, wrong answers, and spreads beyond ±%.0f %%.", 100*noisy)
+	text := fmt.Sprintf("Bars that were missed or not measured, cases in which something else is faster, wrong answers, and spreads beyond ±%.0f %%.", 100*bench.NoisySpread)
 	if len(g.rows) == 0 {
 		return section{id: "losses", title: "Losses", text: []string{text, "None in these records."}}
 	}
@@ -228,8 +306,8 @@ func (l Lab) tablesOf(keep func(bench.Result) bool) (tables []table) {
 			t.caption = append(t.caption, strings.Join(constants(resultColumns, results), "; "))
 		}
 		tables = append(tables, t)
-		if peers := peerGrid(results); len(peers.rows) > 0 {
-			tables = append(tables, table{[]string{"Other software, on the same logits; answers are compared with ours, those of a stable sort.", strings.TrimSpace(methods(results))}, peers})
+		if peers := peerGrid(results, false); len(peers.rows) > 0 {
+			tables = append(tables, table{[]string{peerFacts(results), strings.TrimSpace(methods(results))}, peers})
 		}
 	}
 	return tables
@@ -246,7 +324,7 @@ func (l Lab) matrix() section {
 func (l Lab) phases() section {
 	s := section{id: "phases", title: "Where the time goes"}
 	g := grid{columns: []heading{
-		{"GPU", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan", false},
+		{"machine", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan or tier", false},
 		{"part", false}, {"us", true}, {"cycles", true}, {"share", true}, {"call (us)", true}, {"floor (us)", true}, {"empty (us)", true},
 	}}
 	for _, source := range l.Sources {
@@ -259,9 +337,13 @@ func (l Lab) phases() section {
 				if part.Cycles > 0 {
 					cycles = fmt.Sprintf("%.0f", part.Cycles)
 				}
+				empty := notMeasured
+				if p.EmptyUS > 0 {
+					empty = micros(p.EmptyUS)
+				}
 				g.rows = append(g.rows, []string{
-					source.subject(), fmt.Sprint(p.Batch), thousands(p.Vocab), fmt.Sprint(p.TopK), string(p.DType), p.Plan.Name,
-					part.Name, micros(part.US), cycles, fmt.Sprintf("%.0f %%", 100*part.Share), micros(p.CallUS), micros(p.FloorUS), micros(p.EmptyUS),
+					source.subject(), fmt.Sprint(p.Batch), thousands(p.Vocab), fmt.Sprint(p.TopK), string(p.DType), p.PlanName(),
+					part.Name, micros(part.US), cycles, fmt.Sprintf("%.0f %%", 100*part.Share), micros(p.CallUS), micros(p.FloorUS), empty,
 				})
 			}
 		}
@@ -271,7 +353,7 @@ func (l Lab) phases() section {
 		return s
 	}
 	s.charts, s.tables = []string{"phases"}, []table{{nil, g}}
-	s.text = []string{"Stages of a plan with several kernels, each alone, and phases within the kernel of the others, of an instrumented build; launch and end of the kernel are the rest of the call."}
+	s.text = []string{"Stages of a plan with several kernels, each alone, and phases within the kernel of the others, of an instrumented build; launch and end of the kernel are the rest of the call. A phase of a CPU is the difference between selections that stop behind it and before it."}
 	return s
 }
 
@@ -323,14 +405,18 @@ func (l Lab) python() section {
 func (l Lab) verified() section {
 	s := section{id: "verified", title: "Can it be believed"}
 	for _, source := range l.benches() {
+		if noise := source.Bench.Noise; noise != nil {
+			s.text = append(s.text, fmt.Sprintf("%s: noise: %v.", source.File, noise))
+			continue
+		}
 		loud := 0
 		for _, r := range source.Bench.Results {
-			if r.Spread() > noisy {
+			if r.Spread() > bench.NoisySpread {
 				loud++
 			}
 		}
 		if all := len(source.Bench.Results); loud > 0 {
-			s.text = append(s.text, fmt.Sprintf("%s: %d of %d medians spread beyond ±%.0f %%: the machine was not idle, or is virtual.", source.File, loud, all, 100*noisy))
+			s.text = append(s.text, fmt.Sprintf("%s: %d of %d medians spread beyond ±%.0f %%: the machine was not idle, or is virtual.", source.File, loud, all, 100*bench.NoisySpread))
 		}
 	}
 	for _, source := range l.Sources {
@@ -338,18 +424,13 @@ func (l Lab) verified() section {
 		if v == nil {
 			continue
 		}
-		line := fmt.Sprintf("%s: %s rows compared with the oracle's answers, to the bit: %s.", source.subject(), thousands(int(v.Rows)), v.Outcome)
-		if v.Counts.Rows > 0 {
-			line = fmt.Sprintf("%s: %s rows, %s logits compared with the CPU's answers, to the bit: %s (%s).",
-				source.subject(), thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)), v.Outcome, v.Command)
-		}
-		s.text = append(s.text, line)
+		s.text = append(s.text, v.summary(source.subject()))
 	}
 	return s
 }
 
 func (l Lab) records() section {
-	g := grid{columns: []heading{{"file", false}, {"machine", false}, {"command", false}, {"commit", false}, {"date", false}}}
+	g := grid{columns: []heading{{"file", false}, {"machine", false}, {"command", false}, {"commit", false}, {"date", true}}}
 	for _, s := range l.Sources {
 		row := []string{s.File, s.subject(), "", notMeasured, notMeasured}
 		switch {
@@ -361,7 +442,13 @@ func (l Lab) records() section {
 			}
 			row = []string{s.File, machine, s.Bench.Command, shortCommit(s.Bench.Commit), s.Bench.Date.UTC().Format("2006-01-02 15:04")}
 		case s.Profiles != nil:
-			row = []string{s.File, gpuLine(s.Profiles.GPU), s.Profiles.Command, shortCommit(s.Profiles.Commit), s.Profiles.Date.UTC().Format("2006-01-02 15:04")}
+			machine := s.subject()
+			if s.Profiles.Machine == nil {
+				machine = gpuLine(s.Profiles.GPU)
+			}
+			row = []string{s.File, machine, s.Profiles.Command, shortCommit(s.Profiles.Commit), s.Profiles.Date.UTC().Format("2006-01-02 15:04")}
+		case s.Tuned != nil:
+			row = []string{s.File, s.Tuned.Device.String(), s.Tuned.Command, shortCommit(s.Tuned.Commit), s.Tuned.Date.UTC().Format("2006-01-02 15:04")}
 		case s.Python != nil:
 			row[2] = s.Python.Command
 		case s.Verified != nil:
@@ -373,6 +460,9 @@ func (l Lab) records() section {
 	for _, source := range l.benches() {
 		for _, note := range source.Bench.Notes {
 			s.text = append(s.text, source.File+": "+note)
+		}
+		if source.Bench.Interrupted {
+			s.text = append(s.text, source.File+": the run was interrupted; the rest was not measured.")
 		}
 	}
 	return s

@@ -54,12 +54,36 @@ func profiles() *bench.Profiles {
 	}
 }
 
+// cpuProfiles are those of a CPU.
+func cpuProfiles() *bench.Profiles {
+	p := profiles()
+	p.Schema, p.GPU, p.Machine = bench.ProfileSchema, bench.GPU{}, &bench.Machine{CPU: "Example 9000", Cores: 4, OS: "linux", Arch: "amd64", Tiers: []string{"avx512"}}
+	p.Profiles[0].Plan, p.Profiles[0].EmptyUS, p.Profiles[0].Tier = cuda.Plan{}, 0, "avx512"
+	p.Profiles[0].Parts = []bench.Part{{Name: "sample", US: 0.05, Share: 0.05, Bytes: 6430}, {Name: "filter", US: 0.95, Share: 0.95, Bytes: 106896}}
+	return p
+}
+
+const tunedPlans = `{
+  "schema": 1, "plan_version": 1, "device": {"kind": "cpu", "name": "Example 9000", "tier": "avx512", "cores": 4},
+  "command": "aikf tune", "commit": "abc", "date": "2026-01-02T03:04:05Z", "seed": 1,
+  "entries": [{"rows": 1, "vocab": 50304, "top_k": 50, "dtype": "bfloat16", "plan": {"sample_step": 13}, "explained": "every 13 lines", "plans_tried": 147,
+    "built_in_us": 1.06, "tuned_us": 0.964, "gain": 1.094, "gain_low": 1.071, "gain_high": 1.116, "confidence": 0.95, "pairs": 800, "starts": 16, "least_start": 1.036}],
+  "not_kept": [{"rows": 1, "vocab": 50304, "top_k": 100, "dtype": "bfloat16", "plan": {"sample_step": 21}, "explained": "every 21 lines", "plans_tried": 147,
+    "built_in_us": 1.2, "tuned_us": 1.16, "gain": 1.058, "gain_low": 1.002, "gain_high": 1.115, "confidence": 0.95, "pairs": 800, "starts": 16, "least_start": 0.948,
+    "reason": "the gain may be below 1 %"}]
+}`
+
 func TestLabMarkdown(t *testing.T) {
 	sources, problems := ReadSources(folder(t))
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	sources = append(sources, Source{File: "profile.json", Profiles: profiles()})
+	sources = append(sources, Source{File: "profile.json", Profiles: profiles()}, Source{File: "cpu-profile.json", Profiles: cpuProfiles()})
+	plans, err := ReadSource(fstest.MapFS{"plans.json": {Data: []byte(tunedPlans)}}, "plans.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources = append(sources, plans)
 	var b bytes.Buffer
 	if err := (Lab{Sources: sources}).Markdown(&b); err != nil {
 		t.Fatal(err)
@@ -90,7 +114,7 @@ func TestDamaged(t *testing.T) {
 		"empty.json":    {"", "unexpected end"},
 		"foreign.json":  {`{"name": "something", "version": 3}`, "schema"},
 		"kind.json":     {`{"schema": 1, "kind": "rust"}`, "kind"},
-		"new.json":      {strings.Replace(matrix, `"schema": 2`, `"schema": 99`, 1), "schema = 99"},
+		"new.json":      {strings.Replace(matrix, `"schema": 3`, `"schema": 99`, 1), "schema = 99"},
 		"unknown.json":  {strings.Replace(matrix, `"seed"`, `"sed"`, 1), `"sed"`},
 		"type.json":     {strings.Replace(matrix, `"batch": 32`, `"batch": "32"`, 1), "batch"},
 		"negative.json": {strings.Replace(matrix, `"ours_us": 1.59`, `"ours_us": -1`, 1), "results[0].ours_us"},
@@ -99,6 +123,8 @@ func TestDamaged(t *testing.T) {
 		"wrong.json":    {strings.Replace(pythonText, `"right": true`, `"right": false`, 1), "results[0].right"},
 		"outcome.json":  {`{"schema": 1, "outcome": ""}`, "outcome"},
 		"profile.json":  {`{"schema": 1, "profiles": [{"batch": 1, "vocab": 9, "top_k": 1, "call_us": -4}]}`, "profiles[0].call_us"},
+		"plans.json":    {strings.Replace(tunedPlans, `"gain": 1.094`, `"gain": -1`, 1), "entries[0].gain"},
+		"tuned.json":    {strings.Replace(tunedPlans, `"name": "Example 9000"`, `"name": ""`, 1), "device.name"},
 		"part.json":     {`{"schema": 1, "profiles": [{"batch": 1, "vocab": 9, "top_k": 1, "call_us": 4, "parts": [{"name": "load", "us": -1}]}]}`, "profiles[0].parts[0]"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -50,8 +50,9 @@ type (
 func (l Lab) HTML(w io.Writer) error {
 	records, err := json.Marshal(struct {
 		Vocab   int      `json:"vocab"` // that goes without saying
+		Matrix  [][3]int `json:"matrix"`
 		Sources []Source `json:"sources"`
-	}{bench.Matrix()[0].Vocab, l.Sources})
+	}{bench.Matrix()[0].Vocab, matrixShapes(), l.Sources})
 	if err != nil {
 		return err
 	}
@@ -77,6 +78,14 @@ func (l Lab) HTML(w io.Writer) error {
 		Script    template.JS
 	}{labTitle, template.CSS(pageStyle), sections, template.JS(records),
 		[]template.JS{template.JS(d3Library), template.JS(plotLibrary)}, template.JS(pageScript)})
+}
+
+// matrixShapes are rows, vocab and k of the reference matrix.
+func matrixShapes() (all [][3]int) {
+	for _, c := range bench.Matrix() {
+		all = append(all, [3]int{c.Batch, c.Vocab, c.TopK})
+	}
+	return all
 }
 
 // unbroken puts a heading into one line.

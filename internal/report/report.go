@@ -2,6 +2,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -72,15 +73,30 @@ func document(format string, record bench.Record) string {
 		}
 	case record.GPU != nil:
 		show(gridOf(deviceColumns, byCase(record.Results)))
+	case format == Table:
+		columns := slices.DeleteFunc(slices.Clone(resultColumns), func(c column[bench.Result]) bool { return c.head == pairsHead || c.head == percentilesHead })
+		show(gridOf(columns, record.Results))
+		if line := worstPairs(record.Results); line != "" {
+			fmt.Fprintf(&b, "\n%s\n", line)
+		}
 	default:
 		show(gridOf(resultColumns, record.Results))
 	}
-	if peers := peerGrid(record.Results); len(peers.rows) > 0 {
-		fmt.Fprintf(&b, "\nOther software, on the same logits; answers are compared with ours, those of a stable sort.\n%s\n", methods(record.Results))
+	if peers := peerGrid(record.Results, format == Table); len(peers.rows) > 0 {
+		fmt.Fprintf(&b, "\n%s\n%s\n", peerFacts(record.Results), methods(record.Results))
 		show(peers)
+		for _, line := range doubts(record.Results) {
+			b.WriteString("\nNOT BELIEVED: " + line + "\n")
+		}
 	}
 	for _, note := range record.Notes {
 		fmt.Fprintf(&b, "\nnote: %s\n", note)
+	}
+	if record.Noise != nil {
+		fmt.Fprintf(&b, "\nnoise: %s\n", strings.ReplaceAll(record.Noise.String(), "; ", ";\n  "))
+	}
+	if record.Interrupted {
+		b.WriteString("\nnote: the run was interrupted; the rest was not measured\n")
 	}
 	return b.String()
 }
@@ -150,6 +166,27 @@ type column[E any] struct {
 	cell     func(E) string
 }
 
+// What a text table has no room for: percentiles, which ±% says there, and the
+// spread of a ratio over the rounds, in each of which both of its times were
+// taken; worstPairs stands below the table instead.
+const (
+	percentilesHead = "p10-p90 (us)"
+	pairsHead       = "by pairs p10-p90"
+)
+
+// worstPairs says how far the ratios of single rounds spread, or "".
+func worstPairs(results []bench.Result) string {
+	var speedup, floor float64
+	for _, r := range results {
+		speedup = max(speedup, (r.SpeedupP90-r.SpeedupP10)/2/cmp.Or(r.Speedup, 1))
+		floor = max(floor, (r.FloorRatioP90-r.FloorRatioP10)/2/r.FloorRatio)
+	}
+	if floor == 0 {
+		return ""
+	}
+	return fmt.Sprintf("round by round, half of p10 to p90 at most: speed-up ±%.0f %%, ours / floor ±%.0f %%", 100*speedup, 100*floor)
+}
+
 var resultColumns = []column[bench.Result]{
 	{"work", false, "work %s", func(r bench.Result) string { return strings.TrimSpace(r.Work + " " + r.Sampling) }},
 	{"rows", false, "%s rows", func(r bench.Result) string { return r.Source }},
@@ -161,12 +198,23 @@ var resultColumns = []column[bench.Result]{
 	{"dtype", false, "", func(r bench.Result) string { return string(r.DType) }},
 	{"reference\n(us)", true, "", func(r bench.Result) string { return micros(r.ReferenceUS) }},
 	{"ours\n(us)", true, "", func(r bench.Result) string { return micros(r.OursUS) }},
+	{percentilesHead, true, "", func(r bench.Result) string { return micros(r.OursUSP10) + "-" + micros(r.OursUSP90) }},
 	{"±%", true, "", func(r bench.Result) string { return fmt.Sprintf("%.0f", 100*r.Spread()) }},
 	{"speed-\nup", true, "", func(r bench.Result) string { return ratio(r.Speedup) }},
+	{pairsHead, true, ifAny, func(r bench.Result) string { return pairSpan(r.SpeedupP10, r.SpeedupP90) }},
 	{"floor\n(us)", true, "", func(r bench.Result) string { return micros(r.FloorUS) }},
 	{"ours /\nfloor", true, "", func(r bench.Result) string { return ratio(r.FloorRatio) }},
+	{pairsHead, true, ifAny, func(r bench.Result) string { return pairSpan(r.FloorRatioP10, r.FloorRatioP90) }},
 	{"max\n|diff|", true, "", func(r bench.Result) string { return fmt.Sprintf("%g", r.MaxAbsDiff) }},
 	{"indices\nequal", true, "", func(r bench.Result) string { return yes(r.IndicesEqual) }},
+}
+
+// pairSpan shows the spread of a ratio over the rounds.
+func pairSpan(p10, p90 float64) string {
+	if p90 == 0 {
+		return notMeasured
+	}
+	return ratioDigits(p10) + "-" + ratioDigits(p90)
 }
 
 const (
@@ -219,32 +267,49 @@ type peered struct {
 func (p peered) condition() string { return strings.TrimSpace(p.ours.Mode + " " + p.ours.Cache) }
 
 var peerColumns = []column[peered]{
+	{"sampling", false, ifAny, func(p peered) string { return cmp.Or(p.ours.Sampling, notMeasured) }},
 	{"batch", true, "", func(p peered) string { return fmt.Sprint(p.ours.Batch) }},
 	{"vocab", true, "", func(p peered) string { return thousands(p.ours.Vocab) }},
 	{"top-k", true, "", func(p peered) string { return fmt.Sprint(p.ours.TopK) }},
 	{"dtype", false, "", func(p peered) string { return string(p.ours.DType) }},
 	{"mode", false, "%s", peered.condition},
-	{"software", false, "", func(p peered) string { return p.name + " " + p.Version }},
+	{"software", false, "", func(p peered) string { return strings.TrimSuffix(p.name+" "+p.Version, " unknown") }},
 	{"on", false, "", func(p peered) string { return string(p.DType) }},
 	{"it\n(us)", true, "", func(p peered) string { return micros(p.US) }},
 	{"ours\n(us)", true, "", func(p peered) string { return micros(p.ours.OursUS) }},
-	{"speed-\nup", true, "", func(p peered) string { return ratio(p.US / p.ours.OursUS) }},
+	{"speed-\nup", true, "", func(p peered) string {
+		if p.ProtocolUS > 0 {
+			return notMeasured // most of its time is that of the numbers' text
+		}
+		return ratio(p.US / p.ours.OursUS)
+	}},
+	{pairsHead, true, ifAny, func(p peered) string { return pairSpan(p.PairsP10, p.PairsP90) }},
 	{"values\nequal", true, "", func(p peered) string { return yes(p.ValuesEqual) }},
 	{"indices\nequal", true, "", func(p peered) string { return yes(p.IndicesEqual) }},
+	{"be-\nlieved", true, "believed %s", func(p peered) string { return yes(len(p.Doubts) == 0) }},
 }
 
-func peerGrid(results []bench.Result) grid {
+func peerGrid(results []bench.Result, narrow bool) grid {
 	var all []peered
 	for _, r := range results {
 		for _, name := range peerNames([]bench.Result{r}) {
 			all = append(all, peered{name, r, r.Peers[name]})
 		}
 	}
-	columns := peerColumns
+	columns := slices.DeleteFunc(slices.Clone(peerColumns), func(c column[peered]) bool { return narrow && c.head == pairsHead })
 	if len(results) > 0 && results[0].Mode != "" { // a GPU has all dtypes
-		columns = slices.DeleteFunc(slices.Clone(columns), func(c column[peered]) bool { return c.head == "on" })
+		columns = slices.DeleteFunc(columns, func(c column[peered]) bool { return c.head == "on" })
 	}
 	return gridOf(columns, all)
+}
+
+// peerFacts says what the columns of peers mean.
+func peerFacts(results []bench.Result) string {
+	text := "Other software, on the same logits; answers are compared with ours, those of a stable sort."
+	if slices.ContainsFunc(results, func(r bench.Result) bool { return r.Work == bench.Sample && len(r.Peers) > 0 }) {
+		text += " Of a sampling, which has random numbers of its own: values are equal if its tokens are among those that are kept, and indices if they are ours."
+	}
+	return text
 }
 
 // methods says what was timed of each peer.
@@ -252,12 +317,31 @@ func methods(results []bench.Result) string {
 	var lines []string
 	for _, r := range results {
 		for _, name := range peerNames([]bench.Result{r}) {
-			if line := fmt.Sprintf("%s: %s.", name, r.Peers[name].Method); !slices.Contains(lines, line) {
+			line := fmt.Sprintf("%s: %s.", name, r.Peers[name].Method)
+			if r.Sampling != "" {
+				line = fmt.Sprintf("%s, %s: %s.", name, r.Sampling, r.Peers[name].Method)
+			}
+			if us := r.Peers[name].ProtocolUS; us > 0 {
+				line = fmt.Sprintf("%s: %s;\n  no speed-up: most of it is the text of the numbers. An empty request takes %s us.", name, r.Peers[name].Method, micros(us))
+			}
+			if !slices.Contains(lines, line) {
 				lines = append(lines, line)
 			}
 		}
 	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// doubts says what speaks against the peers, a line each.
+func doubts(results []bench.Result) (lines []string) {
+	for _, r := range results {
+		for _, name := range peerNames([]bench.Result{r}) {
+			for _, doubt := range r.Peers[name].Doubts {
+				lines = append(lines, fmt.Sprintf("%s, %s:\n  %s", name, caseName(r), doubt))
+			}
+		}
+	}
+	return lines
 }
 
 // peerNames lists the peers of the results, in alphabetical order.

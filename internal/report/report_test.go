@@ -50,6 +50,19 @@ func records() map[string]bench.Record {
 	stream.Work, stream.Reference = bench.Stream, bench.Select
 	peers.Results = []bench.Result{one, stream}
 	peers.Notes = []string{"numpy not found (/usr/bin/python3: No module named 'numpy')"}
+	doubted := base
+	doubted.Command = "aikf bench --against torch,timed:f,exec:l"
+	pair := one
+	pair.SpeedupP10, pair.SpeedupP90, pair.FloorRatioP10, pair.FloorRatioP90 = 30.5, 33.25, 1.25, 1.5
+	pair.Peers = map[string]bench.PeerResult{
+		"timed:f": {Version: "1", Method: "fast", DType: bench.BFloat16, US: 0.001, USP10: 0.001, USP90: 0.001, Samples: 200, ValuesEqual: true,
+			WallUS: 25, PairsP10: 15, PairsP90: 17.5, Doubts: []string{"impossible time: 0.001 us, but most of reading the rows takes 0.48 us", "clock: claims 0.001 us, but by ours a call takes 25 us"}},
+		"exec:l": {Version: "unknown", Method: "a line", DType: bench.BFloat16, US: 5400, USP10: 5300, USP90: 5600, Samples: 11, ValuesEqual: true, IndicesEqual: true, ProtocolUS: 130},
+	}
+	doubted.Results = []bench.Result{pair}
+	doubted.Interrupted = true
+	doubted.Noise = &bench.Noise{OtherCores: 1.5, ClockChange: 0.01, Virtual: true, Unknown: []string{"temperature"},
+		Warnings: []string{"others kept 1.5 of 4 cores busy", "the processor is virtual: it may share its core, and its clock is not seen"}}
 	acceptance := base
 	acceptance.Command = "aikf bench --acceptance"
 	acceptance.Results = matrix.Results
@@ -60,7 +73,7 @@ func records() map[string]bench.Record {
 		{Work: "torch.topk", Figure: bench.TimesFaster, Must: 20, Aim: 20, Verdict: bench.NotMeasured, Reason: "needs --against torch, and a python3 that has it"},
 	}
 	return map[string]bench.Record{
-		"matrix": matrix, "peers": peers, "acceptance": acceptance,
+		"matrix": matrix, "peers": peers, "doubted": doubted, "acceptance": acceptance,
 		"device": deviceRecord(base), "device_acceptance": deviceAcceptance(base), "device_peers": devicePeers(base),
 	}
 }

@@ -21,6 +21,7 @@ type Source struct {
 	Profiles *bench.Profiles `json:"profiles,omitempty"`
 	Python   *PythonRecord   `json:"python,omitempty"`
 	Verified *Verified       `json:"verified,omitempty"`
+	Tuned    *Tuned          `json:"tuned,omitempty"`
 }
 
 // Verified is what one run of aikf verify found.
@@ -28,6 +29,7 @@ type Verified struct {
 	Schema  int      `json:"schema"`
 	Device  string   `json:"device"`
 	GPU     string   `json:"gpu"`
+	CPU     string   `json:"cpu"`
 	Command string   `json:"command"`
 	Commit  string   `json:"commit"`
 	Rows    int64    `json:"rows"` // of the CPU
@@ -35,7 +37,33 @@ type Verified struct {
 		Rows   int64 `json:"rows"`
 		Logits int64 `json:"logits"`
 	} `json:"counts"`
+	Sampling struct { // of work sample, on a GPU
+		Rows    int64 `json:"rows"`
+		Answers int64 `json:"answers"`
+		Tokens  int64 `json:"tokens"`
+	} `json:"sampling"`
+	Law struct { // of sampled tokens, on a GPU
+		Surprises int64 `json:"surprises"`
+		Draws     int64 `json:"draws"`
+	} `json:"law"`
 	Outcome string `json:"outcome"`
+}
+
+// summary says what was compared.
+func (v Verified) summary(subject string) string {
+	compared := fmt.Sprintf("%s rows compared with the oracle's answers", thousands(int(v.Rows)))
+	switch {
+	case v.Counts.Rows > 0:
+		compared = fmt.Sprintf("%s rows, %s logits compared with the CPU's answers", thousands(int(v.Counts.Rows)), thousands(int(v.Counts.Logits)))
+	case v.Sampling.Rows > 0:
+		compared = fmt.Sprintf("%s rows of parameters, seeds and logits, %s answers and %s tokens compared with the CPU's",
+			thousands(int(v.Sampling.Rows)), thousands(int(v.Sampling.Answers)), thousands(int(v.Sampling.Tokens)))
+	case v.Law.Draws > 0:
+		compared = fmt.Sprintf("the masses of %s surprises and %s draws compared with the CPU's", thousands(int(v.Law.Surprises)), thousands(int(v.Law.Draws)))
+	default:
+		return fmt.Sprintf("%s: %s, to the bit: %s.", subject, compared, v.Outcome)
+	}
+	return fmt.Sprintf("%s: %s, to the bit: %s (%s).", subject, compared, v.Outcome, v.Command)
 }
 
 // ReadSource reads one file. What kind of record it is, its fields say. An
@@ -84,6 +112,12 @@ func (s *Source) decode(text []byte) error {
 			return fmt.Errorf("report: %w: %w", err, ErrSource)
 		}
 		return checkProfiles(*s.Profiles)
+	case has("plan_version"):
+		s.Tuned = new(Tuned)
+		if err := json.Unmarshal(text, s.Tuned); err != nil {
+			return fmt.Errorf("report: %w: %w", err, ErrSource)
+		}
+		return s.Tuned.check()
 	case has("outcome"):
 		s.Verified = new(Verified)
 		if err := json.Unmarshal(text, s.Verified); err != nil {
@@ -119,7 +153,7 @@ func invalid(field string, got any) error {
 // checkProfiles reports the first field that cannot be.
 func checkProfiles(p bench.Profiles) error {
 	switch {
-	case p.Schema != bench.ProfileSchema:
+	case p.Schema < bench.OldestProfileSchema || p.Schema > bench.ProfileSchema:
 		return invalid("schema", p.Schema)
 	case len(p.Profiles) == 0:
 		return invalid("profiles", "[]")
@@ -155,11 +189,11 @@ func (s Source) subject() string {
 	case s.Bench != nil:
 		return s.Bench.Machine.CPU
 	case s.Profiles != nil:
-		return s.Profiles.GPU.Name
+		return s.Profiles.Subject()
+	case s.Tuned != nil:
+		return s.Tuned.Device.Name
 	case s.Python != nil:
 		return s.Python.Machine.GPU
-	case s.Verified.GPU != "":
-		return s.Verified.GPU
 	}
-	return cmp.Or(s.Verified.Device, "CPU")
+	return cmp.Or(s.Verified.GPU, s.Verified.CPU, s.Verified.Device, "CPU")
 }

@@ -2,9 +2,11 @@
 "use strict";
 (() => {
   const lab = JSON.parse(document.getElementById("lab").textContent);
-  const OURS = "aikf", FLOOR = "read floor";
+  const OURS = "aikf", FLOOR = "read floor", OWN = "read floor, own dtype";
   const byID = id => document.getElementById(id);
   const unique = list => [...new Set(list)];
+  const profiled = s => s.profiles.machine?.cpu ?? s.profiles.gpu.name;
+  const isFloor = name => name === FLOOR || name === OWN;
 
   // element makes one, with properties and children.
   function element(name, properties = {}, ...children) {
@@ -30,7 +32,9 @@
         };
         c.key = [c.subject, c.condition, c.work, c.sampling, c.source, c.batch, c.vocab, c.top_k, c.dtype, c.base_offset].join("|");
         c.times = [{ name: OURS, us: r.ours_us, low: r.ours_us_p10, high: r.ours_us_p90 }, { name: FLOOR, us: r.floor_us, low: r.floor_us_p10, high: r.floor_us_p90 }];
-        for (const [name, p] of Object.entries(r.peers ?? {})) c.times.push({ name, us: p.us, low: p.us_p10, high: p.us_p90, wrong: !p.values_equal });
+        if (!r.mode && r.dtype !== "float32") c.times.push({ name: OWN, us: r.dtype_floor_us, low: r.dtype_floor_us_p10, high: r.dtype_floor_us_p90 });
+        c.own_ratio = r.ours_us / r.dtype_floor_us;
+        for (const [name, p] of Object.entries(r.peers ?? {})) c.times.push({ name, us: p.us, low: p.us_p10, high: p.us_p90, wrong: !p.values_equal || p.doubts?.length, text: p.protocol_us > 0 });
         if (r.reference && !(r.peers ?? {})[r.reference]) c.times.push({ name: r.reference, us: r.reference_us, low: r.reference_us_p10, high: r.reference_us_p90 });
         newest.set(c.key, c);
       }
@@ -39,9 +43,12 @@
   }
 
   const cases = gather();
-  const contestants = unique(cases.flatMap(c => c.times.map(t => t.name))).filter(n => n !== OURS && n !== FLOOR).sort();
-  const shown = new Set([FLOOR, ...contestants]);
-  const colours = new Map([[OURS, "var(--ours)"], [FLOOR, "var(--read-floor)"], ...contestants.map((n, i) => [n, `var(--c${i % 8})`])]);
+  // Those that are met most come first, with the colours that are told apart best.
+  const first = ["torch", "typed heap", "numpy", "onnxruntime", "flashinfer"];
+  const contestants = unique(cases.flatMap(c => c.times.map(t => t.name))).filter(n => n !== OURS && !isFloor(n))
+    .sort((a, b) => (first.indexOf(a) + 1 || 99) - (first.indexOf(b) + 1 || 99) || a.localeCompare(b));
+  const shown = new Set([FLOOR, OWN, ...contestants]);
+  const colours = new Map([[OURS, "var(--ours)"], [FLOOR, "var(--read-floor)"], [OWN, "var(--own-floor)"], ...contestants.map((n, i) => [n, `var(--c${i % 8})`])]);
   const chosen = {}; // by the name of a chart: the group that it shows
 
   // digits shows three or four.
@@ -50,8 +57,13 @@
     (c.source === "real" ? ", real" : "") + (c.base_offset ? `, offset ${c.base_offset}` : "");
   const inOrder = (a, b) => a.vocab - b.vocab || a.batch - b.batch || a.top_k - b.top_k || (a.base_offset ?? 0) - (b.base_offset ?? 0) || (a.source === "real") - (b.source === "real");
   const selected = () => cases.filter(c => c.subject === byID("subject").value && c.condition === byID("condition").value && c.dtype === byID("dtype").value);
+  // elsewhere says under which other conditions of the machine there is such a case.
+  const elsewhere = wanted => {
+    const found = unique(cases.filter(c => c.subject === byID("subject").value && wanted(c)).map(c => `${c.condition}, ${c.dtype}`));
+    return found.length ? ` There are some of: ${found.join("; ")}.` : "";
+  };
   const visible = c => c.times.filter(t => t.name === OURS || shown.has(t.name));
-  const told = (c, t) => `${t.name}: ${digits(t.us)} us (${digits(t.low)} to ${digits(t.high)})${t.wrong ? ", WRONG" : ""}\n${named(c)}, ${c.source} rows\n${c.file}`;
+  const told = (c, t) => `${t.name}: ${digits(t.us)} us (${digits(t.low)} to ${digits(t.high)})${t.wrong ? ", NOT BELIEVED" : ""}\n${named(c)}, ${c.source} rows\n${c.file}`;
   const ticksOf = values => values.toSorted((a, b) => a - b).reduce((kept, v) => kept.length && v / kept.at(-1) < 1.4 ? kept : [...kept, v], []);
   const base = { style: { background: "transparent", fontSize: "12px" }, marginTop: 24 };
   const log = (values, rest) => {
@@ -64,18 +76,21 @@
   // table under heads; and the options of the plot.
   const charts = {
     speedups() {
-      const rows = selected().filter(c => c.work === "topk" && c.plain).sort(inOrder);
-      const points = rows.flatMap(c => visible(c).filter(t => t.name !== OURS && t.name !== FLOOR)
-        .map(t => ({ name: t.name, y: named(c), x: t.us / c.ours_us, title: `${digits(t.us / c.ours_us)}x, ${told(c, t)}` })));
+      const all = selected().filter(c => c.work === "topk" && c.plain).sort(inOrder);
+      const usual = all.filter(c => c.source === "real" || lab.matrix.some(m => m[0] === c.batch && m[1] === c.vocab && m[2] === c.top_k) && !c.base_offset);
+      const options = usual.length && usual.length < all.length ? ["the reference matrix", "all shapes"] : ["all shapes"];
+      const group = options.includes(chosen.speedups) ? chosen.speedups : options[0];
+      const points = (group === "all shapes" ? all : usual).flatMap(c => visible(c).filter(t => t.name !== OURS && !isFloor(t.name) && !t.text)
+        .map(t => ({ name: t.name, y: named(c), x: t.us / c.ours_us, wrong: t.wrong, title: `${digits(t.us / c.ours_us)}x, ${told(c, t)}` })));
       if (!points.length) return { title: "Speed-ups", why: "Nothing was measured beside ours under these conditions; --against torch, or another software, does it." };
       return {
-        title: "Time of others over ours", heads: ["case", "against", "speed-up"], values: points.map(p => [p.y, p.name, digits(p.x) + "x"]), points,
+        title: "Time of others over ours", options: options.length > 1 ? options : null, group, heads: ["case", "against", "speed-up"], values: points.map(p => [p.y, p.name, digits(p.x) + "x"]), points,
         legend: unique(points.map(p => p.name)),
         plot: width => ({
           ...base, width, height: 70 + 26 * unique(points.map(p => p.y)).length, marginLeft: 136, marginBottom: 40,
           x: log([1, ...points.map(p => p.x)], { label: "times faster" }), y: { type: "point", domain: unique(points.map(p => p.y)), label: null, grid: true },
           marks: [Plot.ruleX([1], { stroke: "var(--bad)", strokeWidth: 2 }),
-            Plot.dot(points, { x: "x", y: "y", r: 5, fill: p => colours.get(p.name), title: "title", tip: true })],
+            Plot.dot(points, { x: "x", y: "y", r: 5, fill: p => p.wrong ? "var(--paper)" : colours.get(p.name), stroke: p => colours.get(p.name), title: "title", tip: true })],
         }),
       };
     },
@@ -88,7 +103,7 @@
       const options = [...groups.keys()].sort((a, b) => groups.get(b).length - groups.get(a).length);
       if (!options.length) return { title: "Distance from the floor", why: "No record has random rows under these conditions." };
       const group = options.includes(chosen.floor) ? chosen.floor : options[0];
-      const points = groups.get(group).map(c => ({ x: c.top_k, y: c.batch, ratio: c.floor_ratio, title: `${digits(c.floor_ratio)}x the floor\nours ${digits(c.ours_us)} us, floor ${digits(c.floor_us)} us\n${named(c)}\n${c.file}` }));
+      const points = groups.get(group).map(c => ({ x: c.top_k, y: c.batch, ratio: c.own_ratio, title: `${digits(c.own_ratio)}x the floor\nours ${digits(c.ours_us)} us, floor ${digits(c.dtype_floor_us)} us\n${named(c)}\n${c.file}` }));
       const sorted = key => unique(points.map(p => p[key])).sort((a, b) => a - b);
       const top = Math.max(2, d3.max(points, p => p.ratio));
       return {
@@ -103,9 +118,9 @@
       };
     },
     phases() {
-      const profiles = lab.sources.filter(s => s.profiles && s.profiles.gpu.name === byID("subject").value).flatMap(s => s.profiles.profiles.map(p => ({ ...p, file: s.file })));
+      const profiles = lab.sources.filter(s => s.profiles && profiled(s) === byID("subject").value).flatMap(s => s.profiles.profiles.map(p => ({ ...p, file: s.file })));
       if (!profiles.length) return { title: "Stages and phases", why: "No profile of this machine is here." };
-      const y = p => `${p.batch} x ${p.top_k}, ${p.dtype}, ${p.plan.name}`;
+      const y = p => `${p.batch} x ${p.top_k}, ${p.dtype}, ${p.plan?.name ?? p.tier}`;
       const points = profiles.flatMap(p => p.parts.map(part => ({ y: y(p), name: part.name, us: part.us, title: `${part.name}: ${digits(part.us)} us, ${Math.round(100 * part.share)} %\n${y(p)}, V ${p.vocab.toLocaleString("en")}\ncall ${digits(p.call_us)} us, floor ${digits(p.floor_us)} us\n${p.file}` })));
       const parts = unique(points.map(p => p.name));
       const fill = new Map(parts.map((n, i) => [n, `var(--c${i % 8})`]));
@@ -125,7 +140,7 @@
     adversarial() {
       const all = selected().filter(c => c.work === "topk" && !c.base_offset);
       const hard = all.filter(c => !c.plain).sort(inOrder);
-      if (!hard.length) return { title: "Adversarial rows", why: "No record has adversarial rows under these conditions: aikf bench --rows adversarial makes one." };
+      if (!hard.length) return { title: "Adversarial rows", why: "No record has adversarial rows under these conditions: aikf bench --rows adversarial makes one." + elsewhere(c => c.work === "topk" && !c.plain) };
       const shapes = unique(hard.map(named));
       const fill = new Map(shapes.map((n, i) => [n, `var(--c${i % 8})`]));
       const points = hard.map(c => ({ name: named(c), y: c.source, x: c.floor_ratio, title: `${digits(c.floor_ratio)}x the floor, ${told(c, c.times[0])}` }));
@@ -143,7 +158,7 @@
     },
     sampling() {
       const rows = selected().filter(c => c.work === "sample").sort(inOrder);
-      if (!rows.length) return { title: "Sampling", why: "No record samples under these conditions." };
+      if (!rows.length) return { title: "Sampling", why: "No record samples under these conditions." + elsewhere(c => c.work === "sample") };
       const points = rows.flatMap(c => visible(c).map(t => ({ name: t.name, y: `${c.sampling}, ${named(c)}`, x: t.us, low: t.low, high: t.high, title: told(c, t) })));
       return {
         title: "Time of a call that draws a token for each row", points, heads: ["case", "whose", "us"], values: points.map(p => [p.y, p.name, digits(p.x)]), legend: unique(points.map(p => p.name)),
@@ -226,7 +241,7 @@
   }
   function offerAll() {
     const count = d3.rollup(cases, all => all.length, c => c.subject);
-    offer("subject", unique([...cases.map(c => c.subject), ...lab.sources.filter(s => s.profiles).map(s => s.profiles.gpu.name)])
+    offer("subject", unique([...cases.map(c => c.subject), ...lab.sources.filter(s => s.profiles).map(profiled)])
       .sort((a, b) => (count.get(b) ?? 0) - (count.get(a) ?? 0)));
     const here = cases.filter(c => c.subject === byID("subject").value);
     const conditions = d3.rollup(here, all => all.length, c => c.condition);
@@ -236,7 +251,7 @@
     for (const label of byID("contestants").querySelectorAll("label")) label.hidden = !there.has(label.firstChild.value);
   }
 
-  for (const name of [FLOOR, ...contestants]) {
+  for (const name of [FLOOR, OWN, ...contestants]) {
     const box = element("input", { type: "checkbox", checked: true, value: name });
     box.onchange = () => {
       if (box.checked) shown.add(name); else shown.delete(name);

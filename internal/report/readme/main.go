@@ -9,7 +9,9 @@
 //	<!-- generated: results/2026-01-02-machine-bench.json -->
 //	<!-- end -->
 //
-// A record is shown as "aikf bench --format md" prints it, a .go file as code.
+// A record is shown as "aikf bench --format md" prints it, a .go file as code, and
+// schema:Type as the fields of that type in a record. docs/records.schema.json is
+// generated, too.
 // Every record in results and every link to a file of the project is checked,
 // too.
 package main
@@ -43,7 +45,7 @@ func run(check bool) error {
 	if err != nil {
 		return err
 	}
-	problems := []error{checkRecords(project)}
+	problems := []error{checkRecords(project), bringSchema(project, check)}
 	for _, name := range files {
 		old, err := fs.ReadFile(project, name)
 		if err != nil {
@@ -67,6 +69,27 @@ func run(check bool) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// bringSchema is run for the schema of records.
+func bringSchema(project fs.FS, check bool) error {
+	all, err := schemaOf(project)
+	if err != nil {
+		return err
+	}
+	text, err := all.encode()
+	if err != nil {
+		return err
+	}
+	old, err := fs.ReadFile(project, schemaFile)
+	switch {
+	case err == nil && string(old) == string(text):
+		return nil
+	case check:
+		return fmt.Errorf("%s is out of date; go run ./internal/report/readme", schemaFile)
+	}
+	fmt.Println("wrote", schemaFile)
+	return os.WriteFile(schemaFile, text, 0o644)
 }
 
 // markdown lists the project's Markdown files, but for those of tests.
@@ -107,6 +130,9 @@ func fill(project fs.FS, text string) (string, error) {
 
 // show returns the Markdown of a record or a program.
 func show(project fs.FS, name string) (string, error) {
+	if of, ok := strings.CutPrefix(name, "schema:"); ok {
+		return fieldTable(project, of)
+	}
 	switch path.Ext(name) {
 	case ".json":
 		source, err := report.ReadSource(project, name)

@@ -31,6 +31,9 @@ class Tensor:
     def clone(self):
         return Tensor(list(self.entries), self.shape)
 
+    def copy_(self, other):
+        self.entries[:] = other.entries
+
     def to(self, device):
         assert device.startswith("cuda:"), device
         return self
@@ -78,6 +81,15 @@ def topk(x, k, sorted=True):
     return values[:, :k], indices[:, :k]
 
 
+def argmax(x, dim):
+    if cuda.capturing is not None:
+        cuda.capturing.append((x, None))
+        return None
+    rows, width = x.shape
+    all = [x.entries[i * width : (i + 1) * width] for i in range(rows)]
+    return Tensor([width - 1 if os.environ.get("HANDTORCH") == "astray" else row.index(max(row)) for row in all], (rows,))
+
+
 class CUDA:
     capturing = None
 
@@ -106,7 +118,7 @@ class CUDA:
     class CUDAGraph:
         def replay(self):
             for x, k in self.calls:
-                topk(x, k)
+                argmax(x, -1) if k is None else topk(x, k)
 
     class graph:
         def __init__(self, graph, stream):
