@@ -4,27 +4,47 @@
 // block      rows            one block a row: the k best of it, truncations and draws in one launch
 #include "tail.cuh"
 
+// Before they read the row, some warps settle what does not depend on it, and others go through
+// the code behind the selection with nothing to do: its instructions, which come slower than
+// they are executed, are there then when they count.
+template <class T, class W, class B>
+DEVICE void prepare(Tail<W>& tail, const SampleArguments& a, u32 number) {
+  const u32 warp = thread_index() / kWarp;
+  if (warp == B::kWarps - 1) {
+    tail.settle(a, number);
+  } else if (warp == B::kWarps - 2) {
+    tail.prepare_numbers(a, number);
+  } else if (warp == B::kWarps - 3) {
+    weigh_few<T, W, B>(false, 0, a.softcap);
+  } else if (warp == B::kWarps - 4) {
+    draw_few<W>(a, number, 0, true, false, 1, true);
+  } else if (warp == B::kWarps - 5) {
+    list_by_id<W>(1, 0, 1);
+  }
+}
+
 template <class T, class W, bool kStamps = false>
 DEVICE void sample_row(const SampleArguments& a) {
   using B = Block<W, kThreads, kRoom>;
-  SHARED(B, block);
-  SHARED(Tail<W>, tail);
+  B& block = the_block<B>();
+  Tail<W>& tail = block_tail<W>();
   const Stamps<kStamps> stamps(a);
   block.clear();
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
-  if (thread < kWarp) tail.fetch(a, number);
-  const Sorted<W> sorted{tail.sorted};
+  prepare<T, W, B>(tail, a, number);
+  const Sorted<W> sorted{tail};
   SampledReader<T, W, B> reader{block, tail, a, number};
   const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
   if (reader.done) return stamps.set(7);
-  if (thread < kWarp) tail.settle(a, number);
+  const Row<T> row(a, number, 0, 1);
+  const bool few = found.candidates <= Tail<W>::kFew && found.wanted > 0 && found.wanted == row.k;
+  if (few && thread < Tail<W>::kFew) weigh_few<T, W, B>(false, found.candidates, a.softcap);
   stamps.set(4);
   merge(block, found.candidates, found.wanted, sorted, stamps);
   block_barrier();
   stamps.set(5);
-  const Row<T> row(a, number, 0, 1);
   const u32 k = tail.left;
   if (wants_raw(a)) {
     prepare_logprobs<T, W, B>(tail, a, number);
@@ -34,7 +54,7 @@ DEVICE void sample_row(const SampleArguments& a) {
     draw_from_all<T>(block, a, number);
     answer_whole<T, W, B>(tail, a, number, row.k);
   } else {
-    draw_tokens<T>(block, tail, a, number, k, row.k, stamps);
+    draw_tokens<T>(block, tail, a, number, k, row.k, few, stamps);
   }
 }
 

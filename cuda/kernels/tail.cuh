@@ -66,15 +66,17 @@ struct Tail {
   alignas(16) RowParameters given;
   alignas(8) u64 seed;
   u64 position;
-  u64 numbers[kWarp];  // random, of the first draws
-  u64 coin;            // random, of xtc
+  static constexpr u32 kNumbers = kWarp - 1;
+  u64 numbers[kWarp];  // random, of the first draws; the last is that of xtc
   u64 least;           // mass that min-p lets through
   float scale;
   u32 valid;                           // whether all that is given is in its range
   u32 steps;                           // whether there are some behind top-p
   u32 left;                            // by top-k
   u32 added;                           // whether there are exponentials
-  u64 masses[kFew];                     // by rank, each in its two parts
+  u64 weighed[kFew];                   // masses of words, each in its two parts
+  u64 masses[kFew];                    // the same by rank
+  u8 places[kFew];                     // of ranks, among the weighed
   u8 by_id[kFew];                      // ranks in the order of ids
   alignas(8) u64 sums[kWarp];          // of warps
   u32 counts[kWarp];                   // of warps
@@ -84,11 +86,10 @@ struct Tail {
   u32 kept;
   u32 chosen;  // rank, or bin
 
-  // Asks for the parameters of a row, which settle waits for. Both are for one warp.
-  DEVICE void fetch(const SampleArguments& a, u32 number) {
+  // Settles the parameters of a row: for one warp.
+  DEVICE void settle(const SampleArguments& a, u32 number) {
     constexpr u32 kReals = sizeof(RowParameters) / sizeof(u32);
     const u32 lane = thread_index() % kWarp;
-    if (lane == 0) added = 0;
     if (lane < kReals) {
       // Pointers and values are in one order.
       const u32* from = reinterpret_cast<const u32* const*>(&a.row_temperature)[lane];
@@ -98,44 +99,57 @@ struct Tail {
       } else {
         *to = reinterpret_cast<const u32*>(&a.temperature)[lane];
       }
-    } else if (lane < kReals + 2) {
-      const i64* from = lane == kReals ? a.row_seed : a.row_position;
-      u64* to = lane == kReals ? &seed : &position;
-      if (from) {
-        copy_later<8>(to, from + number);
-      } else {
-        *to = lane == kReals ? a.seed : a.position;
-      }
     }
-  }
-  DEVICE void settle(const SampleArguments& a, u32 number) {
-    const u32 lane = thread_index() % kWarp;
     wait_for_copies();
     warp_barrier();
     const RowParameters p = given;
-    numbers[lane] = law::uniform(seed, position, first_draw(a, number) + lane, law::kDraw);
-    if (lane == 0) {
-      if (p.drops_likely()) coin = law::uniform(seed, position, first_draw(a, number), law::kXTC);
-      scale = p.greedy(a) ? 0 : law::scale(p.temperature);
-      least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
-      valid = p.valid();
-      steps = p.steps();
-      left = left_by_top_k(a, number);
-    }
+    const float unit = law::scale(p.temperature);
+    if (lane > 0) return;
+    scale = p.greedy(a) ? 0 : unit;
+    least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
+    valid = p.valid();
+    steps = p.steps();
+    left = left_by_top_k(a, number);
+    added = 0;
+  }
+  // Draws the random numbers: for another.
+  DEVICE void prepare_numbers(const SampleArguments& a, u32 number) {
+    const u32 lane = thread_index() % kWarp;
+    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
+    // Those of draws, and behind them the one of xtc.
+    const u64 random = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
+    numbers[lane] = random;
+    if (lane == 0) seed = row_seed, position = row_position;
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {
-    return draw < kWarp ? numbers[draw] : law::uniform(seed, position, first_draw(a, number) + draw, law::kDraw);
+    return draw < kNumbers ? numbers[draw] : law::uniform(seed, position, first_draw(a, number) + draw, law::kDraw);
   }
 };
 
-// Sorted takes results where the tail wants them, while the first warp settles the
-// parameters.
+// The tail of the block.
+template <class W>
+DEVICE Tail<W>& block_tail() {
+  SHARED(Tail<W>, tail);
+  return tail;
+}
+// The rest of what its threads share.
+template <class B>
+DEVICE B& the_block() {
+  SHARED(B, block);
+  return block;
+}
+
+// Sorted takes results where the tail wants them, while two warps weigh the candidates.
 template <class W>
 struct Sorted {
-  static constexpr u32 kBusy = 1;
-  W* words;
-  DEVICE void write(u32 rank, W word) const { words[rank] = word; }
+  static constexpr u32 kBusy = 2;
+  Tail<W>& tail;
+  DEVICE void write(u32 rank, W word) const { tail.sorted[rank] = word; }
+  DEVICE void write(u32 rank, W word, u32 place) const {
+    tail.sorted[rank] = word;
+    if (rank < Tail<W>::kFew) tail.places[rank] = place;
+  }
 };
 
 DEVICE u64 shuffle_up_wide(u64 v, u32 lanes) {
@@ -212,37 +226,30 @@ DEVICE bool answers_more(const SampleArguments& a) { return a.kept || a.logprobs
 template <class T, class W, class B>
 DEVICE W find_best(B& block, Tail<W>& tail, const Row<T>& row, const Share& share) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  const u32 edge = thread < row.edges() ? row.edge(thread) : 0;
-  const u32 edge_key = thread < row.edges() ? T::key(row.bits(edge)) : 0;
-  u32 best = warp_max(larger(best_key<T>(share), edge_key));
+  u32 best = best_key<T>(share), edge = 0;
+  if (row.edges() > 0 && thread < row.edges()) edge = T::key(row.bits(row.edge(thread)));
+  best = warp_max(larger(best, edge));
   if (lane == 0) tail.counts[warp] = best;
   block_barrier();
   best = warp_max(lane < B::kWarps ? tail.counts[lane] : 0);
-  u32 first = edge_key == best ? ~edge : 0;  // the complement: its maximum is the smallest index
+  u32 first = edge == best ? ~row.edge(thread) : 0;  // the complement: its maximum is the smallest index
   if (T::beatable(best) && best != T::kNaNKey) {
-    const u32 slots = list_slots<T>(block, share, best), below = T::just_below(best);
-    if (slots) {
-      const u32 spread = spread_of<T, B::kThreads>(row, slots);
-      const auto note = [&](const Vector& v, u32 number) {
-        u32 marks = number < row.vectors ? T::mark(v, below) : 0;
+    const u32 below = T::just_below(best);
+    u32 slots = 0;
+#pragma unroll
+    for (u32 s = 0; s < kSlots; s++) slots |= T::beats(share.slot[s], below) ? 1u << s : 0;
 #pragma unroll 1
-        for (; marks; marks &= marks - 1) first = larger(first, ~(row.at(number) + T::marked_element(lowest_bit(marks))));
-      };
-      look_again<T, B::kThreads>(row, block.slots_of(warp), warp, spread, 0, slots << spread,
-                                 [&](const Vector& v, u32 i, const Vector& w, u32 next) {
-                                   note(v, i);
-                                   note(w, next);
-                                   return true;
-                                 });
+    for (; slots; slots &= slots - 1) {
+#pragma unroll 1
+      for (u32 i = lowest_bit(slots) * B::kThreads + thread; i < row.vectors; i += kSlots * B::kThreads) {
+        u32 marks = T::mark(row.vector(i), below);
+#pragma unroll 1
+        for (; marks; marks &= marks - 1) first = larger(first, ~(row.at(i) + T::marked_element(lowest_bit(marks))));
+      }
     }
   }
   first = warp_max(first);
   if (lane == 0) block.lows[warp] = first;
-  if (warp == 0) {
-    wait_for_copies();
-    warp_barrier();
-    if (lane == 0) tail.valid = tail.given.valid();
-  }
   block_barrier();
   return warp == 0 ? Word<W>::pack(best, ~warp_max(lane < B::kWarps ? block.lows[lane] : 0)) : 0;
 }
@@ -365,11 +372,15 @@ DEVICE void write_raw_top(const Tail<W>& tail, const SampleArguments& a, u32 num
   if (a.top_ids && !a.processed && thread_index() / kWarp == 1) write_top<T>(tail, a, number, selected, tail.logprobs);
 }
 
+// Where the warp that draws meets those that list ids.
+DEVICE void wait_for_list() { block_barrier(); }
+
 // Lists the ranks of k tokens in the order of their ids: for some warps, four tokens of each
 // at a time.
 template <class W>
-DEVICE void list_by_id(Tail<W>& tail, u32 k, u32 warp, u32 warps) {
+DEVICE_APART void list_by_id(u32 k, u32 warp, u32 warps) {
   constexpr u32 kAtOnce = 4, kField = 8;  // bits
+  Tail<W>& tail = block_tail<W>();
   const u32 lane = thread_index() % kWarp;
   const u32 one = lane < k ? Word<W>::index(tail.sorted[lane]) : kAllLanes;
   const u32 other = lane + kWarp < k ? Word<W>::index(tail.sorted[lane + kWarp]) : kAllLanes;
@@ -378,7 +389,7 @@ DEVICE void list_by_id(Tail<W>& tail, u32 k, u32 warp, u32 warps) {
     u32 through = 0;
 #pragma unroll
     for (u32 i = 0; i < kAtOnce; i++) {
-      const u32 id = Word<W>::index(tail.sorted[smaller(first + i * warps, Tail<W>::kMost - 1)]);
+      const u32 id = Word<W>::index(tail.sorted[smaller(first + i * warps, Tail<W>::kFew - 1)]);
       through |= count_at_least(count_at_least(0, id, one), id, other) << kField * i;
     }
     through = warp_sum(through);
@@ -387,51 +398,52 @@ DEVICE void list_by_id(Tail<W>& tail, u32 k, u32 warp, u32 warps) {
   }
 }
 
-// Draws the tokens of a row from up to 64. Of what is kept, tail.kept and tail.total tell, behind a
-// barrier.
-template <class T, class W, class B, class S>
-DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
-  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  constexpr u32 kEach = Tail<W>::kFew / kWarp;
-  law::Masses mass[kEach];
-  if (warp == 0) {
-    const float most = logit_of<T>(a, tail.sorted[0]), scale = tail.scale;
-#pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      const u32 rank = kEach * lane + i;
-      if (rank >= k) continue;
-      mass[i] = mass_beside(logit_of<T>(a, tail.sorted[rank]), most, scale);
-      tail.masses[rank] = (u64)mass[i].high << 32 | (u32)mass[i].low;
-    }
-  } else {
-    list_by_id(tail, k, warp - 1, B::kWarps - 1);
-  }
-  block_barrier();
-  if (warp > 0) return write_raw_top<T>(tail, a, number, selected);
-  stamps.set(6);
+// Weighs n words, candidates or sorted ones, beside their largest: for two warps, which have a
+// word of each lane.
+template <class T, class W, class B>
+DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
+  Tail<W>& tail = block_tail<W>();
+  const u32 at = thread_index() % Tail<W>::kFew, across = at ^ kWarp;
+  const W* words = sorted ? tail.sorted : the_block<B>().candidates;
+  const u32 key = at < n ? Word<W>::key(words[at]) : 0, other = across < n ? Word<W>::key(words[across]) : 0;
+  const u32 best = warp_max(larger(key, other));
+  // Where there is no word, one that takes the longest way.
+  float most = n > 0 ? number_of<T>(best) : softcap, logit = at < n ? number_of<T>(key) : softcap;
+  if (softcap > 0) most = law::capped(most, softcap), logit = law::capped(logit, softcap);
+  const law::Masses mass = mass_beside(logit, most, tail.scale);
+  tail.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
+  if (sorted) tail.places[at] = at;
+}
 
-  // The tokens of the lane in the order of ids. Those that are none have the mass 0.
-  u32 rank[kEach];
-  law::Masses by_id[kEach];
+// Draws the token of a row from k tokens, at most 64, that are sorted and weighed: for one
+// warp, of which a lane returns its rank and all others kAllLanes. Several tokens are written. The
+// warps that list ids are waited for, unless it is a rehearsal.
+template <class W>
+DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, bool top_p, bool all_count, u32 draws, bool rehearsal) {
+  Tail<W>& tail = block_tail<W>();
+  const u32 lane = thread_index() % kWarp;
+  constexpr u32 kEach = Tail<W>::kFew / kWarp;
+  const u64 least = tail.least, random = tail.numbers[0];
+  law::Masses mass[kEach];
+  u32 heavy = 0;
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    rank[i] = kEach * lane + i < k ? tail.by_id[kEach * lane + i] : k;
-    if (rank[i] < k) by_id[i] = {(u32)(tail.masses[rank[i]] >> 32), (int)tail.masses[rank[i]]};
+    const u32 rank = kEach * lane + i;
+    const u64 parts = rank < k ? tail.weighed[tail.places[rank] % Tail<W>::kFew] : 0;
+    tail.masses[rank] = parts;
+    mass[i] = {(u32)(parts >> 32), (int)parts};
+    heavy += population(ballot(rank < k && mass[i].sum() >= least));
   }
 
   // The last that is kept.
-  u32 heavy = 0;
-#pragma unroll
-  for (u32 i = 0; i < kEach; i++) heavy += population(ballot(kEach * lane + i < k && mass[i].sum() >= tail.least));
   u32 kept = heavy;
-  const float top_p = tail.given.top_p;
-  if (top_p < 1) {
+  if (top_p) {
     law::Masses own;
 #pragma unroll
     for (u32 i = 0; i < kEach; i++) {
-      if (kEach * lane + i < (a.min_p_last ? k : heavy)) own = own + mass[i];
+      if (kEach * lane + i < (all_count ? k : heavy)) own = own + mass[i];
     }
-    const u64 enough = law::ceil_product(top_p, warp_sum(own).sum());
+    const u64 enough = law::ceil_product(tail.given.top_p, warp_sum(own).sum());
     law::Masses before = warp_scan(own) - own;
     u32 reaching = 0;
 #pragma unroll
@@ -441,12 +453,17 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
     }
     kept = smaller(kept, reaching);
   }
+  if (!rehearsal) wait_for_list();
 
-  // Where the tokens begin among the kept masses.
-  law::Masses own;
+  // The tokens in the order of their ids, and where they begin among the kept masses. Those that
+  // are not kept have the mass 0.
+  u32 rank[kEach];
+  law::Masses by_id[kEach], own;
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    if (rank[i] >= kept) by_id[i] = {};
+    rank[i] = kEach * lane + i < k ? tail.by_id[kEach * lane + i] : k;
+    const u64 parts = rank[i] < kept ? tail.masses[rank[i] % Tail<W>::kFew] : 0;
+    by_id[i] = {(u32)(parts >> 32), (int)parts};
     own = own + by_id[i];
   }
   u64 total = warp_sum(own).sum();
@@ -458,36 +475,62 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
     size[i] = by_id[i].sum();
     at += size[i];
   }
-  if (lane == 0) tail.kept = kept, tail.total = total;
-
-  u32 draw = 0;
-#pragma unroll 1
-  for (;;) {
-    const u64 target = law::target(tail.number_of_draw(a, number, draw), total);
-    u64 gone = 0;
-    u32 hit = 0;
+  const auto place_of = [&](u64 target) {
+    u32 place = kEach;
 #pragma unroll
     for (u32 i = 0; i < kEach; i++) {
-      if (begin[i] <= target && target - begin[i] < size[i]) {
-        write_token(a, number, draw, Word<W>::index(tail.sorted[rank[i]]));
-        hit = i + 1, gone = size[i];
+      if (begin[i] <= target && target - begin[i] < size[i]) place = i;
+    }
+    return place;
+  };
+  const auto rank_of = [&](u32 place) { return place == 0 ? rank[0] : place == 1 ? rank[1] : kAllLanes; };
+  u32 place = place_of(law::target(random, total));
+  if (rehearsal) return kAllLanes;
+  if (lane == 0) tail.kept = kept, tail.total = total;
+  if (draws == 1) return rank_of(place);
+#pragma unroll 1
+  for (u32 draw = 0;;) {
+    if (place < kEach) write_token(a, number, draw, Word<W>::index(tail.sorted[rank_of(place)]));
+    if (++draw == draws) break;
+    if (!a.replacement) {
+      // What comes behind the token moves up.
+      const u32 from = lowest_bit(ballot(place < kEach)), gone = shuffle(place, from) + from * kEach;
+      const u64 mine = place == 0 ? size[0] : size[1], mass = (u64)shuffle((u32)(mine >> 32), from) << 32 | shuffle((u32)mine, from);
+#pragma unroll
+      for (u32 i = 0; i < kEach; i++) {
+        if (kEach * lane + i > gone) begin[i] -= mass;
+        if (kEach * lane + i == gone) size[i] = 0;
+      }
+      total -= mass;
+      if (total == 0) {
+        end_row(a, number, draw, kExhausted, kWarp);
+        return kAllLanes;
       }
     }
-    if (++draw == (u32)a.draws) break;
-    if (a.replacement) continue;
-    // What comes behind the token moves up.
-    const u32 from = lowest_bit(ballot(hit > 0));
-    gone = (u64)shuffle((u32)(gone >> 32), from) << 32 | shuffle((u32)gone, from);
-    const u32 at = from * kEach + shuffle(hit, from) - 1;
-#pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      if (kEach * lane + i > at) begin[i] -= gone;
-      if (kEach * lane + i == at) size[i] = 0;
-    }
-    total -= gone;
-    if (total == 0) return end_row(a, number, draw, kExhausted, kWarp);
+    place = place_of(law::target(tail.number_of_draw(a, number, draw), total));
   }
   if (lane == 0 && a.status) a.status[number] = kDone;
+  return kAllLanes;
+}
+
+// Draws the tokens of a row from up to 64, which may be weighed already. Of what is kept, tail.kept and tail.total tell, behind a barrier.
+template <class T, class W, class B, class S>
+DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
+  const u32 thread = thread_index(), warp = thread / kWarp;
+  if (!weighed) {
+    if (thread < Tail<W>::kFew) weigh_few<T, W, B>(true, k, a.softcap);
+    block_barrier();
+  }
+  stamps.set(6);
+  if (warp > 0) {
+    list_by_id<W>(k, warp - 1, B::kWarps - 1);
+    wait_for_list();
+    write_raw_top<T>(tail, a, number, selected);
+    return;
+  }
+  const u32 rank = draw_few<W>(a, number, k, tail.given.top_p < 1, a.min_p_last, a.draws, false);
+  if (rank != kAllLanes) write_token(a, number, 0, Word<W>::index(tail.sorted[rank]));
+  if (a.draws == 1 && thread == 0 && a.status) a.status[number] = kDone;
   stamps.set(7);
 }
 
@@ -566,7 +609,7 @@ struct Kept {
 
   // The rank of the token that a target, less than the sum of masses, falls on.
   DEVICE u32 find_target(u64 target, u32 vocab) const {
-    constexpr u32 kFew = 192;
+    constexpr u32 kFew = 64;
     if (count == 1) return 0;
     if (count <= kFew) {
       find_among(count, target, [](u32 i) { return i; });
@@ -722,7 +765,7 @@ DEVICE_APART void take_steps(B& block, Tail<W>& tail, const SampleArguments& a) 
   steps.weigh();
   if (p.typical_p < 1) steps.typical(p.typical_p);
   if (p.top_n_sigma > 0) steps.top_n_sigma(p.top_n_sigma);
-  if (p.drops_likely() && law::coin(tail.coin, p.xtc_probability)) steps.drop_likely(p.xtc_threshold);
+  if (p.drops_likely() && law::coin(tail.numbers[Tail<W>::kNumbers], p.xtc_probability)) steps.drop_likely(p.xtc_threshold);
   if (thread_index() == 0) tail.kept = steps.count, tail.total = steps.total;
 }
 
@@ -877,9 +920,10 @@ DEVICE_APART void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 nu
   }
 }
 
-// Draws the tokens of a row, of which so many are sorted, and of these top-k leaves k: behind a barrier.
+// Draws the tokens of a row, of which so many are sorted, perhaps weighed, and top-k leaves k: behind
+// a barrier.
 template <class T, class W, class B, class S>
-DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
+DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) {
     if (a.kept && thread_index() == 0) a.kept_count[number] = 0;
@@ -888,7 +932,7 @@ DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 n
   }
   const bool steps = tail.steps && k > 1;
   if (k <= Tail<W>::kFew && !steps) {
-    draw_from_few<T, W, B>(tail, a, number, k, selected, stamps);
+    draw_from_few<T, W, B>(tail, a, number, k, selected, weighed, stamps);
   } else {
     draw_from_many<T>(block, tail, a, number, k, selected, stamps);
   }
