@@ -9,17 +9,28 @@
 // they are executed, are there then when they count.
 template <class T, class W, class B>
 DEVICE void prepare(Tail<W>& tail, const SampleArguments& a, u32 number) {
-  const u32 warp = thread_index() / kWarp;
-  if (warp == B::kWarps - 1) {
-    tail.settle(a, number);
-  } else if (warp == B::kWarps - 2) {
-    tail.prepare_numbers(a, number);
-  } else if (warp == B::kWarps - 3) {
-    weigh_few<T, W, B>(false, 0, a.softcap);
-  } else if (warp == B::kWarps - 4) {
-    draw_few<W>(a, number, 0, true, false, 1, true);
-  } else if (warp == B::kWarps - 5) {
-    list_by_id<W>(1, 0, 1);
+  const u32 last = B::kWarps - 1 - thread_index() / kWarp;
+  if (last == 0) return tail.settle(a, number);
+  if (last == 1) return tail.prepare_numbers(a, number);
+  if (!a.row_temperature && a.temperature < a.greedy_below) return;
+  if (a.k <= (int)Tail<W>::kFew || a.row_top_k) {
+    if (last == 2) {
+      weigh_few<T, W, B>(false, 0, a.softcap);
+    } else if (last == 3) {
+      draw_few<W>(a, number, 0, true, false, 1, true);
+    } else if (last == 4) {
+      list_by_id<W>(1, 0, 1);
+    }
+  } else if (last == 2) {
+    weigh_many<T, W, B>(0, a.softcap, false);
+  } else if (last == 3) {
+    cut_many<W, B>(0, 0, true);
+    Bins<W, B>::add(0, 0);
+  } else if (last == 4) {
+    Bins<W, B>::find(0);
+  } else if (last == 5) {
+    Bins<W, B>::collect(0, 0, 0);
+    Bins<W, B>::find_listed(0, 0);
   }
 }
 

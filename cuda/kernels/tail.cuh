@@ -62,7 +62,7 @@ struct Tail {
   static constexpr u32 kMost = 8192 / sizeof(W);  // results
   static constexpr u32 kFew = 2 * kWarp;
   alignas(16) W sorted[kMost];
-  u32 highs[sizeof(W) == 4 ? kBins : 1];  // of the sums of bins
+  u32 more[sizeof(W) == 4 ? kBins : 1];  // room for what is known of so many
   alignas(16) RowParameters given;
   alignas(8) u64 seed;
   u64 position;
@@ -80,11 +80,13 @@ struct Tail {
   u8 by_id[kFew];                      // ranks in the order of ids
   alignas(8) u64 sums[kWarp];          // of warps
   u32 counts[kWarp];                   // of warps
-  u64 total;                           // of the kept, or what a target is beyond a bin
+  u64 total;                           // of the kept
+  u64 beyond;                          // what a target is beyond the bins before its own
   double exponentials[kWarp];          // sums of warps
   Logprobs logprobs;                   // of the logits as they came
   u32 kept;
-  u32 chosen;  // rank, or bin
+  u32 chosen;  // bin, or rank
+  u32 rank;    // of the last token
 
   // Settles the parameters of a row: for one warp.
   DEVICE void settle(const SampleArguments& a, u32 number) {
@@ -534,89 +536,135 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
   stamps.set(7);
 }
 
-// Kept is the kept set of a row, by rank.
-template <class W, class B>
-struct Kept {
-  B& block;
-  Tail<W>& tail;
-  u32 count;
+// Masses of many tokens, by rank. The candidates are no longer needed.
+template <class B>
+DEVICE u64* masses_of_many() { return reinterpret_cast<u64*>(the_block<B>().candidates); }
 
-  // The candidates are no longer needed.
-  DEVICE u64* masses() const { return reinterpret_cast<u64*>(block.candidates); }
-  DEVICE u32 id(u32 rank) const { return Word<W>::index(tail.sorted[rank]); }
-  DEVICE u32* highs() const { return sizeof(W) == 4 ? tail.highs : reinterpret_cast<u32*>(masses() + Tail<W>::kMost); }
-
-  // Finds which of n tokens, at ranks that rank_at tells, the target falls on, in the
-  // order of their ids.
-  template <class At>
-  DEVICE void find_among(u32 n, u64 target, At rank_at) const {
-    constexpr u32 kLanes = 8, kAtOnce = kWarp / kLanes;
-    const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+// Weighs k sorted tokens, and adds them up in the order of their ranks: for all threads. Returns
+// the sum, within the warp, of what is before those of this thread.
+template <class T, class W, class B>
+DEVICE_APART u64 weigh_many(u32 k, float softcap, bool all_count) {
+  Tail<W>& tail = block_tail<W>();
+  B& block = the_block<B>();
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
+  const u64 least = tail.least;
+  float most = number_of<T>(Word<W>::key(tail.sorted[0]));
+  if (softcap > 0) most = capped(most, softcap);
+  law::Masses own;
+  u32 heavy = 0;
 #pragma unroll 1
-    for (u32 base = warp * kAtOnce; base < n; base += B::kWarps * kAtOnce) {
-      const u32 i = base + lane / kLanes;
-      const u32 rank = rank_at(i < n ? i : 0), own = id(rank);
-      u64 below = 0;
-#pragma unroll 4
-      for (u32 j = lane % kLanes; j < n; j += kLanes) {
-        const u32 other = rank_at(j);
-        if (id(other) < own) below += masses()[other];
-      }
-#pragma unroll
-      for (u32 d = 1; d < kLanes; d *= 2) below += shuffle_xor(below, d);
-      if (lane % kLanes == 0 && i < n && below <= target && target - below < masses()[rank]) tail.chosen = rank;
-    }
-    block_barrier();
+  for (u32 i = 0; i < items; i++) {
+    const u32 rank = thread * items + i;
+    if (rank >= k) break;
+    float logit = number_of<T>(Word<W>::key(tail.sorted[rank]));
+    if (softcap > 0) logit = capped(logit, softcap);
+    const law::Masses mass = mass_beside(logit, most, tail.scale);
+    masses_of_many<B>()[rank] = mass.sum();
+    const bool counts = mass.sum() >= least;
+    heavy += counts;
+    if (counts || all_count) own = own + mass;
+  }
+  block.groups[thread] = 0;  // the bins
+  if (thread == 0) block.count = 0;
+  heavy = warp_sum(heavy);
+  const law::Masses through = warp_scan(own);
+  if (lane == kWarp - 1) tail.sums[warp] = through.sum(), tail.counts[warp] = heavy;
+  return (through - own).sum();
+}
+
+// Finds the last token that is kept: for all threads, each with what weigh_many returned, behind a
+// barrier.
+template <class W, class B>
+DEVICE_APART void cut_many(u64 before, u32 k, bool top_p) {
+  Tail<W>& tail = block_tail<W>();
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
+  const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
+  const u32 heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
+  before += warp_sum_wide(lane < warp ? sum : 0);
+  const u64 whole = warp_sum_wide(sum), enough = top_p ? law::ceil_product(tail.given.top_p, whole) : ~0ull;
+#pragma unroll 1
+  for (u32 i = 0; i < items; i++) {
+    const u32 rank = thread * items + i;
+    if (rank >= heavy || before >= enough) break;
+    const u64 through = before + masses_of_many<B>()[rank];
+    if (through >= enough || rank == heavy - 1) tail.kept = rank + 1, tail.total = through;
+    before = through;
+  }
+}
+
+// Bins of ids tell where a target falls: the sums of their masses, in two parts, and the tokens of
+// one bin.
+template <class W, class B>
+struct Bins {
+  static constexpr u32 kCount = 256, kLow = 21;  // bits of the lower part
+  static DEVICE u32* lows() { return the_block<B>().groups; }
+  static DEVICE u32* highs() { return the_block<B>().groups + kCount; }
+  // Room for the ranks of all tokens.
+  static DEVICE u16* list() { return reinterpret_cast<u16*>(sizeof(W) == 4 ? block_tail<W>().more : the_block<B>().groups + 2 * kCount); }
+  static DEVICE u32 id(u32 rank) { return Word<W>::index(block_tail<W>().sorted[rank]); }
+  static DEVICE u32 shift_of(u32 vocab) {
+    const u32 bits = kWarp - leading_zeros(vocab - 1);
+    return bits > 8 ? bits - 8 : 0;
   }
 
-  // The same for many tokens: the ids are dealt into bins, of at most 1,024 ids each.
-  DEVICE void find_by_bin(u64 target, u32 vocab) const {
-    constexpr u32 kLow = 21;  // bits
-    const u32 thread = thread_index(), bits = kWarp - leading_zeros(vocab - 1), shift = bits > 10 ? bits - 10 : 0;
-    for (u32 bin = thread; bin < kBins; bin += B::kThreads) block.groups[bin] = highs()[bin] = 0;
-    if (thread == 0) block.count = 0;
-    block_barrier();
+  // Adds the masses of tokens to the bins, which are empty: for all threads.
+  static DEVICE_APART void add(u32 count, u32 shift) {
 #pragma unroll 1
-    for (u32 rank = thread; rank < count; rank += B::kThreads) {
-      const u64 mass = masses()[rank];
-      atomic_add_only(&block.groups[id(rank) >> shift], (u32)mass & ((1u << kLow) - 1));
-      atomic_add_only(&highs()[id(rank) >> shift], (u32)(mass >> kLow));
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      const u64 mass = masses_of_many<B>()[rank];
+      const u32 bin = id(rank) >> shift;
+      atomic_add_only(&lows()[bin], (u32)mass & ((1u << kLow) - 1));
+      atomic_add_only(&highs()[bin], (u32)(mass >> kLow));
     }
-    block_barrier();
-    constexpr u32 kOwn = kBins / B::kThreads;
-    u64 size[kOwn], sum = 0, all;
+  }
+
+  // Finds the bin in which the target falls, and what the target is beyond the bins before: for one
+  // warp.
+  static DEVICE_APART void find(u64 target) {
+    constexpr u32 kEach = kCount / kWarp;
+    Tail<W>& tail = block_tail<W>();
+    const u32 first = thread_index() % kWarp * kEach;
+    u64 size[kEach], own = 0;
 #pragma unroll
-    for (u32 b = 0; b < kOwn; b++) {
-      size[b] = ((u64)highs()[thread * kOwn + b] << kLow) + block.groups[thread * kOwn + b];
-      sum += size[b];
+    for (u32 b = 0; b < kEach; b++) own += size[b] = ((u64)highs()[first + b] << kLow) + lows()[first + b];
+    u64 through = own;
+#pragma unroll
+    for (u32 d = 1; d < kWarp; d *= 2) {
+      const u64 up = shuffle_up_wide(through, d);
+      if (thread_index() % kWarp >= d) through += up;
     }
-    u64 before = scan<B>(tail, sum, all);
+    u64 before = through - own;
 #pragma unroll
-    for (u32 b = 0; b < kOwn; b++) {
-      if (before <= target && target - before < size[b]) tail.chosen = thread * kOwn + b, tail.total = target - before;
+    for (u32 b = 0; b < kEach; b++) {
+      if (before <= target && target - before < size[b]) tail.chosen = first + b, tail.beyond = target - before;
       before += size[b];
     }
-    block_barrier();
-    const u32 bin = tail.chosen;
-    const u64 rest = tail.total;
-#pragma unroll 1
-    for (u32 rank = thread; rank < count; rank += B::kThreads) {
-      if (id(rank) >> shift == bin) block.groups[atomic_add(&block.count, 1)] = rank;
-    }
-    block_barrier();
-    find_among(block.count, rest, [&](u32 i) { return block.groups[i]; });
   }
 
-  // The rank of the token that a target, less than the sum of masses, falls on.
-  DEVICE u32 find_target(u64 target, u32 vocab) const {
-    constexpr u32 kFew = 64;
-    if (count == 1) return 0;
-    if (count <= kFew) {
-      find_among(count, target, [](u32 i) { return i; });
-    } else {
-      find_by_bin(target, vocab);
+  // Lists the tokens of a bin: for all threads.
+  static DEVICE_APART void collect(u32 count, u32 shift, u32 bin) {
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      if (id(rank) >> shift == bin) list()[atomic_add(&the_block<B>().count, 1)] = rank;
     }
-    return tail.chosen;
+  }
+
+  // The rank of the token, of n that are listed, on which the target falls: for one warp, of which a lane
+  // returns it and all others kAllLanes.
+  static DEVICE_APART u32 find_listed(u32 n, u64 target) {
+    u32 found = kAllLanes;
+#pragma unroll 1
+    for (u32 base = 0; base < n; base += kWarp) {
+      const u32 i = base + thread_index() % kWarp, rank = list()[smaller(i, n - 1)], own = id(rank);
+      u64 before = 0;
+#pragma unroll 4
+      for (u32 j = 0; j < n; j++) {
+        const u32 other = list()[j];
+        if (id(other) < own) before += masses_of_many<B>()[other];
+      }
+      if (i < n && before <= target && target - before < masses_of_many<B>()[rank]) found = rank;
+    }
+    return found;
   }
 };
 
@@ -630,14 +678,14 @@ struct Steps {
   u32 count;
   u64 total;
 
-  DEVICE u64* masses() const { return Kept<W, B>{block, tail, 0}.masses(); }
+  DEVICE u64* masses() const { return masses_of_many<B>(); }
   DEVICE float logit(u32 rank) const { return logit_of<T>(a, tail.sorted[rank]); }
   // The magnitude of a surprise.
   DEVICE u32 surprise(u32 rank, float most) const {
     const float l = logit(rank);
     return l == most ? 0 : most > 0x1.fffffep127f ? -law::kLeastSurprise : -law::surprise(l, most, tail.scale);
   }
-  DEVICE u32& distance(u32 rank) const { return rank < kBins ? block.groups[rank] : tail.highs[rank - kBins]; }
+  DEVICE u32& distance(u32 rank) const { return rank < kBins ? block.groups[rank] : tail.more[rank - kBins]; }
   DEVICE u64 sum(u64 v) const { return block_sum<B>(tail, v); }
 
   // Takes the masses beside the largest that is left.
@@ -773,71 +821,54 @@ DEVICE_APART void take_steps(B& block, Tail<W>& tail, const SampleArguments& a) 
 // tail.total tell, behind a barrier.
 template <class T, class W, class B, class S>
 DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
+  using Bins = Bins<W, B>;
+  const u32 thread = thread_index();
   write_raw_top<T>(tail, a, number, selected);
-  const Kept<W, B> row{block, tail, 0};
-
-  // Masses, those that min-p lets through, and the sums before each thread.
-  const float most = logit_of<T>(a, tail.sorted[0]), scale = tail.scale, top_p = tail.given.top_p;
-  const u64 least = tail.least;
-  const bool all_count = a.min_p_last;  // for top-p
-  const u32 items = (k + B::kThreads - 1) / B::kThreads;
-  u64 sum = 0;
-  u32 heavy = 0;
-#pragma unroll 1
-  for (u32 i = 0; i < items; i++) {
-    const u32 rank = thread * items + i;
-    if (rank >= k) break;
-    const u64 mass = mass_beside(logit_of<T>(a, tail.sorted[rank]), most, scale).sum();
-    row.masses()[rank] = mass;
-    heavy += mass >= least;
-    if (mass >= least || all_count) sum += mass;
-  }
-  heavy = warp_sum(heavy);
-  if (lane == 0) tail.counts[warp] = heavy;
-  u64 whole;
-  u64 before = scan<B>(tail, sum, whole);
-  heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
-
-  // The last that is kept.
-  const u64 enough = top_p < 1 ? law::ceil_product(top_p, whole) : ~0ull;
-#pragma unroll 1
-  for (u32 i = 0; i < items; i++) {
-    const u32 rank = thread * items + i;
-    if (rank >= heavy || before >= enough) break;
-    const u64 through = before + row.masses()[rank];
-    if (through >= enough || rank == heavy - 1) tail.kept = rank + 1, tail.total = through;
-    before = through;
-  }
+  const u64 before = weigh_many<T, W, B>(k, a.softcap, a.min_p_last);
   block_barrier();
+  cut_many<W, B>(before, k, tail.given.top_p < 1);
+  block_barrier();
+  stamps.set(6);
   if (tail.steps) {
     take_steps<T>(block, tail, a);
+    block.groups[thread] = 0;  // where they were at work
     block_barrier();
   }
-  const Kept<W, B> kept{block, tail, tail.kept};
-  const u64 all = tail.total;
-  u64 total = all;
-  block_barrier();  // before bins use it
-  stamps.set(6);
+  const u32 kept = tail.kept, shift = Bins::shift_of(a.vocab);
+  u64 total = tail.total;
+  Bins::add(kept, shift);
+  block_barrier();
 #pragma unroll 1
-  for (u32 draw = 0; draw < (u32)a.draws; draw++) {
-    if (total == 0) {
-      end_row(a, number, draw, kExhausted, B::kThreads);
-      break;
+  for (u32 draw = 0;;) {
+    if (thread < kWarp) Bins::find(law::target(tail.number_of_draw(a, number, draw), total));
+    block_barrier();
+    Bins::collect(kept, shift, tail.chosen);
+    block_barrier();
+    if (thread < kWarp) {
+      const u32 rank = Bins::find_listed(block.count, tail.beyond);
+      if (rank != kAllLanes) {
+        write_token(a, number, draw, Bins::id(rank));
+        tail.rank = rank;
+      }
     }
-    const u64 target = law::target(tail.number_of_draw(a, number, draw), total);
-    const u32 rank = kept.find_target(target, a.vocab);
-    if (thread == 0) write_token(a, number, draw, kept.id(rank));
-    if (!a.replacement) total -= kept.masses()[rank];
-    if (draw + 1 == (u32)a.draws) {
-      if (thread == 0 && a.status) a.status[number] = kDone;
-      break;
-    }
+    if (++draw == (u32)a.draws) break;
+    block_barrier();
+    const u64 mass = a.replacement ? 0 : masses_of_many<B>()[tail.rank];
+    total -= mass;
+    if (total == 0) return end_row(a, number, draw, kExhausted, B::kThreads);
     block_barrier();  // all have read it
-    if (!a.replacement && thread == 0) kept.masses()[rank] = 0;
+    if (thread == 0) {
+      block.count = 0;
+      const u32 bin = Bins::id(tail.rank) >> shift;
+      if (mass > 0) {
+        Bins::lows()[bin] -= (u32)mass & ((1u << Bins::kLow) - 1);
+        Bins::highs()[bin] -= (u32)(mass >> Bins::kLow);
+        masses_of_many<B>()[tail.rank] = 0;
+      }
+    }
     block_barrier();
   }
-  if (thread == 0) tail.total = all;
+  if (thread == 0 && a.status) a.status[number] = kDone;
   stamps.set(7);
 }
 
