@@ -44,8 +44,9 @@ DEVICE void sample_row(const SampleArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
   prepare<T, W, B>(tail, a, number);
+  if (wants_raw(a)) add_exponentials<T, W, B>(a, number);
   const Sorted<W> sorted{tail};
-  SampledReader<T, W, B> reader{block, tail, a, number};
+  SampledReader<T, W, B> reader{{}, block, tail, a, number};
   const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
   if (reader.done) return stamps.set(7);

@@ -73,7 +73,6 @@ struct Tail {
   u32 valid;                           // whether all that is given is in its range
   u32 steps;                           // whether there are some behind top-p
   u32 left;                            // by top-k
-  u32 added;                           // whether there are exponentials
   u64 weighed[kFew];                   // masses of words, each in its two parts
   u64 masses[kFew];                    // the same by rank
   u8 places[kFew];                     // of ranks, among the weighed
@@ -112,7 +111,6 @@ struct Tail {
     valid = p.valid();
     steps = p.steps();
     left = left_by_top_k(a, number);
-    added = 0;
   }
   // Draws the random numbers: for another.
   DEVICE void prepare_numbers(const SampleArguments& a, u32 number) {
@@ -256,50 +254,32 @@ DEVICE W find_best(B& block, Tail<W>& tail, const Row<T>& row, const Share& shar
   return warp == 0 ? Word<W>::pack(best, ~warp_max(lane < B::kWarps ? block.lows[lane] : 0)) : 0;
 }
 
-struct ShareAndSum {
-  Share share;
-  double sum;
-};
-
-// Reads a thread's share of a row, and adds up its exponentials. Apart, for its registers.
-template <class T, u32 kThreads>
-DEVICE_APART ShareAndSum read_and_add(const SampleArguments& a, u32 number) {
+// Adds up the exponentials of a row, for logprobs: for all threads, before the row is read for
+// its best, which it is then near to.
+template <class T, class W, class B>
+DEVICE_APART void add_exponentials(const SampleArguments& a, u32 number) {
   const Row<T> row(a, number, 0, 1);
-  ShareAndSum both;
+  const u32 thread = thread_index();
   ExponentialSum<T> sum;
-#pragma unroll
-  for (u32 s = 0; s < kSlots; s++) both.share.slot[s] = T::kWorst;
-  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) {
-    both.share.slot[s] = T::best(both.share.slot[s], T::best(v));
+  read_vectors<T, B::kThreads>(row, [&](u32 s, const Vector& v) {
     sum.add(v);
     if (s == kSlots - 1) sum.settle();
   });
-  if (thread_index() < row.edges()) sum.sum += sum.one(row.bits(row.edge(thread_index())));
+  if (thread < row.edges()) sum.sum += sum.one(row.bits(row.edge(thread)));
   sum.settle();
-  both.sum = sum.total;
-  return both;
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) sum.total += as_double(shuffle_xor(as_bits(sum.total), d));
+  if (thread % kWarp == 0) block_tail<W>().exponentials[thread / kWarp] = sum.total;
 }
 
 // Reads a row that is sampled.
 template <class T, class W, class B>
-struct SampledReader {
+struct SampledReader : Reader<T> {
   B& block;
   Tail<W>& tail;
   const SampleArguments& a;
   u32 number;
   bool done = false;  // the row has its token
-
-  template <u32 kThreads>
-  DEVICE void read(const Row<T>& row, Share& share) {
-    if (!wants_raw(a)) return read_share<T, kThreads>(row, share);
-    const ShareAndSum both = read_and_add<T, kThreads>(a, number);
-    share = both.share;
-    double sum = both.sum;
-#pragma unroll
-    for (u32 d = 1; d < kWarp; d *= 2) sum += as_double(shuffle_xor(as_bits(sum), d));
-    if (thread_index() % kWarp == 0) tail.exponentials[thread_index() / kWarp] = sum;
-    if (thread_index() == 0) tail.added = 1;
-  }
 
   // Of a single token that is left.
   DEVICE bool decides(const Row<T>& row, const Share& share) {
@@ -333,16 +313,15 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
   return sum;
 }
 
-// Prepares logprobs of the logits as they came, for all threads. Without
-// exponentials, or where these leave the range of float32, by a pass over the row.
+// Prepares logprobs of the logits as they came, for all threads. Where the
+// exponentials leave the range of float32, by a pass over the row.
 template <class T, class W, class B>
 DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number) {
   const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
-  const bool added = tail.added;
   double sum = 0;
 #pragma unroll 1
-  for (u32 w = 0; added && w < B::kWarps; w++) sum += tail.exponentials[w];
-  if (added && most >= -40 && sum < 0x1p127) {
+  for (u32 w = 0; w < B::kWarps; w++) sum += tail.exponentials[w];
+  if (most >= -40 && sum < 0x1p127) {
     if (thread_index() == kWarp) tail.logprobs = {0, 1, law::kLn2 * law::log2(sum) + most * ExponentialSum<T>::kMissing};
     return;
   }
