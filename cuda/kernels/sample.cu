@@ -17,7 +17,7 @@ DEVICE void prepare(Tail<W>& tail, const SampleArguments& a, u32 number) {
     if (last == 2) {
       weigh_few<T, W, B>(false, 0, a.softcap);
     } else if (last == 3) {
-      draw_few<W>(a, number, 0, true, false, 1, true);
+      draw_few<W>(a, number, 0, 0.9f, false, 1, true);
     } else if (last == 4) {
       list_by_id<W>(1, 0, 1);
     }

@@ -400,38 +400,42 @@ DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
 // warp, of which a lane returns its rank and all others kAllLanes. Several tokens are written. The
 // warps that list ids are waited for, unless it is a rehearsal.
 template <class W>
-DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, bool top_p, bool all_count, u32 draws, bool rehearsal) {
+DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top_p, bool all_count, u32 draws, bool rehearsal) {
   Tail<W>& tail = block_tail<W>();
   const u32 lane = thread_index() % kWarp;
   constexpr u32 kEach = Tail<W>::kFew / kWarp;
   const u64 least = tail.least, random = tail.numbers[0];
-  law::Masses mass[kEach];
-  u32 heavy = 0;
+  law::Masses mass[kEach], own;
+  bool counts[kEach];
+  u64 parts[kEach];
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) parts[i] = tail.weighed[tail.places[kEach * lane + i] % Tail<W>::kFew];
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    const u32 rank = kEach * lane + i;
-    const u64 parts = rank < k ? tail.weighed[tail.places[rank] % Tail<W>::kFew] : 0;
-    tail.masses[rank] = parts;
-    mass[i] = {(u32)(parts >> 32), (int)parts};
-    heavy += population(ballot(rank < k && mass[i].sum() >= least));
+    if (kEach * lane + i >= k) parts[i] = 0;
+    mass[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
+    counts[i] = kEach * lane + i < k && mass[i].sum() >= least;
+    if (counts[i] || all_count) own = own + mass[i];
   }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) tail.masses[kEach * lane + i] = parts[i];
 
   // The last that is kept.
-  u32 kept = heavy;
-  if (top_p) {
-    law::Masses own;
+  u32 kept = 0;
 #pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      if (kEach * lane + i < (all_count ? k : heavy)) own = own + mass[i];
-    }
-    const u64 enough = law::ceil_product(tail.given.top_p, warp_sum(own).sum());
+  for (u32 i = 0; i < kEach; i++) kept += population(ballot(counts[i]));
+  if (top_p < 1) {
+    const u64 enough = law::ceil_product(top_p, warp_sum(own).sum());
     law::Masses before = warp_scan(own) - own;
-    u32 reaching = 0;
+    bool reaches[kEach];
 #pragma unroll
     for (u32 i = 0; i < kEach; i++) {
-      reaching += population(ballot(kEach * lane + i < k && before.sum() < enough));
+      reaches[i] = kEach * lane + i < k && before.sum() < enough;
       before = before + mass[i];
     }
+    u32 reaching = 0;
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) reaching += population(ballot(reaches[i]));
     kept = smaller(kept, reaching);
   }
   if (!rehearsal) wait_for_list();
@@ -439,12 +443,17 @@ DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, bool top_
   // The tokens in the order of their ids, and where they begin among the kept masses. Those that
   // are not kept have the mass 0.
   u32 rank[kEach];
-  law::Masses by_id[kEach], own;
+  law::Masses by_id[kEach];
+  own = {};
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    rank[i] = kEach * lane + i < k ? tail.by_id[kEach * lane + i] : k;
-    const u64 parts = rank[i] < kept ? tail.masses[rank[i] % Tail<W>::kFew] : 0;
-    by_id[i] = {(u32)(parts >> 32), (int)parts};
+    rank[i] = tail.by_id[kEach * lane + i];
+    parts[i] = tail.masses[rank[i] % Tail<W>::kFew];
+  }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    if (kEach * lane + i >= k || rank[i] >= kept) parts[i] = 0;
+    by_id[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
     own = own + by_id[i];
   }
   u64 total = warp_sum(own).sum();
@@ -466,8 +475,7 @@ DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, bool top_
   };
   const auto rank_of = [&](u32 place) { return place == 0 ? rank[0] : place == 1 ? rank[1] : kAllLanes; };
   u32 place = place_of(law::target(random, total));
-  if (rehearsal) return kAllLanes;
-  if (lane == 0) tail.kept = kept, tail.total = total;
+  if (lane == 0 && !rehearsal) tail.kept = kept, tail.total = total;
   if (draws == 1) return rank_of(place);
 #pragma unroll 1
   for (u32 draw = 0;;) {
@@ -509,7 +517,7 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
     write_raw_top<T>(tail, a, number, selected);
     return;
   }
-  const u32 rank = draw_few<W>(a, number, k, tail.given.top_p < 1, a.min_p_last, a.draws, false);
+  const u32 rank = draw_few<W>(a, number, k, tail.given.top_p, a.min_p_last, a.draws, false);
   if (rank != kAllLanes) write_token(a, number, 0, Word<W>::index(tail.sorted[rank]));
   if (a.draws == 1 && thread == 0 && a.status) a.status[number] = kDone;
   stamps.set(7);
