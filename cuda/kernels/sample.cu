@@ -52,7 +52,7 @@ DEVICE void sample_row(const SampleArguments& a) {
   if (reader.done) return stamps.set(7);
   const Row<T> row(a, number, 0, 1);
   const bool few = found.candidates <= Tail<W>::kFew && found.wanted > 0 && found.wanted == row.k;
-  if (few && thread < Tail<W>::kFew) weigh_few<T, W, B>(false, found.candidates, a.softcap);
+  if (few && thread < kWeighing * kWarp) weigh_few<T, W, B>(false, found.candidates, a.softcap);
   stamps.set(4);
   merge(block, found.candidates, found.wanted, sorted, stamps);
   block_barrier();

@@ -140,10 +140,12 @@ DEVICE B& the_block() {
   return block;
 }
 
-// Sorted takes results where the tail wants them, while two warps weigh the candidates.
+constexpr u32 kWeighing = 3;  // warps
+
+// Sorted takes results where the tail wants them, while some warps weigh the candidates.
 template <class W>
 struct Sorted {
-  static constexpr u32 kBusy = 2;
+  static constexpr u32 kBusy = kWeighing;
   Tail<W>& tail;
   DEVICE void write(u32 rank, W word) const { tail.sorted[rank] = word; }
   DEVICE void write(u32 rank, W word, u32 place) const {
@@ -379,19 +381,22 @@ DEVICE_APART void list_by_id(u32 k, u32 warp, u32 warps) {
   }
 }
 
-// Weighs n words, candidates or sorted ones, beside their largest: for two warps, which have a
-// word of each lane.
+// Weighs n words, candidates or sorted ones, beside their largest: for some warps, of which each
+// lane has one but the last, which has the largest of all.
 template <class T, class W, class B>
 DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
+  constexpr u32 kLast = kWarp - 1;
+  static_assert(kWeighing * kLast >= Tail<W>::kFew, "each word has a lane");
   Tail<W>& tail = block_tail<W>();
-  const u32 at = thread_index() % Tail<W>::kFew, across = at ^ kWarp;
+  const u32 lane = thread_index() % kWarp, at = thread_index() / kWarp % kWeighing * kLast + lane;
   const W* words = sorted ? tail.sorted : the_block<B>().candidates;
-  const u32 key = at < n ? Word<W>::key(words[at]) : 0, other = across < n ? Word<W>::key(words[across]) : 0;
-  const u32 best = warp_max(larger(key, other));
-  // Where there is no word, one that takes the longest way.
-  float most = n > 0 ? number_of<T>(best) : softcap, logit = at < n ? number_of<T>(key) : softcap;
-  if (softcap > 0) most = law::capped(most, softcap), logit = law::capped(logit, softcap);
-  const law::Masses mass = mass_beside(logit, most, tail.scale);
+  const auto key_at = [&](u32 i) { return i < n ? Word<W>::key(words[i]) : 0; };
+  const u32 mine = key_at(at), best = warp_max(larger(key_at(lane), key_at(lane + kWarp)));
+  // Where there is no word, a logit that takes the longest way.
+  float logit = at < n || (lane == kLast && n > 0) ? number_of<T>(lane == kLast ? best : mine) : softcap;
+  if (softcap > 0) logit = law::capped(logit, softcap);
+  const law::Masses mass = mass_beside(logit, as_float(shuffle(as_bits(logit), kLast)), tail.scale);
+  if (lane == kLast || at >= Tail<W>::kFew) return;
   tail.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
   if (sorted) tail.places[at] = at;
 }
@@ -507,7 +512,7 @@ template <class T, class W, class B, class S>
 DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
   const u32 thread = thread_index(), warp = thread / kWarp;
   if (!weighed) {
-    if (thread < Tail<W>::kFew) weigh_few<T, W, B>(true, k, a.softcap);
+    if (warp < kWeighing) weigh_few<T, W, B>(true, k, a.softcap);
     block_barrier();
   }
   stamps.set(6);
