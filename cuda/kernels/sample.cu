@@ -5,11 +5,23 @@
 #include "tail.cuh"
 #include "whole.cuh"
 
+// What the threads share for a row of which the best are selected, or for one without a
+// top-k.
+template <class W>
+union Shared {
+  struct {
+    Block<W, kThreads, kRoom> block;
+    Tail<W> tail;
+  };
+  Whole whole;
+};
+
 template <class T, class W, bool kStamps = false>
 DEVICE void sample_row(const SampleArguments& a) {
   using B = Block<W, kThreads, kRoom>;
-  SHARED(B, block);
-  SHARED(Tail<W>, tail);
+  SHARED(Shared<W>, shared);
+  B& block = shared.block;
+  Tail<W>& tail = shared.tail;
   const Stamps<kStamps> stamps(a);
   block.clear();
   wait_for_kernel_before();
@@ -32,6 +44,10 @@ DEVICE void sample_row(const SampleArguments& a) {
     block_barrier();
   }
   if (k == 0 && row.length > 0 && tail.valid && !tail.steps) {
+    const bool more = a.logprobs || a.top_ids;  // which are in memory that both share
+    if (a.kept && thread == 0) a.kept_count[number] = -1;
+    if (!more && draw_whole_alone<T>(shared.whole, a, number)) return;
+    if (!more) block_barrier();
     draw_from_all<T>(block, a, number);
     answer_whole<T, W, B>(tail, a, number, row.k);
   } else {

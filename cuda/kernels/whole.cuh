@@ -908,6 +908,14 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   return true;
 }
 
+// The same for a block alone, in memory that is not clear. Apart: few rows of such a launch
+// need it.
+template <class T>
+DEVICE_APART bool draw_whole_alone(Whole& s, const SampleArguments& a, u32 number) {
+  s.clear();
+  return draw_whole<T>(s, Alone(), a, number);
+}
+
 template <class T, class Team>
 DEVICE void sample_whole(const SampleArguments& a) {
   SHARED(Whole, s);
