@@ -3,6 +3,18 @@
 // plan       grid            what
 // block      rows            one block a row: the k best of it, truncations and draws in one launch
 #include "tail.cuh"
+#include "whole.cuh"
+
+// What the threads share for a row of which the best are selected, or for one without a
+// top-k.
+template <class W>
+union Shared {
+  struct {
+    Block<W, kThreads, kRoom> block;
+    Tail<W> tail;
+  };
+  Whole whole;
+};
 
 // Before they read the row, some warps settle what does not depend on it, and others go through
 // the code behind the selection with nothing to do: its instructions, which come slower than
@@ -63,6 +75,10 @@ DEVICE void sample_row(const SampleArguments& a) {
     block_barrier();
   }
   if (k == 0 && row.length > 0 && tail.valid && !tail.steps) {
+    const bool more = a.logprobs || a.top_ids;  // which are in memory that both share
+    if (a.kept && thread == 0) a.kept_count[number] = -1;
+    if (!more && draw_whole_alone<T>(block_shared<W>().whole, a, number)) return;
+    if (!more) block_barrier();
     draw_from_all<T>(block, a, number);
     answer_whole<T, W, B>(tail, a, number, row.k);
   } else {

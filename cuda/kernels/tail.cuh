@@ -127,18 +127,18 @@ struct Tail {
   }
 };
 
-// The tail of the block.
+// What the threads of a block share: the kernel tells what there is beside block and tail.
 template <class W>
-DEVICE Tail<W>& block_tail() {
-  SHARED(Tail<W>, tail);
-  return tail;
+union Shared;
+template <class W>
+DEVICE Shared<W>& block_shared() {
+  SHARED(Shared<W>, shared);
+  return shared;
 }
-// The rest of what its threads share.
+template <class W>
+DEVICE Tail<W>& block_tail() { return block_shared<W>().tail; }
 template <class B>
-DEVICE B& the_block() {
-  SHARED(B, block);
-  return block;
-}
+DEVICE B& the_block() { return block_shared<typename B::Candidate>().block; }
 
 constexpr u32 kWeighing = 3;  // warps
 
