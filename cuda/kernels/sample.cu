@@ -56,7 +56,7 @@ DEVICE void sample_row(const SampleArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
   prepare<T, W, B>(tail, a, number);
-  if (wants_raw(a)) add_exponentials<T, W, B>(a, number);
+  if (wants_raw(a)) add_exponentials<T, W, B>(Row<T>(a, number, 0, 1));
   const Sorted<W> sorted{tail};
   SampledReader<T, W, B> reader{{}, block, tail, a, number};
   const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, reader);
@@ -71,7 +71,7 @@ DEVICE void sample_row(const SampleArguments& a) {
   stamps.set(5);
   const u32 k = tail.left;
   if (wants_raw(a)) {
-    prepare_logprobs<T, W, B>(tail, a, number);
+    prepare_logprobs<T, W, B>(a, number);
     block_barrier();
   }
   if (k == 0 && row.length > 0 && tail.valid && !tail.steps) {

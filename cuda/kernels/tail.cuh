@@ -27,21 +27,20 @@ struct Logprobs {
 };
 
 // ExponentialSum adds up e^logit of a thread's elements, for logprobs: within 5e-7 of it, and always
-// in one order. The part of an exponent that is lost to rounding is made up for by its
-// first order.
+// in one order. What rounding adds to an exponent is made up for by its first order.
 template <class T>
 struct ExponentialSum {
   static constexpr float kLog2E = 0x1.715476p+0f;
   // What kLog2E lacks, times ln 2: of logarithms near the largest logit.
   static constexpr double kMissing = 0x1.4ae0bf85ddf44p-26 * law::kLn2;
-  float sum = 0, lost = 0;
+  float sum = 0, gained = 0;
   double total = 0;
 
   DEVICE float one(u32 bits) {
     float logit = number_of_bits<T>(bits);
-    logit = logit > -100 ? logit : -100;
+    logit = logit > -87 ? logit : -87;  // nothing less is a normal number
     const float x = logit * kLog2E, e = approximate_exp2(x);
-    lost = multiply_add(e, multiply_add(logit, kLog2E, -x), lost);
+    gained = multiply_add(e, multiply_add(logit, -kLog2E, x), gained);
     return e;
   }
   DEVICE void add(const Vector& v) {
@@ -51,8 +50,8 @@ struct ExponentialSum {
     sum += (words[0] + words[1]) + (words[2] + words[3]);
   }
   DEVICE void settle() {
-    total += (double)sum + law::kLn2 * (double)lost;
-    sum = lost = 0;
+    total += (double)sum - law::kLn2 * (double)gained;
+    sum = gained = 0;
   }
 };
 
@@ -259,8 +258,7 @@ DEVICE W find_best(B& block, Tail<W>& tail, const Row<T>& row, const Share& shar
 // Adds up the exponentials of a row, for logprobs: for all threads, before the row is read for
 // its best, which it is then near to.
 template <class T, class W, class B>
-DEVICE_APART void add_exponentials(const SampleArguments& a, u32 number) {
-  const Row<T> row(a, number, 0, 1);
+DEVICE_APART void add_exponentials(Row<T> row) {
   const u32 thread = thread_index();
   ExponentialSum<T> sum;
   read_vectors<T, B::kThreads>(row, [&](u32 s, const Vector& v) {
@@ -318,7 +316,8 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
 // Prepares logprobs of the logits as they came, for all threads. Where the
 // exponentials leave the range of float32, by a pass over the row.
 template <class T, class W, class B>
-DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number) {
+DEVICE_APART void prepare_logprobs(const SampleArguments& a, u32 number) {
+  Tail<W>& tail = block_tail<W>();
   const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
   double sum = 0;
 #pragma unroll 1
@@ -904,7 +903,7 @@ DEVICE_APART void write_kept(const Tail<W>& tail, const SampleArguments& a, u32 
 // Writes the logprobs of a row's tokens, and if they are of the kept set those of the most likely
 // ones: for all threads, behind the draws. Of the sorted tokens n are in question.
 template <class T, class W, class B>
-DEVICE_APART void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
+DEVICE void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
   const u32 thread = thread_index();
   const RowParameters p = tail.given;
   const float most = logit_of<T>(a, tail.sorted[0]);
