@@ -103,7 +103,7 @@ type Sampler struct {
 type sampleCall struct {
 	arguments sampleArguments
 	launch    driver.Launch
-	edit      editArguments
+	edit      sampleArguments
 	before    driver.Launch // of the edits
 }
 
@@ -321,7 +321,7 @@ func (s *Sampler) launchEdits(c *sampleCall, stream *Stream, logits Logits, shap
 	if !ok {
 		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", d.properties.Ordinal, sampleSymbols[logits.DType].edit, d.architecture.Name, ErrUnsupported)
 	}
-	c.edit = editArguments{
+	c.edit = sampleArguments{
 		selectArguments: selectArguments{
 			logits: logits.Pointer, values: edits.Workspace.Pointer, stride: int64(shape.stride()), resultStride: int64(shape.Vocab),
 			rows: int32(shape.Rows), vocab: int32(shape.Vocab), chunks: int32(chunks),

@@ -39,34 +39,60 @@ struct Stamps {
   }
 };
 
+// What is added to rows without edits: see edit.cuh.
+struct NoEdits {
+  template <class B>
+  DEVICE u32 room(const B&) const { return B::kRoom; }
+  template <class R>
+  DEVICE void mask(const R&) const {}
+  template <class R>
+  DEVICE void prepare(const R&) const {}
+  template <class B>
+  DEVICE void append(B&, u32) const {}
+  template <class B>
+  DEVICE u32 appended(const B&) const { return 0; }
+  template <class B>
+  DEVICE Found join(B&, Found found, u32) const { return found; }
+};
+
 // Stage 1 for the block's row, or for its chunk of a row.
-template <class T, class B, class R, class A, class S>
-DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps) {
+template <class T, class B, class R, class A, class S, class E = NoEdits>
+DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps, const E& edits = {}) {
   const Row<T> row(a, number, chunk, chunks);
   if (row.k == 0) return {0, 0};
-  u32 threshold = 0, n = 0;
+  u32 threshold = 0, n = 0, added = 0;
   // A row that has room as it is needs no threshold.
-  if (row.length > 512 && (row.length > B::kRoom || row.k * 2 <= row.length)) {
+  if (row.length > 512 && (row.length > edits.room(block) || row.k * 2 <= row.length)) {
     Share share;
-    read_share<T, B::kThreads>(row, share);
+    read_share<T, B::kThreads>(row, share, [&] { edits.mask(row); });
+    edits.prepare(row);
     stamps.set(1);
     threshold = find_threshold(block, row, share, a.groups);
     stamps.set(2);
     if (T::beatable(threshold)) {
       filter(block, BlockPool<B>{block}, row, share, threshold);
       if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
+      edits.append(block, threshold);
       block_barrier();
       n = found_at_least(block);
-      if (block.left > 0 && n <= B::kRoom) {
+      added = edits.appended(block);
+      if (block.left > 0 && n <= block.room()) {
         block_barrier();  // all have read that
         append_rest<T>(block, a, number, chunk, chunks, threshold);
         block_barrier();
         n = block.count;
       }
     }
+  } else {
+    edits.mask(row);
+    edits.prepare(row);
   }
   Found found = {n, row.k};
-  if (n < row.k || n > B::kRoom) found = find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n);
+  if (n < row.k || n > block.room()) {
+    // Of the row alone fewer than k, or else too many.
+    if (n - added < row.k) n -= added;
+    found = edits.join(block, find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n), row.k);
+  }
   stamps.set(3);
   return found;
 }

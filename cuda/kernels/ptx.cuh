@@ -96,6 +96,22 @@ DEVICE void atomic_add_only(u32* at, u32 v) {
   asm volatile("red.shared.add.u32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
 }
 
+DEVICE void atomic_and_only(u32* at, u32 v) {
+  asm volatile("red.shared.and.b32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
+DEVICE void atomic_or_only(u32* at, u32 v) {
+  asm volatile("red.shared.or.b32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
+
+// Four bytes of ones or of zeros: the signs of the bytes of v that the digits name, 8 above
+// their numbers.
+template <u32 kDigits>
+DEVICE u32 byte_signs(u32 v) {
+  u32 r;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(r) : "r"(v), "n"(kDigits));
+  return r;
+}
+
 // The larger of each pair, NaN if either is; the smaller of each, NaN only if both
 // are. Of two zeros +0 is the larger.
 DEVICE u32 max_bf16x2(u32 a, u32 b) {

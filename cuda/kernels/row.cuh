@@ -12,6 +12,17 @@ DEVICE void limit_results(const SelectArguments& a, u32 number, u32& k) {
   if (a.row_k) k = clamp(a.row_k[number], a.k);
 }
 
+// A row of a masked order has a bit in the shared memory of the block for each element: 1 if
+// it counts. One that does not is as good as the worst number.
+constexpr u32 kMaskedIds = 155648;  // elements that there are bits for
+struct Bitmap {
+  alignas(16) u32 words[kMaskedIds / 32 + 4];
+};
+DEVICE u32* bitmap() {
+  SHARED(Bitmap, bits);
+  return bits.words;
+}
+
 template <class T>
 struct Row {
   const typename T::Element* logits;  // of the row, or of the chunk of it
@@ -42,12 +53,31 @@ struct Row {
   }
 
   DEVICE const Vector* vector_at(u32 i) const { return reinterpret_cast<const Vector*>(logits + head) + i; }
-  DEVICE Vector vector(u32 i) const { return load_vector(vector_at(i)); }
+  DEVICE Vector vector(u32 i) const { return counted(load_vector(vector_at(i)), i); }
   // Index in this row or chunk of the first element of a whole vector.
   DEVICE u32 at(u32 vector) const { return head + vector * T::kPerVector; }
   // Elements outside of whole vectors: at most twice a vector less one.
   DEVICE u32 edges() const { return length - vectors * T::kPerVector; }
   DEVICE u32 edge(u32 i) const { return i < head ? i : i + vectors * T::kPerVector; }
 
-  DEVICE u32 bits(u32 i) const { return logits[i]; }
+  DEVICE u32 bits(u32 i) const {
+    if constexpr (T::kMasked) {
+      const u32 bit = bit_of(i);
+      if (!(bitmap()[bit / 32] >> bit % 32 & 1)) return T::kWorst & T::kAll;
+    }
+    return logits[i];
+  }
+
+  // Bits stand in the order of the elements, those of a whole vector at a multiple of
+  // their number.
+  DEVICE u32 before_bits() const { return (0 - head) % T::kPerVector; }
+  DEVICE u32 bit_of(u32 i) const { return i + before_bits(); }
+  // A whole vector as it counts.
+  DEVICE Vector counted(const Vector& v, u32 i) const {
+    if constexpr (T::kMasked) {
+      const u32 bit = (i + (head + before_bits()) / T::kPerVector) * T::kPerVector;
+      return T::masked(v, reinterpret_cast<const u8*>(bitmap())[bit / 8] >> bit % 8);
+    }
+    return v;
+  }
 };

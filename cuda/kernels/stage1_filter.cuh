@@ -37,6 +37,8 @@ struct Block {
     if (thread_index() < kWarp) reach[thread_index()] = lows[thread_index()] = 0;
     if (thread_index() == 0) count = left = 0;
   }
+  DEVICE u32 room() const { return kRoom; }
+  DEVICE void put(u32 place, W word) { candidates[place] = word; }
   // Forgets the candidates, when all threads are done with them.
   DEVICE void empty() {
     block_barrier();
@@ -53,9 +55,10 @@ struct Share {
 };
 
 // Calls see(slot, vector) for each whole vector of this thread's share, with kSlots
-// loads in flight: as soon as one has come, the next of its slot is asked for.
-template <class T, u32 kThreads, class See>
-DEVICE void read_vectors(const Row<T>& row, See see) {
+// loads in flight: as soon as one has come, the next of its slot is asked for. While
+// the first are awaited, meanwhile() is called.
+template <class T, u32 kThreads, class See, class Meanwhile>
+DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
   constexpr u32 kBatch = kSlots * kThreads;
   const Vector* at = kept(row.vector_at(thread_index()));
   int left = row.vectors - thread_index();
@@ -67,22 +70,27 @@ DEVICE void read_vectors(const Row<T>& row, See see) {
   // The next batch of a row that is not in L2 would be waited for twice.
   const u32 line = kBatch + thread_index() * kLine;
   if (line < row.vectors) prefetch_line(row.vector_at(line));
+  meanwhile();
 #pragma unroll 1
   for (u32 seen = 0; seen < row.vectors; seen += kBatch, left -= kBatch) {
     at += kBatch;
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
-      if (left > int(s * kThreads)) see(s, v[s]);
+      if (left > int(s * kThreads)) see(s, row.counted(v[s], seen + s * kThreads + thread_index()));
       if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
     }
   }
 }
 
-template <class T, u32 kThreads>
-DEVICE void read_share(const Row<T>& row, Share& share) {
+template <class T, u32 kThreads, class Meanwhile>
+DEVICE void read_share(const Row<T>& row, Share& share, Meanwhile meanwhile) {
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
-  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); });
+  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); }, meanwhile);
+}
+template <class T, u32 kThreads>
+DEVICE void read_share(const Row<T>& row, Share& share) {
+  read_share<T, kThreads>(row, share, [] {});
 }
 
 // Counts, for a pivot of each lane, the groups that reach it. All threads of the block
@@ -195,9 +203,9 @@ template <class B>
 struct BlockPool {
   using Candidate = typename B::Candidate;
   B& block;
-  DEVICE u32 room() const { return B::kRoom; }
+  DEVICE u32 room() const { return block.room(); }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
-  DEVICE void put(u32 place, Candidate word) const { block.candidates[place] = word; }
+  DEVICE void put(u32 place, Candidate word) const { block.put(place, word); }
 };
 
 // Appends the marked elements of each lane's two vectors, for the whole warp; first is
