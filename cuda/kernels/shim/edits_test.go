@@ -218,9 +218,10 @@ func TestEdits(t *testing.T) {
 }
 
 func testEdits[T topk.Float](t *testing.T, k *kernels, order uint64) {
-	rng := rand.New(rand.NewPCG(20, order))
+	rng, mosts := rand.New(rand.NewPCG(20, order)), []int{60, 1024}
 	for _, kind := range topktest.Rows() {
-		for _, most := range []int{60, 1024} {
+		for range 10 * len(mosts) {
+			most := of(rng, mosts...)
 			vocab := of(rng, 1+rng.IntN(700), 700+rng.IntN(3000), 4000+rng.IntN(9000))
 			e := randomEdits[T](rng, kind.Make, 3, vocab, min(most, vocab))
 			a, answers := e.arguments(min(most, vocab))
