@@ -3,7 +3,12 @@ package sampling
 import (
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
+	"unsafe"
 
+	"github.com/ai-kernel-factory/aikf/internal/cpu"
+	"github.com/ai-kernel-factory/aikf/internal/cpu/simd"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
@@ -15,6 +20,9 @@ import (
 //
 // If one Sampler serves several rows, row i uses the draws i*n to i*n+n-1 of its
 // seed for its n tokens, so that equal rows get different ones.
+//
+// Large batches of samplers that are all different are shared by as many goroutines
+// as there are cores.
 //
 // What is wrong with a row is told by its status, with tokens of [NoToken], and
 // leaves the others as they are. An error is one of the shape, and wraps
@@ -50,20 +58,86 @@ func SampleRows[T topk.Float](dst []Token, status []Status, samplers []*Sampler[
 	if err := checkVocab(shape.Vocab); err != nil {
 		return err
 	}
-	draws := len(dst) / rows
+	b := batch[T]{dst, status, samplers, logits, shape, stride}
+	if threads := b.threads(); threads > 1 {
+		b.share(threads)
+		return nil
+	}
 	for i := range rows {
-		row := logits[i*stride : i*stride+shape.Vocab]
-		if shape.RowLengths != nil {
-			row = row[:shape.RowLengths[i]]
-		}
-		s, firstDraw := samplers[0], i*draws
-		if len(samplers) > 1 {
-			s, firstDraw = samplers[i], 0
-		}
-		went := s.sampleRow(dst[i*draws:(i+1)*draws], row, uint32(firstDraw))
-		if status != nil {
-			status[i] = went
-		}
+		b.sampleRow(i)
 	}
 	return nil
+}
+
+// batch is what SampleRows was given.
+type batch[T topk.Float] struct {
+	dst      []Token
+	status   []Status
+	samplers []*Sampler[T]
+	logits   []T
+	shape    topk.Shape
+	stride   int
+}
+
+// sampleRow draws the tokens of row i.
+func (b *batch[T]) sampleRow(i int) {
+	row := b.logits[i*b.stride : i*b.stride+b.shape.Vocab]
+	if b.shape.RowLengths != nil {
+		row = row[:b.shape.RowLengths[i]]
+	}
+	draws := len(b.dst) / b.shape.Rows
+	s, firstDraw := b.samplers[0], i*draws
+	if len(b.samplers) > 1 {
+		s, firstDraw = b.samplers[i], 0
+	}
+	status := s.sampleRow(b.dst[i*draws:(i+1)*draws], row, uint32(firstDraw))
+	if b.status != nil {
+		b.status[i] = status
+	}
+}
+
+// threads returns how many goroutines are to share the rows: one where a Sampler serves
+// several of them, or where there is too little work to wake a core for.
+func (b *batch[T]) threads() int {
+	if len(b.samplers) == 1 {
+		return 1
+	}
+	const likelyK = 50 // the work of most rows is about that of their top-k
+	var zero T
+	// Half the rows: at twice the work that pays for top-k, sharing pays for certain.
+	shape := cpu.Shape{Rows: b.shape.Rows / 2, Vocab: b.shape.Vocab, K: likelyK, ElementBytes: int(unsafe.Sizeof(zero))}
+	threads := cpu.Threads(shape, simd.Best(), b.shape.Rows)
+	if threads > 1 {
+		threads = min(threads, cpu.Cores()) // which takes a lock
+	}
+	if threads == 1 {
+		return 1
+	}
+	for i, s := range b.samplers {
+		if s != nil {
+			s.place = i
+		}
+	}
+	for i, s := range b.samplers {
+		if s != nil && s.place != i {
+			return 1
+		}
+	}
+	return threads
+}
+
+// share has goroutines take row after row until none is left.
+func (b batch[T]) share(threads int) {
+	var next atomic.Int64
+	var running sync.WaitGroup
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < b.shape.Rows; i = int(next.Add(1)) - 1 {
+			b.sampleRow(i)
+		}
+	}
+	for range threads - 1 {
+		running.Go(work)
+	}
+	work()
+	running.Wait()
 }

@@ -167,7 +167,7 @@ func (c *core) editRow(r *row, step Step, masksMost bool) {
 	}
 	for _, e := range c.edited {
 		if i := r.place(e.id); i >= 0 {
-			r.logits[i] = c.plan.apply(e, r.logits[i])
+			r.logits[i] = c.plan.apply(&e, r.logits[i])
 		}
 	}
 }

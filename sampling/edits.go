@@ -38,7 +38,7 @@ const (
 
 // apply returns the edited logit, in single roundings of float32. What is masked
 // stays masked, but for a forced id.
-func (p *plan) apply(e edit, l float32) float32 {
+func (p *plan) apply(e *edit, l float32) float32 {
 	if l == negativeInfinity && e.op != opSet {
 		return l
 	}

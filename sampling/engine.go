@@ -189,7 +189,7 @@ func (e *engine[T]) fold(p *plan, edits []edit, logits []T) {
 	e.logits = gather(e.logits, logits, e.ids)
 	at := 0
 	for _, word := range keys {
-		edit := edits[^uint32(word)]
+		edit := &edits[^uint32(word)]
 		if e.ids[at] != edit.id {
 			at++
 		}

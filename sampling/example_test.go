@@ -49,6 +49,38 @@ func ExampleSampleLogits() {
 	// Output: [2 1 0] <nil>
 }
 
+// A row that is made in chunks is never in one place: a stream keeps its best logits,
+// and the token is that of the whole row.
+func ExampleSampler_SampleTop() {
+	const k = 3
+	sampler, err := sampling.New[float32](sampling.Params{Temperature: .8, TopK: k, Seed: 1}, sampling.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	stream, err := topk.NewStream[float32](k, topk.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, chunk := range [][]float32{{1, 2, 3}, {4, 0, 3}, {-1}} {
+		if err := stream.Push(chunk); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	vocab, best := stream.Pushed(), topk.NewResult[float32](1, k)
+	if err := stream.Finish(best); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(sampler.SampleTop(best, vocab))
+	fmt.Println(sampler.Sample([]float32{1, 2, 3, 4, 0, 3, -1}))
+	// Output:
+	// 2 <nil>
+	// 2 <nil>
+}
+
 // Draws without replacement end where no token has a mass any more.
 func ExampleSampler_Draw() {
 	sampler, err := sampling.New[float32](sampling.Params{Temperature: 1, TopK: 2}, sampling.Options{})

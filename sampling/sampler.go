@@ -38,6 +38,7 @@ type Sampler[T topk.Float] struct {
 	states   []State // before each accepted token, if a step learns
 	vocab    int     // for which all ids were checked
 	one      [1]Token
+	place    int // in the last batch
 
 	core   core
 	engine engine[T]

@@ -124,7 +124,7 @@ func TestAdaptiveP(t *testing.T) {
 
 // A batch answers row by row, whatever its size and order.
 func TestBatchesChangeNothing(t *testing.T) {
-	const vocab, rows = 300, 512
+	const vocab, rows = 300, 1024
 	rng := rand.New(rand.NewPCG(2, 2))
 	logits := make([]topk.BFloat16, 0, rows*vocab)
 	var samplers []*sampling.Sampler[topk.BFloat16]
@@ -166,6 +166,31 @@ func TestBatchesChangeNothing(t *testing.T) {
 		tokens := make([]sampling.Token, 2)
 		if err := sampling.SampleRows(tokens, nil, samplers[i:i+1], logits[i*vocab:], topk.Row(vocab, 0)); err != nil || !slices.Equal(tokens, want[2*i:2*i+2]) {
 			t.Fatalf("row %d: %v, %v, before %v", i, tokens, err, want[2*i:2*i+2])
+		}
+	}
+}
+
+// A Sampler that is there for several rows by name serves one after the other, however
+// large the batch.
+func TestBatchNamesASamplerTwice(t *testing.T) {
+	const vocab, rows = 300, 1024
+	logits := topktest.Random(rand.New(rand.NewPCG(2, 3)), rows*vocab)
+	s := newSampler(t, sampling.Params{Temperature: 1, Seed: 5, TopP: 0.9}, sampling.Options{})
+	tokens := make([]sampling.Token, rows)
+	shape := topk.Shape{Rows: rows, Vocab: vocab}
+	if err := sampling.SampleRows(tokens, nil, slices.Repeat([]*sampling.Sampler[float32]{s, nil}, rows/2), logits, shape); err != nil {
+		t.Fatal(err)
+	}
+	for i, token := range tokens {
+		want := sampling.NoToken
+		if i%2 == 0 {
+			var err error
+			if want, err = s.Sample(logits[i*vocab : (i+1)*vocab]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if token != want {
+			t.Fatalf("row %d: %d, alone %d", i, token, want)
 		}
 	}
 }

@@ -7,7 +7,7 @@
 // those of the row, which are words of float32 keys here, whatever the type of the logits.
 #pragma once
 
-#include "sample.cuh"
+#include "tail.cuh"
 
 constexpr u32 kMasked = 0xff800000;  // -Inf
 
@@ -210,6 +210,16 @@ struct RowEdits {
     block_barrier();
     return {n + count(), k};
   }
+
+  // The best of the row's best and the edited ones: for the first warp, behind a barrier.
+  DEVICE u64 best_with(u64 best) const {
+    const u32 lane = thread_index() % kWarp;
+    best = Word<u64>::pack(wide_key<T>(Word<u64>::key(best)), Word<u64>::index(best));
+#pragma unroll 1
+    for (u32 i = lane; i < count(); i += kWarp) best = words[i] > best ? words[i] : best;
+    const u32 key = warp_max(Word<u64>::key(best));
+    return Word<u64>::pack(key, ~warp_max(Word<u64>::key(best) == key ? ~Word<u64>::index(best) : 0));
+  }
 };
 
 // Samples an edited row, of which there are bits for each element, with top-k or greedy, in one launch.
@@ -223,12 +233,26 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   const Stamps<false> stamps(a);
   block.clear(a);
   wait_for_kernel_before();
-  const u32 number = block_index();
+  const u32 number = block_index(), thread = thread_index();
+  if (thread < kWarp) tail.fetch(a, number);
   const RowEdits<M, B> edits(a, block, tail.sorted, number);
-  const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, edits);
+  bool done = false;
+  const auto greedy = [&](const Row<M>& row, const Share& share) {
+    if (row.k != 1) return false;
+    if (!Penalties(a, number).valid()) return true;
+    u64 best = find_best(block, tail, row, share);
+    if (thread < kWarp) best = edits.best_with(best);
+    done = end_greedy<f32>(tail, a, number, best);
+    return true;
+  };
+  const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, greedy, edits);
   release_kernel_behind();
+  if (done) return stamps.set(7);
+  if (thread < kWarp) tail.settle(a, number);
+  stamps.set(4);
   merge(block, found.candidates, found.wanted, Sorted<u64>{tail.sorted}, stamps);
   block_barrier();
-  const u32 k = Penalties(a, number).valid() ? Row<T>(a, number, 0, 1).k : 0;
-  draw_tokens<f32>(block, tail, a, number, k);
+  stamps.set(5);
+  const u32 k = Penalties(a, number).valid() ? left_by_top_k(a, number) : 0;
+  draw_tokens<f32>(block, tail, a, number, k, stamps);
 }

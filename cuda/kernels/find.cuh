@@ -39,14 +39,20 @@ struct Stamps {
   }
 };
 
+// Undecided leaves every row to find.
+struct Undecided {
+  template <class Row>
+  DEVICE bool operator()(const Row&, const Share&) const { return false; }
+};
+
 // What is added to rows without edits: see edit.cuh.
 struct NoEdits {
   template <class B>
   DEVICE u32 room(const B&) const { return B::kRoom; }
-  template <class R>
-  DEVICE void mask(const R&) const {}
-  template <class R>
-  DEVICE void prepare(const R&) const {}
+  template <class Row>
+  DEVICE void mask(const Row&) const {}
+  template <class Row>
+  DEVICE void prepare(const Row&) const {}
   template <class B>
   DEVICE void append(B&, u32) const {}
   template <class B>
@@ -55,18 +61,20 @@ struct NoEdits {
   DEVICE Found join(B&, Found found, u32) const { return found; }
 };
 
-// Stage 1 for the block's row, or for its chunk of a row.
-template <class T, class B, class R, class A, class S, class E = NoEdits>
-DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps, const E& edits = {}) {
+// Stage 1 for the block's row, or for its chunk of a row. A row is done, and nothing is
+// found, if the best of its slots decide all that there is to know: decide tells.
+template <class T, class B, class R, class A, class S, class D = Undecided, class E = NoEdits>
+DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps, const D& decide = D(), const E& edits = E()) {
   const Row<T> row(a, number, chunk, chunks);
-  if (row.k == 0) return {0, 0};
   u32 threshold = 0, n = 0, added = 0;
-  // A row that has room as it is needs no threshold.
+  // A row that has room as it is needs no threshold. The row does not wait for its k, which may
+  // come from memory.
   if (row.length > 512 && (row.length > edits.room(block) || row.k * 2 <= row.length)) {
     Share share;
     read_share<T, B::kThreads>(row, share, [&] { edits.mask(row); });
     edits.prepare(row);
     stamps.set(1);
+    if (row.k == 0 || decide(row, share)) return {0, 0};
     threshold = find_threshold(block, row, share, a.groups);
     stamps.set(2);
     if (T::beatable(threshold)) {
@@ -87,6 +95,7 @@ DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk,
     edits.mask(row);
     edits.prepare(row);
   }
+  if (row.k == 0) return {0, 0};
   Found found = {n, row.k};
   if (n < row.k || n > block.room()) {
     // Of the row alone fewer than k, or else too many.

@@ -56,6 +56,14 @@ DEVICE const Vector* kept(const Vector* at) {
   return at;
 }
 
+// Asks for 4 or 8 bytes to be copied to shared memory; there when this thread has waited
+// for its copies, for others behind a barrier.
+template <u32 kBytes>
+DEVICE void copy_later(void* shared, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"((u32)__cvta_generic_to_shared(shared)), "l"(from), "n"(kBytes) : "memory");
+}
+DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 // Asks for a line of 128 bytes to be brought to L2.
 DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 

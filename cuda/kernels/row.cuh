@@ -14,9 +14,9 @@ DEVICE void limit_results(const SelectArguments& a, u32 number, u32& k) {
 
 // A row of a masked order has a bit in the shared memory of the block for each element: 1 if
 // it counts. One that does not is as good as the worst number.
-constexpr u32 kMaskedIds = 155648;  // elements that there are bits for
+constexpr u32 kMaskedIds = 152064;  // elements that there are bits for
 struct Bitmap {
-  alignas(16) u32 words[kMaskedIds / 32 + 4];
+  alignas(16) u32 words[kMaskedIds / 32];
 };
 DEVICE u32* bitmap() {
   SHARED(Bitmap, bits);

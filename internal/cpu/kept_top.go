@@ -16,10 +16,12 @@ import (
 // banned. It says whether a token can be drawn from the list, which has no masses
 // yet.
 func (k *Kept[E]) Top(dst *List, n int) State {
-	extra := 0 // edited tokens are not in the row's own selection
-	for _, id := range k.ids {
-		if k.allowed(id) {
-			extra++
+	extra := len(k.ids) // edited tokens are not in the row's own selection
+	if len(k.mask) > 0 {
+		for _, id := range k.ids {
+			if !k.allowed(id) {
+				extra--
+			}
 		}
 	}
 	k.replan(n, extra)
@@ -45,13 +47,13 @@ func (k *Kept[E]) Top(dst *List, n int) State {
 	}
 	// Where n of the row reach its bound, an edited token must reach it too, or equal
 	// what is right below it.
-	least := uint64(0)
+	least := float32(math.Inf(-1))
 	if len(row.packed) >= n && k.order.Infinity == key.Float32.Infinity && row.bound > 0 {
-		least = row.bound - 1
+		least = math.Float32frombits(key.Float32.Bits(uint32(row.bound - 1)))
 	}
-	for i, id := range k.ids {
-		if of := key.Float32.Key(math.Float32bits(k.logits[i])); uint64(of) >= least && k.allowed(id) {
-			row.packed = append(row.packed, key.Pack(of, uint32(id)))
+	for i, l := range k.logits {
+		if !(l < least) && k.allowed(k.ids[i]) { // NaN too
+			row.packed = append(row.packed, key.Pack(key.Float32.Key(math.Float32bits(l)), uint32(k.ids[i])))
 		}
 	}
 	best := row.packed[:min(n, len(row.packed))]

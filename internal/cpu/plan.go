@@ -64,7 +64,7 @@ func NewPlan(shape Shape, tier simd.Tier, cores int) Plan {
 		p.Capacity = max(p.Capacity, shape.Vocab+simd.ExpandRoom)
 	}
 	if p.Threads == 0 {
-		p.Threads = planThreads(shape, tier, cores)
+		p.Threads = Threads(shape, tier, cores)
 	}
 	p.Threads = max(1, min(p.Threads, shape.Rows))
 	p.FirstRoom = p.Capacity
@@ -146,9 +146,9 @@ func planSample(n, k, elementBytes, target int) SamplePlan {
 	}
 }
 
-// planThreads shares rows only when that pays: waking a core costs as much as
-// many rows.
-func planThreads(shape Shape, tier simd.Tier, cores int) int {
+// Threads returns how many goroutines a plan has share the rows, at most one a core: more
+// than one only where that pays, since waking a core costs as much as many rows.
+func Threads(shape Shape, tier simd.Tier, cores int) int {
 	const worthwhile = 150e3 // ns of work below which one core is faster
 	perByte := 0.02
 	if tier == simd.Pure {

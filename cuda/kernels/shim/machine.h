@@ -57,6 +57,13 @@ DEVICE Vector load_vector(const void* from) {
 
 DEVICE const Vector* kept(const Vector* at) { return at; }
 
+template <u32 kBytes>
+DEVICE void copy_later(void* shared, const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % kBytes != 0) shim::fault("copy_later from %p, which is not aligned to %u bytes", from, kBytes);
+  memcpy(shared, from, kBytes);
+}
+DEVICE void wait_for_copies() {}
+
 // There is no cache to bring a line to, but its first vector must be there.
 DEVICE void prefetch_line(const void* from) { load_vector(from); }
 
