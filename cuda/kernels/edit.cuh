@@ -72,6 +72,34 @@ struct EditedBlock : Block<u64, kThreads, 2048> {
   DEVICE void put(u32 place, u64 word) { candidates[place] = Word<u64>::pack(wide_key<T>(Word<u64>::key(word)), Word<u64>::index(word)); }
 };
 
+// What the threads of a block share.
+template <class T>
+DEVICE EditedBlock<T>& edited_block() {
+  SHARED(EditedBlock<T>, block);
+  return block;
+}
+DEVICE Tail<u64>& edited_tail() {
+  SHARED(Tail<u64>, tail);
+  return tail;
+}
+
+// The edited candidates, 0 for none. They wait where the results will be.
+DEVICE u64* edited_words() {
+  static_assert(Tail<u64>::kMost >= kMostEdits, "each has a place");
+  return edited_tail().sorted;
+}
+
+// Ids of edits are noted in one of two sets, which may hold others too, in the place of
+// the candidates.
+constexpr u32 kNoted = 1 << 16;
+template <class T>
+DEVICE u32* noted(bool penalised) {
+  static_assert(sizeof(EditedBlock<T>::candidates) == 2 * kNoted / 8, "two sets");
+  return reinterpret_cast<u32*>(edited_block<T>().candidates) + (penalised ? kNoted / 32 : 0);
+}
+template <class T>
+DEVICE bool may_be_noted(u32 id, bool penalised) { return noted<T>(penalised)[id % kNoted / 32] >> id % 32 & 1; }
+
 // Beside takes results that stage 1 has in order: as candidates, as others are still to
 // join them.
 template <class B>
@@ -86,13 +114,11 @@ template <class T, class B>
 struct RowEdits {
   static constexpr u32 kOwn = 4;  // words of the mask that a thread asks for at once
   const SampleArguments& a;
-  B& block;
-  u64* words;  // [kMostEdits], in shared memory: the edited candidates, 0 for none
   u32 number;
   u32 own[kOwn];
   u32 first;  // id of the thread's first edit
 
-  DEVICE RowEdits(const SampleArguments& arguments, B& own_block, u64* in, u32 row) : a(arguments), block(own_block), words(in), number(row) {
+  DEVICE RowEdits(const SampleArguments& arguments, u32 row) : a(arguments), number(row) {
     const u32 thread = thread_index();
 #pragma unroll
     for (u32 i = 0; i < kOwn; i++) {
@@ -107,12 +133,6 @@ struct RowEdits {
   DEVICE u32 penalty_id(u32 i) const { return a.penalty_ids[(i64)number * a.penalties + i]; }
   DEVICE u32 id(u32 i) const { return i < (u32)a.biases ? bias_id(i) : penalty_id(i - a.biases); }
 
-  // Ids are noted in one of two sets, which may hold more than that.
-  static constexpr u32 kNoted = sizeof(B::candidates) * 8 / 2;
-  DEVICE u32* noted(bool penalised) const { return reinterpret_cast<u32*>(block.candidates) + (penalised ? kNoted / 32 : 0); }
-  DEVICE void note(u32 id, bool penalised) const { atomic_or_only(noted(penalised) + id % kNoted / 32, 1u << id % 32); }
-  DEVICE bool may_be_noted(u32 id, bool penalised) const { return noted(penalised)[id % kNoted / 32] >> id % 32 & 1; }
-
   DEVICE u32 room(const B&) const { return B::kRoom - count(); }
 
   DEVICE void ban_in_word(u32 before, u32 word, u32 mask) const {
@@ -124,7 +144,7 @@ struct RowEdits {
     if (id >= row.length) return;
     const u32 bit = row.bit_of(id);
     atomic_and_only(bitmap() + bit / 32, ~(1u << bit % 32));
-    note(id, i >= (u32)a.biases);
+    atomic_or_only(noted<T>(i >= (u32)a.biases) + id % kNoted / 32, 1u << id % 32);
   }
 
   // Clears the bits of what does not count.
@@ -147,26 +167,24 @@ struct RowEdits {
   // Makes the edited candidates, in the place of the ids.
   DEVICE void prepare(const Row<T>& row) const {
 #pragma unroll 1
-    for (u32 i = thread_index(); i < count(); i += B::kThreads) words[i] = edited(row, i);
+    for (u32 i = thread_index(); i < count(); i += B::kThreads) edited_words()[i] = edited(row, i);
   }
   DEVICE u64 edited(const Row<T>& row, u32 i) const {
-    const bool penalised = i >= (u32)a.biases;
-    const u32 own_id = id(i);
+    const u32 own_id = id(i), biases = a.biases;
+    const bool penalised = i >= biases;
     if (own_id >= row.length) return 0;
-    float logit = allowed(a, number, own_id) ? number_of<T>(T::key(row.logits[own_id])) : as_float(kMasked);
-    u32 bias = i, other = 0;  // places in the lists
-    if (may_be_noted(own_id, !penalised)) {
-      const u32 others = penalised ? a.biases : a.penalties;
-      while (other < others && id(penalised ? other : other + a.biases) != own_id) other++;
-      if (!penalised && other < others) return 0;
-      bias = other;
-    } else if (penalised) {
-      bias = a.biases;
+    u32 bias = penalised ? biases : i;  // place in the list
+    if (may_be_noted<T>(own_id, !penalised)) {
+      u32 other = penalised ? 0 : biases;
+      const u32 end = penalised ? biases : count();
+      while (other < end && id(other) != own_id) other++;
+      if (penalised) bias = other;
+      if (!penalised && other < end) return 0;
     }
-    if (!penalised) bias = i;
-    if (bias < (u32)a.biases) logit = biased(logit, a.bias[(i64)number * a.biases + bias]);
+    float logit = allowed(a, number, own_id) ? number_of<T>(T::key(row.logits[own_id])) : as_float(kMasked);
+    if (bias < biases) logit = biased(logit, a.bias[(i64)number * biases + bias]);
     if (penalised && as_bits(logit) != kMasked) {
-      logit = Penalties(a, number).applied(logit, a.penalty_counts[(i64)number * a.penalties + i - a.biases]);
+      logit = Penalties(a, number).applied(logit, a.penalty_counts[(i64)number * a.penalties + i - biases]);
     }
     return Word<u64>::pack(f32::key(as_bits(logit)), own_id);
   }
@@ -176,7 +194,7 @@ struct RowEdits {
     const u32 lane = thread_index() % kWarp, least = wide_key<T>(threshold);
 #pragma unroll 1
     for (u32 i = thread_index(); i - lane < count(); i += B::kThreads) {
-      const u64 word = i < count() ? words[i] : 0;
+      const u64 word = i < count() ? edited_words()[i] : 0;
       const bool reaches = Word<u64>::key(word) >= least;
       const u32 lanes = ballot(reaches);
       if (!lanes) continue;
@@ -202,11 +220,11 @@ struct RowEdits {
       const u32 own_id = Word<u64>::index(block.candidates[i]);
 #pragma unroll 1
       for (u32 j = 0; j < count(); j++) {
-        if (words[j] && Word<u64>::index(words[j]) == own_id) block.candidates[i] = 0;
+        if (edited_words()[j] && Word<u64>::index(edited_words()[j]) == own_id) block.candidates[i] = 0;
       }
     }
 #pragma unroll 1
-    for (u32 i = thread_index(); i < count(); i += B::kThreads) block.candidates[n + i] = words[i];
+    for (u32 i = thread_index(); i < count(); i += B::kThreads) block.candidates[n + i] = edited_words()[i];
     block_barrier();
     return {n + count(), k};
   }
@@ -216,26 +234,49 @@ struct RowEdits {
     const u32 lane = thread_index() % kWarp;
     best = Word<u64>::pack(wide_key<T>(Word<u64>::key(best)), Word<u64>::index(best));
 #pragma unroll 1
-    for (u32 i = lane; i < count(); i += kWarp) best = words[i] > best ? words[i] : best;
+    for (u32 i = lane; i < count(); i += kWarp) best = edited_words()[i] > best ? edited_words()[i] : best;
     const u32 key = warp_max(Word<u64>::key(best));
     return Word<u64>::pack(key, ~warp_max(Word<u64>::key(best) == key ? ~Word<u64>::index(best) : 0));
   }
 };
 
-// Samples an edited row, of which there are bits for each element, with top-k or greedy, in one launch.
+// Edited is the order of a row of edited logits as float32, for passes over all of it: behind
+// RowEdits::prepare.
 template <class T>
+struct Edited : f32 {};
+
+template <class T>
+struct Row<Edited<T>> {
+  Row<Masked<T>> own;
+  u32 length, edits;
+
+  DEVICE Row(const SampleArguments& a, u32 number, u32 chunk, u32 chunks) : own(a, number, chunk, chunks), length(own.length), edits(a.biases + a.penalties) {}
+  DEVICE_APART u32 bits(u32 i) const {
+    if (own.counts(i)) return as_bits(number_of<T>(T::key(own.logits[i])));
+    using M = Masked<T>;
+    if (may_be_noted<M>(i, false) || may_be_noted<M>(i, true)) {
+      for (u32 j = 0; j < edits; j++) {
+        const u64 word = edited_words()[j];
+        if (word && Word<u64>::index(word) == i) return f32::bits_of(Word<u64>::key(word));
+      }
+    }
+    return kMasked;
+  }
+};
+
+// Samples an edited row, of which there are bits for each element, with top-k or greedy, in one launch.
+template <class T, bool kStamps = false>
 DEVICE void sample_edited_row(const SampleArguments& a) {
   using M = Masked<T>;
   using B = EditedBlock<M>;
-  SHARED(B, block);
-  SHARED(Tail<u64>, tail);
-  static_assert(Tail<u64>::kMost >= kMostEdits, "edited candidates wait where the results will be");
-  const Stamps<false> stamps(a);
+  B& block = edited_block<M>();
+  Tail<u64>& tail = edited_tail();
+  const Stamps<kStamps> stamps(a);
   block.clear(a);
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
   if (thread < kWarp) tail.fetch(a, number);
-  const RowEdits<M, B> edits(a, block, tail.sorted, number);
+  const RowEdits<M, B> edits(a, number);
   bool done = false;
   const auto greedy = [&](const Row<M>& row, const Share& share) {
     if (row.k != 1) return false;
@@ -253,6 +294,11 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   merge(block, found.candidates, found.wanted, Sorted<u64>{tail.sorted}, stamps);
   block_barrier();
   stamps.set(5);
-  const u32 k = Penalties(a, number).valid() ? left_by_top_k(a, number) : 0;
-  draw_tokens<f32>(block, tail, a, number, k, stamps);
+  const u32 k = left_by_top_k(a, number);
+  const bool valid = Penalties(a, number).valid();
+  if (k == 0 && valid && Row<T>(a, number, 0, 1).length > 0 && RowParameters(a, number).valid()) {
+    draw_from_all<Edited<T>>(block, a, number);
+  } else {
+    draw_tokens<f32>(block, tail, a, number, valid ? k : 0, stamps);
+  }
 }

@@ -62,8 +62,7 @@ struct Row {
 
   DEVICE u32 bits(u32 i) const {
     if constexpr (T::kMasked) {
-      const u32 bit = bit_of(i);
-      if (!(bitmap()[bit / 32] >> bit % 32 & 1)) return T::kWorst & T::kAll;
+      if (!counts(i)) return T::kWorst & T::kAll;
     }
     return logits[i];
   }
@@ -72,6 +71,7 @@ struct Row {
   // their number.
   DEVICE u32 before_bits() const { return (0 - head) % T::kPerVector; }
   DEVICE u32 bit_of(u32 i) const { return i + before_bits(); }
+  DEVICE bool counts(u32 i) const { return bitmap()[bit_of(i) / 32] >> bit_of(i) % 32 & 1; }
   // A whole vector as it counts.
   DEVICE Vector counted(const Vector& v, u32 i) const {
     if constexpr (T::kMasked) {
