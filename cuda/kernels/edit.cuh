@@ -108,17 +108,19 @@ struct Beside {
   DEVICE void write(u32 rank, u64 word) const { block.put(rank, word); }
 };
 
-// RowEdits are the biases and penalties of a row, and what bans elements of it. One list: the biases,
+// EditedReader are the biases and penalties of a row, and what bans elements of it. One list: the biases,
 // then the penalties. An id in both is edited as a penalty.
 template <class T, class B>
-struct RowEdits {
+struct EditedReader : Reader<T> {
   static constexpr u32 kOwn = 4;  // words of the mask that a thread asks for at once
+  Tail<u64>& tail;
   const SampleArguments& a;
-  u32 number;
+  u32 number, k;
+  bool done = false;  // the row has its token
   u32 own[kOwn];
   u32 first;  // id of the thread's first edit
 
-  DEVICE RowEdits(const SampleArguments& arguments, u32 row) : a(arguments), number(row) {
+  DEVICE EditedReader(Tail<u64>& of, const SampleArguments& arguments, u32 row, u32 left) : tail(of), a(arguments), number(row), k(left) {
     const u32 thread = thread_index();
 #pragma unroll
     for (u32 i = 0; i < kOwn; i++) {
@@ -164,10 +166,28 @@ struct RowEdits {
     block_barrier();
   }
 
-  // Makes the edited candidates, in the place of the ids.
-  DEVICE void prepare(const Row<T>& row) const {
+  // Makes the edited candidates, when the bits are cleared.
+  DEVICE void make(const Row<T>& row) const {
 #pragma unroll 1
     for (u32 i = thread_index(); i < count(); i += B::kThreads) edited_words()[i] = edited(row, i);
+  }
+
+  template <u32 kThreads>
+  DEVICE void read(const Row<T>& row, Share& share) {
+    read_share<T, kThreads>(row, share, [&] { mask(row); });
+    make(row);
+  }
+  DEVICE void prepare(const Row<T>& row) {
+    mask(row);
+    make(row);
+  }
+  DEVICE bool decides(const Row<T>& row, const Share& share) {
+    if (k != 1 || row.k != 1) return false;
+    if (!Penalties(a, number).valid()) return true;
+    u64 best = find_best(edited_block<T>(), tail, row, share);
+    if (thread_index() < kWarp) best = best_with(best);
+    done = end_greedy<f32>(tail, a, number, best);
+    return true;
   }
   DEVICE u64 edited(const Row<T>& row, u32 i) const {
     const u32 own_id = id(i), biases = a.biases;
@@ -241,7 +261,7 @@ struct RowEdits {
 };
 
 // Edited is the order of a row of edited logits as float32, for passes over all of it: behind
-// RowEdits::prepare.
+// EditedReader::prepare.
 template <class T>
 struct Edited : f32 {};
 
@@ -276,29 +296,22 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
   if (thread < kWarp) tail.fetch(a, number);
-  const RowEdits<M, B> edits(a, number);
-  bool done = false;
-  const auto greedy = [&](const Row<M>& row, const Share& share) {
-    if (row.k != 1) return false;
-    if (!Penalties(a, number).valid()) return true;
-    u64 best = find_best(block, tail, row, share);
-    if (thread < kWarp) best = edits.best_with(best);
-    done = end_greedy<f32>(tail, a, number, best);
-    return true;
-  };
-  const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, greedy, edits);
+  const u32 k = left_by_top_k(a, number);
+  EditedReader<M, B> reader(tail, a, number, k);
+  const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
-  if (done) return stamps.set(7);
+  if (reader.done) return stamps.set(7);
   if (thread < kWarp) tail.settle(a, number);
   stamps.set(4);
   merge(block, found.candidates, found.wanted, Sorted<u64>{tail.sorted}, stamps);
   block_barrier();
   stamps.set(5);
-  const u32 k = left_by_top_k(a, number);
+  const Row<T> row(a, number, 0, 1);
   const bool valid = Penalties(a, number).valid();
-  if (k == 0 && valid && Row<T>(a, number, 0, 1).length > 0 && RowParameters(a, number).valid()) {
+  if (k == 0 && row.length > 0 && valid && tail.valid && !tail.steps) {
     draw_from_all<Edited<T>>(block, a, number);
+    answer_whole<f32, u64, B>(tail, a, number, row.k);
   } else {
-    draw_tokens<f32>(block, tail, a, number, valid ? k : 0, stamps);
+    draw_tokens<f32>(block, tail, a, number, valid ? k : 0, row.k, stamps);
   }
 }

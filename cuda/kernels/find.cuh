@@ -39,20 +39,20 @@ struct Stamps {
   }
 };
 
-// Undecided leaves every row to find.
-struct Undecided {
-  template <class Row>
-  DEVICE bool operator()(const Row&, const Share&) const { return false; }
-};
+// Reader reads rows of which nothing is wanted but their best elements.
+template <class T>
+struct Reader {
+  template <u32 kThreads>
+  DEVICE void read(const Row<T>& row, Share& share) { read_share<T, kThreads>(row, share); }
+  // Whether the best of its slots decide a row: then nothing is found.
+  DEVICE bool decides(const Row<T>&, const Share&) { return false; }
 
-// What is added to rows without edits: see edit.cuh.
-struct NoEdits {
+  // What edited rows add, see edit.cuh: the room that is left for the row's own candidates; what
+  // comes before a row that is not read; candidates beside those of the row, in the pool or with all that
+  // was found otherwise.
   template <class B>
   DEVICE u32 room(const B&) const { return B::kRoom; }
-  template <class Row>
-  DEVICE void mask(const Row&) const {}
-  template <class Row>
-  DEVICE void prepare(const Row&) const {}
+  DEVICE void prepare(const Row<T>&) {}
   template <class B>
   DEVICE void append(B&, u32) const {}
   template <class B>
@@ -61,29 +61,27 @@ struct NoEdits {
   DEVICE Found join(B&, Found found, u32) const { return found; }
 };
 
-// Stage 1 for the block's row, or for its chunk of a row. A row is done, and nothing is
-// found, if the best of its slots decide all that there is to know: decide tells.
-template <class T, class B, class R, class A, class S, class D = Undecided, class E = NoEdits>
-DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps, const D& decide = D(), const E& edits = E()) {
+// Stage 1 for the block's row, or for its chunk of a row.
+template <class T, class B, class R, class A, class S, class D>
+DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps, D& reader) {
   const Row<T> row(a, number, chunk, chunks);
   u32 threshold = 0, n = 0, added = 0;
   // A row that has room as it is needs no threshold. The row does not wait for its k, which may
   // come from memory.
-  if (row.length > 512 && (row.length > edits.room(block) || row.k * 2 <= row.length)) {
+  if (row.length > 512 && (row.length > reader.room(block) || row.k * 2 <= row.length)) {
     Share share;
-    read_share<T, B::kThreads>(row, share, [&] { edits.mask(row); });
-    edits.prepare(row);
+    reader.template read<B::kThreads>(row, share);
     stamps.set(1);
-    if (row.k == 0 || decide(row, share)) return {0, 0};
+    if (row.k == 0 || reader.decides(row, share)) return {0, 0};
     threshold = find_threshold(block, row, share, a.groups);
     stamps.set(2);
     if (T::beatable(threshold)) {
       filter(block, BlockPool<B>{block}, row, share, threshold);
       if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
-      edits.append(block, threshold);
+      reader.append(block, threshold);
       block_barrier();
       n = found_at_least(block);
-      added = edits.appended(block);
+      added = reader.appended(block);
       if (block.left > 0 && n <= block.room()) {
         block_barrier();  // all have read that
         append_rest<T>(block, a, number, chunk, chunks, threshold);
@@ -92,16 +90,20 @@ DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk,
       }
     }
   } else {
-    edits.mask(row);
-    edits.prepare(row);
+    reader.prepare(row);
   }
   if (row.k == 0) return {0, 0};
   Found found = {n, row.k};
   if (n < row.k || n > block.room()) {
     // Of the row alone fewer than k, or else too many.
     if (n - added < row.k) n -= added;
-    found = edits.join(block, find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n), row.k);
+    found = reader.join(block, find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n), row.k);
   }
   stamps.set(3);
   return found;
+}
+template <class T, class B, class R, class A, class S>
+DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps) {
+  Reader<T> reader;
+  return find<T>(block, results, a, number, chunk, chunks, stamps, reader);
 }

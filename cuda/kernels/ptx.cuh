@@ -168,12 +168,17 @@ DEVICE u32 min_u16x2(u32 a, u32 b) {
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float x) { return __float_as_uint(x); }
 DEVICE double as_double(u64 bits) { return __longlong_as_double((i64)bits); }
+DEVICE u64 as_bits(double x) { return (u64)__double_as_longlong(x); }
 // The nearest integer, the even one of two.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
 // The upper half of a product.
 DEVICE u64 multiply_high(u64 a, u64 b) { return __umul64hi(a, b); }
 
-// Approximations, for guesses only.
+// Rounded once.
+DEVICE double square_root(double x) { return __dsqrt_rn(x); }
+DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+// Approximations: of guesses, and of sums that no token depends on.
 DEVICE float approximate_log2(float x) {
   float r;
   asm("lg2.approx.f32 %0, %1;" : "=f"(r) : "f"(x));

@@ -16,24 +16,25 @@ DEVICE void sample_row(const SampleArguments& a) {
   if (thread < kWarp) tail.fetch(a, number);
   const Sorted<W> sorted{tail.sorted};
   const u32 k = left_by_top_k(a, number);
-  bool done = false;
-  const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, [&](const Row<T>& row, const Share& share) {
-    if (row.k != 1) return false;
-    done = end_greedy<T>(tail, a, number, find_best(block, tail, row, share));
-    return true;
-  });
+  SampledReader<T, W, B> reader{{}, block, tail, a, number, k};
+  const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
-  if (done) return stamps.set(7);
+  if (reader.done) return stamps.set(7);
   if (thread < kWarp) tail.settle(a, number);
   stamps.set(4);
   merge(block, found.candidates, found.wanted, sorted, stamps);
   block_barrier();
   stamps.set(5);
   const Row<T> row(a, number, 0, 1);
+  if (wants_raw(a)) {
+    prepare_logprobs<T, W, B>(tail, a, number, reader.added, tail.sorted[0]);
+    block_barrier();
+  }
   if (k == 0 && row.length > 0 && RowParameters(a, number).valid()) {
     draw_from_all<T>(block, a, number);
+    answer_whole<T, W, B>(tail, a, number, row.k);
   } else {
-    draw_tokens<T>(block, tail, a, number, k, stamps);
+    draw_tokens<T>(block, tail, a, number, k, row.k, stamps);
   }
 }
 

@@ -25,6 +25,8 @@ struct RowParameters {
     xtc_threshold = a.row_xtc_threshold ? a.row_xtc_threshold[number] : a.xtc_threshold;
   }
   DEVICE bool greedy(const SampleArguments& a) const { return temperature < a.greedy_below; }
+  // Whether xtc is on.
+  DEVICE bool drops_likely() const { return xtc_probability > 0 && xtc_threshold <= 0.5f; }
   // Each comparison is false for NaN.
   DEVICE bool valid() const {
     return temperature >= 0 && temperature <= 0x1.fffffep127f && top_p > 0 && top_p <= 1 && min_p >= 0 && min_p <= 1 && typical_p > 0 &&
@@ -46,19 +48,27 @@ DEVICE u32 left_by_top_k(const SampleArguments& a, u32 number) {
 // The number of a row's first draw.
 DEVICE u32 first_draw(const SampleArguments& a, u32 number) { return a.first_draw + number * a.row_draws; }
 
-// The selection of a row is of what top-k leaves.
-DEVICE void limit_results(const SampleArguments& a, u32 number, u32& k) { k = left_by_top_k(a, number); }
+// Whether logprobs are asked for that are of the logits as they came.
+DEVICE bool wants_raw(const SampleArguments& a) { return (a.logprobs || a.top_ids) && !a.processed; }
 
-// The value of a key, of both zeros +0.
+// The selection of a row is of what top-k leaves, and of what the logprobs tell.
+DEVICE void limit_results(const SampleArguments& a, u32 number, u32& k) {
+  k = left_by_top_k(a, number);
+  if (wants_raw(a)) k = larger(k, smaller(larger(a.top_ids ? a.top_count : 0, 1), a.k));
+}
+
+// The value of an element's bits.
 template <class T>
-DEVICE float number_of(u32 key) {
-  const u32 bits = T::bits_of(key);
+DEVICE float number_of_bits(u32 bits) {
   if (T::kBits == 32) return as_float(bits);
   if (T::kBestNumber - T::kSign == 0x7f80) return as_float(bits << 16);
   const u32 sign = (bits & 0x8000) << 16, magnitude = bits & 0x7fff;
   if (magnitude >= 0x7c00) return as_float(sign | 0x7f800000 | magnitude << 13);
   return as_float(sign | as_bits(as_float(magnitude << 13) * 0x1p112f));
 }
+// The value of a key, of both zeros +0.
+template <class T>
+DEVICE float number_of(u32 key) { return number_of_bits<T>(T::bits_of(key)); }
 
 // Writes the n-th token of a row.
 DEVICE void write_token(const SampleArguments& a, u32 number, u32 draw, int token) {
@@ -68,6 +78,12 @@ DEVICE void write_token(const SampleArguments& a, u32 number, u32 draw, int toke
   } else {
     static_cast<int*>(a.tokens)[at] = token;
   }
+}
+
+// The n-th token of a row.
+DEVICE int token_of(const SampleArguments& a, u32 number, u32 draw) {
+  const i64 at = number * a.result_stride + draw;
+  return a.index_bytes == 8 ? (int)static_cast<const i64*>(a.tokens)[at] : static_cast<const int*>(a.tokens)[at];
 }
 
 // Ends a row with a status, and no tokens from the n-th on.
@@ -164,12 +180,6 @@ struct WholeRow {
     return sums[0];
   }
 };
-
-// The n-th token of a row.
-DEVICE int token_of(const SampleArguments& a, u32 number, u32 draw) {
-  const i64 at = number * a.result_stride + draw;
-  return a.index_bytes == 8 ? (int)static_cast<const i64*>(a.tokens)[at] : static_cast<const int*>(a.tokens)[at];
-}
 
 // Draws the tokens of a row by passes over it. Its kept set is not told.
 template <class T, class B>

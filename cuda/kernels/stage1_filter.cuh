@@ -82,6 +82,11 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
   }
 }
 
+template <class T, u32 kThreads, class See>
+DEVICE void read_vectors(const Row<T>& row, See see) {
+  read_vectors<T, kThreads>(row, see, [] {});
+}
+
 template <class T, u32 kThreads, class Meanwhile>
 DEVICE void read_share(const Row<T>& row, Share& share, Meanwhile meanwhile) {
 #pragma unroll

@@ -13,6 +13,49 @@
 
 #include "sample.cuh"
 
+// Logprobs turns logits into natural logprobs: those of a law with this largest logit and
+// temperature, by the logarithm of its mass.
+struct Logprobs {
+  double most, temperature, log_mass;
+
+  DEVICE float of(float logit) const {
+    if (logit < -0x1.fffffep127f) return logit;
+    const double x = logit == most ? 0 : ((double)logit - most) / temperature;
+    return (float)smaller_of(x - log_mass, 0);
+  }
+  static DEVICE double smaller_of(double a, double b) { return a < b ? a : b; }
+};
+
+// ExponentialSum adds up e^logit of a thread's elements, for logprobs: within 5e-7 of it, and always
+// in one order. The part of an exponent that is lost to rounding is made up for by its
+// first order.
+template <class T>
+struct ExponentialSum {
+  static constexpr float kLog2E = 0x1.715476p+0f;
+  // What kLog2E lacks, times ln 2: of logarithms near the largest logit.
+  static constexpr double kMissing = 0x1.4ae0bf85ddf44p-26 * law::kLn2;
+  float sum = 0, lost = 0;
+  double total = 0;
+
+  DEVICE float one(u32 bits) {
+    float logit = number_of_bits<T>(bits);
+    logit = logit > -100 ? logit : -100;
+    const float x = logit * kLog2E, e = approximate_exp2(x);
+    lost = multiply_add(e, multiply_add(logit, kLog2E, -x), lost);
+    return e;
+  }
+  DEVICE void add(const Vector& v) {
+    float words[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) words[i] = T::kPerWord == 1 ? one(v.word[i]) : one(v.word[i] & 0xffff) + one(v.word[i] >> 16);
+    sum += (words[0] + words[1]) + (words[2] + words[3]);
+  }
+  DEVICE void settle() {
+    total += (double)sum + law::kLn2 * (double)lost;
+    sum = lost = 0;
+  }
+};
+
 // Tail is what the threads share behind the selection, beside what is the block's.
 template <class W>
 struct Tail {
@@ -24,13 +67,17 @@ struct Tail {
   alignas(8) u64 seed;
   u64 position;
   u64 numbers[kWarp];  // random, of the first draws
+  u64 coin;            // random, of xtc
   u64 least;           // mass that min-p lets through
   float scale;
   u32 valid;                           // whether all that is given is in its range
+  u32 steps;                           // whether there are some behind top-p
   u8 by_id[kFew];                      // ranks in the order of ids
   alignas(8) u64 sums[kWarp];          // of warps
   u32 counts[kWarp];                   // of warps
   u64 total;                           // of the kept, or what a target is beyond a bin
+  double exponentials[kWarp];          // sums of warps
+  Logprobs logprobs;                   // of the logits as they came
   u32 kept;
   u32 chosen;  // rank, or bin
 
@@ -64,9 +111,11 @@ struct Tail {
     const RowParameters p = given;
     numbers[lane] = law::uniform(seed, position, first_draw(a, number) + lane, law::kDraw);
     if (lane == 0) {
+      if (p.drops_likely()) coin = law::uniform(seed, position, first_draw(a, number), law::kXTC);
       scale = p.greedy(a) ? 0 : law::scale(p.temperature);
       least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
       valid = p.valid();
+      steps = p.typical_p < 1 || p.top_n_sigma > 0 || p.drops_likely();
     }
   }
   // The number of the n-th draw.
@@ -210,6 +259,114 @@ DEVICE bool end_greedy(Tail<W>& tail, const SampleArguments& a, u32 number, W be
   return one;
 }
 
+struct ShareAndSum {
+  Share share;
+  double sum;
+};
+
+// Reads a thread's share of a row, and adds up its exponentials. Apart, for its registers.
+template <class T, u32 kThreads>
+DEVICE_APART ShareAndSum read_and_add(const SampleArguments& a, u32 number) {
+  const Row<T> row(a, number, 0, 1);
+  ShareAndSum both;
+  ExponentialSum<T> sum;
+#pragma unroll
+  for (u32 s = 0; s < kSlots; s++) both.share.slot[s] = T::kWorst;
+  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) {
+    both.share.slot[s] = T::best(both.share.slot[s], T::best(v));
+    sum.add(v);
+    if (s == kSlots - 1) sum.settle();
+  });
+  if (thread_index() < row.edges()) sum.sum += sum.one(row.bits(row.edge(thread_index())));
+  sum.settle();
+  both.sum = sum.total;
+  return both;
+}
+
+// Reads a row that is sampled.
+template <class T, class W, class B>
+struct SampledReader : Reader<T> {
+  B& block;
+  Tail<W>& tail;
+  const SampleArguments& a;
+  u32 number, k;
+  bool added = false;  // exponentials are there
+  bool done = false;   // the row has its token
+
+  template <u32 kThreads>
+  DEVICE void read(const Row<T>& row, Share& share) {
+    if (!wants_raw(a)) return read_share<T, kThreads>(row, share);
+    const ShareAndSum both = read_and_add<T, kThreads>(a, number);
+    share = both.share;
+    double sum = both.sum;
+#pragma unroll
+    for (u32 d = 1; d < kWarp; d *= 2) sum += as_double(shuffle_xor(as_bits(sum), d));
+    if (thread_index() % kWarp == 0) tail.exponentials[thread_index() / kWarp] = sum;
+    added = true;
+  }
+
+  // Of a single token that is left.
+  DEVICE bool decides(const Row<T>& row, const Share& share) {
+    if (k != 1 || row.k != 1) return false;
+    done = end_greedy<T>(tail, a, number, find_best(block, tail, row, share));
+    return true;
+  }
+};
+
+// The sum over the block.
+template <class B, class L>
+DEVICE u64 block_sum(L& tail, u64 sum) {
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) sum += shuffle_xor(sum, d);
+  block_barrier();  // all have read the sums before
+  if (thread_index() % kWarp == 0) tail.sums[thread_index() / kWarp] = sum;
+  block_barrier();
+  sum = 0;
+#pragma unroll 1
+  for (u32 w = 0; w < B::kWarps; w++) sum += tail.sums[w];
+  return sum;
+}
+
+// Prepares logprobs of the logits as they came, for all threads; best is their best word. Without
+// exponentials, or where these leave the range of float32, by a pass over the row.
+template <class T, class W, class B>
+DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, bool added, W best) {
+  const float most = number_of<T>(Word<W>::key(best));
+  double sum = 0;
+#pragma unroll 1
+  for (u32 w = 0; added && w < B::kWarps; w++) sum += tail.exponentials[w];
+  if (added && most >= -40 && sum < 0x1p127) {
+    if (thread_index() == kWarp) tail.logprobs = {0, 1, law::kLn2 * law::log2(sum) + most * ExponentialSum<T>::kMissing};
+    return;
+  }
+  const Row<T> row(a, number, 0, 1);
+  const float scale = law::scale(1);
+  u64 mass = 0;
+#pragma unroll 1
+  for (u32 i = thread_index(); i < row.length; i += B::kThreads) mass += mass_beside(number_of_bits<T>(row.bits(i)), most, scale).sum();
+  mass = block_sum<B>(tail, mass);
+  if (thread_index() == kWarp) tail.logprobs = {most, 1, law::kLn2 * law::log_total(mass)};
+}
+
+// Writes the most likely of n sorted tokens: for a warp.
+template <class T, class W>
+DEVICE void write_top(const Tail<W>& tail, const SampleArguments& a, u32 number, u32 n, const Logprobs& logprobs) {
+#pragma unroll 1
+  for (u32 i = thread_index() % kWarp; i < (u32)a.top_count; i += kWarp) {
+    const i64 at = (i64)number * a.top_count + i;
+    a.top_ids[at] = i < n ? (int)Word<W>::index(tail.sorted[i]) : a.invalid_token;
+    const float logit = i < n ? (a.processed ? logit_of<T>(a, tail.sorted[i]) : number_of<T>(Word<W>::key(tail.sorted[i]))) : as_float(0xff800000);
+    a.top_logprobs[at] = logprobs.of(logit);
+  }
+}
+
+// The same of the logits as they came, if it is asked for, by the second warp while others
+// draw.
+template <class T, class W>
+DEVICE void write_raw_top(const Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected) {
+  if (a.top_ids && !a.processed && thread_index() / kWarp == 1) write_top<T>(tail, a, number, selected, tail.logprobs);
+}
+
 // Lists the ranks of k tokens in the order of their ids: for some warps, four tokens of each
 // at a time.
 template <class W>
@@ -235,7 +392,7 @@ DEVICE void list_by_id(Tail<W>& tail, u32 k, u32 warp, u32 warps) {
 // Draws the tokens of a row from up to 64. Of what is kept, tail.kept and tail.total tell, behind a
 // barrier.
 template <class T, class W, class B, class S>
-DEVICE void draw_from_few(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, const S& stamps) {
+DEVICE void draw_from_few(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
   constexpr u32 kEach = Tail<W>::kFew / kWarp;
   law::Masses mass[kEach];
@@ -253,7 +410,7 @@ DEVICE void draw_from_few(B& block, Tail<W>& tail, const SampleArguments& a, u32
     list_by_id(tail, k, warp - 1, B::kWarps - 1);
   }
   block_barrier();
-  if (warp > 0) return;
+  if (warp > 0) return write_raw_top<T>(tail, a, number, selected);
   stamps.set(6);
 
   // The tokens of the lane in the order of ids. Those that are none have the mass 0.
@@ -423,11 +580,146 @@ struct Kept {
   }
 };
 
+// Steps are those behind top-p, on a kept set that is no prefix afterwards: what they leave is
+// brought to the front of the sorted tokens. Their time grows with the square of the number of tokens.
+template <class T, class W, class B>
+struct Steps {
+  B& block;
+  Tail<W>& tail;
+  const SampleArguments& a;
+  u32 count;
+  u64 total;
+
+  DEVICE u64* masses() const { return Kept<W, B>{block, tail, 0}.masses(); }
+  DEVICE float logit(u32 rank) const { return logit_of<T>(a, tail.sorted[rank]); }
+  // The magnitude of a surprise.
+  DEVICE u32 surprise(u32 rank, float most) const {
+    const float l = logit(rank);
+    return l == most ? 0 : most > 0x1.fffffep127f ? -law::kLeastSurprise : -law::surprise(l, most, tail.scale);
+  }
+  DEVICE u32& distance(u32 rank) const { return rank < kBins ? block.groups[rank] : tail.highs[rank - kBins]; }
+  DEVICE u64 sum(u64 v) const { return block_sum<B>(tail, v); }
+
+  // Takes the masses beside the largest that is left.
+  DEVICE void weigh() {
+    const float most = logit(0);
+    u64 all = 0;
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) all += masses()[rank] = mass_beside(logit(rank), most, tail.scale).sum();
+    total = sum(all);
+  }
+
+  template <class Stays>
+  DEVICE void keep(Stays stays) {
+    constexpr u32 kEach = Tail<W>::kMost / B::kThreads;
+    const u32 first = thread_index() * kEach;
+    W words[kEach];
+    u32 marks = 0;
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      words[i] = tail.sorted[first + i];
+      if (first + i < count && stays(first + i)) marks |= 1u << i;
+    }
+    block_barrier();  // all have read them, and the sums
+    u64 all;
+    u32 place = scan<B>(tail, population(marks), all);
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      if (marks >> i & 1) tail.sorted[place++] = words[i];
+    }
+    count = all;
+    block_barrier();
+    weigh();
+  }
+
+  // Keeps what is of the most typical surprise: arXiv 2202.00666.
+  DEVICE void typical(float p) {
+    constexpr u32 kLow = 21;  // bits of masses
+    const float most = logit(0);
+    u64 high = 0, low = 0;
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      const u32 q = surprise(rank, most);
+      high += (masses()[rank] >> kLow) * q;
+      low += (masses()[rank] & ((1u << kLow) - 1)) * q;
+    }
+    high = sum(high);
+    low = sum(low);
+    const i64 middle = law::on_grid(law::log_total(total)) - law::on_grid(law::entropy(total, law::shifted_sum(high, kLow, low)));
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      const i64 d = (i64)surprise(rank, most) + middle;
+      distance(rank) = d < 0 ? -d : d;
+    }
+    block_barrier();
+    const u64 enough = law::floor_product(p, total) + 1;
+    keep([&](u32 rank) {
+      const u32 own = distance(rank);
+      u64 before = 0;
+#pragma unroll 1
+      for (u32 other = 0; other < count; other++) {
+        if (distance(other) < own || (distance(other) == own && other < rank)) before += masses()[other];
+      }
+      return before < enough;
+    });
+  }
+
+  // How far a logit is below the largest, in units of 2^-16.
+  static DEVICE u64 below(float logit, float most) {
+    const double d = (double)(most - logit) * 0x1p16;
+    return (u64)((d < 0x1p31 ? d : 0x1p31) + 0x1p52 - 0x1p52);
+  }
+
+  // Keeps what is within n standard deviations of the largest logit: arXiv 2411.07641.
+  DEVICE void top_n_sigma(float n) {
+    const float most = logit(0);
+    if (most > 0x1.fffffep127f) return keep([&](u32 rank) { return logit(rank) == most; });
+    u64 finite = 0, sums = 0, high = 0, low = 0;
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      if (logit(rank) < -0x1.fffffep127f) continue;
+      const u64 d = below(logit(rank), most);
+      finite++, sums += d, high += d * d >> 32, low += d * d & 0xffffffff;
+    }
+    finite = sum(finite);
+    sums = sum(sums);
+    high = sum(high);
+    low = sum(low);
+    const law::Wide squares = law::shifted_sum(high, 32, low);
+    // The square of their number times the variance.
+    const u64 less = sums * sums, from = finite * squares.low;
+    const law::Wide spread = {multiply_high(finite, squares.low) + finite * squares.high - multiply_high(sums, sums) - (from < less ? 1 : 0), from - less};
+    const double limit = (double)n * (square_root(spread.number()) / (double)finite);
+    keep([&](u32 rank) { return logit(rank) >= -0x1.fffffep127f && (double)below(logit(rank), most) <= limit; });
+  }
+
+  // Drops all tokens that are likely enough but the least likely of them.
+  DEVICE void drop_likely(float threshold) {
+    const u64 product = law::ceil_product(threshold, total), least = product ? product : 1;
+    u64 likely = 0;
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) likely += masses()[rank] >= least ? 1 : 0;
+    likely = sum(likely);
+    if (likely > 1) keep([&](u32 rank) { return rank + 1 >= likely; });
+  }
+
+  DEVICE_APART void run() {
+    const RowParameters p = tail.given;
+    block_barrier();  // all have read what is kept
+    weigh();
+    if (p.typical_p < 1) typical(p.typical_p);
+    if (p.top_n_sigma > 0) top_n_sigma(p.top_n_sigma);
+    if (p.drops_likely() && law::coin(tail.coin, p.xtc_probability)) drop_likely(p.xtc_threshold);
+    if (thread_index() == 0) tail.kept = count, tail.total = total;
+  }
+};
+
 // Draws the tokens of a row from any number that there is room for. Of what is kept, tail.kept and
 // tail.total tell, behind a barrier.
 template <class T, class W, class B, class S>
-DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, const S& stamps) {
+DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
+  write_raw_top<T>(tail, a, number, selected);
   const Kept<W, B> row{block, tail, 0};
 
   // Masses, those that min-p lets through, and the sums before each thread.
@@ -463,6 +755,10 @@ DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u3
     before = through;
   }
   block_barrier();
+  if (tail.steps) {
+    Steps<T, W, B>{block, tail, a, tail.kept, tail.total}.run();
+    block_barrier();
+  }
   const Kept<W, B> kept{block, tail, tail.kept};
   const u64 all = tail.total;
   u64 total = all;
@@ -490,30 +786,112 @@ DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u3
   stamps.set(7);
 }
 
-// Writes what a row has for answers beside its tokens: for all threads of the block, behind the
-// draws.
-template <class T, class W, class B>
-DEVICE_APART void write_answers(Tail<W>& tail, const SampleArguments& a, u32 number) {
-  const u32 thread = thread_index();
-  block_barrier();
-  if (a.kept) {
-    for (u32 rank = thread; rank < tail.kept; rank += B::kThreads) a.kept[(i64)number * a.k + rank] = Word<W>::index(tail.sorted[rank]);
-    if (thread == 0) a.kept_count[number] = tail.kept;
+// The rank of an element in the row as it came, from 1.
+template <class T, class B, class L>
+DEVICE_APART u32 rank_in_row(L& tail, const SampleArguments& a, u32 number, u32 index) {
+  const Row<T> row(a, number, 0, 1);
+  const u64 own = Word<u64>::pack(T::key(row.bits(index)), index);
+  u64 before = 0;
+#pragma unroll 1
+  for (u32 i = thread_index(); i < row.length; i += B::kThreads) before += Word<u64>::pack(T::key(row.bits(i)), i) > own ? 1 : 0;
+  return 1 + (u32)block_sum<B>(tail, before);
+}
+
+// Writes the logprobs of a row that has none: for all threads.
+DEVICE_APART void write_no_logprobs(const SampleArguments& a, u32 number, u32 threads) {
+  const float none = as_float(0xff800000);
+  for (u32 i = thread_index(); a.logprobs && i < (u32)a.draws; i += threads) {
+    a.logprobs[(i64)number * a.draws + i] = none;
+    if (a.ranks) a.ranks[(i64)number * a.draws + i] = 0;
+  }
+  for (u32 i = thread_index(); a.top_ids && i < (u32)a.top_count; i += threads) {
+    a.top_ids[(i64)number * a.top_count + i] = a.invalid_token;
+    a.top_logprobs[(i64)number * a.top_count + i] = none;
   }
 }
 
-// Draws the tokens of a row, the k best of which are sorted, behind a barrier.
+// Writes the kept set of a row, which is sorted first: for all threads.
+template <class T, class W, class B>
+DEVICE_APART void write_kept(const Tail<W>& tail, const SampleArguments& a, u32 number) {
+  const float most = logit_of<T>(a, tail.sorted[0]);
+  for (u32 rank = thread_index(); rank < tail.kept; rank += B::kThreads) {
+    const i64 at = (i64)number * a.k + rank;
+    a.kept[at] = Word<W>::index(tail.sorted[rank]);
+    const u64 mass = mass_beside(logit_of<T>(a, tail.sorted[rank]), most, tail.scale).sum();
+    if (a.kept_probabilities) a.kept_probabilities[at] = (float)((double)mass / (double)tail.total);
+  }
+  if (thread_index() == 0) a.kept_count[number] = tail.kept;
+}
+
+// Writes the logprobs of a row's tokens, and if they are of the kept set those of the most likely
+// ones: for all threads, behind the draws. Of the sorted tokens n are in question.
+template <class T, class W, class B>
+DEVICE_APART void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
+  const u32 thread = thread_index();
+  const RowParameters p = tail.given;
+  const float most = logit_of<T>(a, tail.sorted[0]);
+  Logprobs logprobs = tail.logprobs;
+  if (a.processed) {
+    logprobs = {most, p.greedy(a) ? 1 : p.temperature, law::kLn2 * law::log_total(tail.total)};
+    n = tail.kept;
+    if (a.top_ids && thread / kWarp == 1) write_top<T>(tail, a, number, n, logprobs);
+  }
+#pragma unroll 1
+  for (u32 draw = 0; a.logprobs && draw < (u32)a.draws; draw++) {
+    const i64 at = (i64)number * a.draws + draw;
+    const int token = token_of(a, number, draw);
+    if (token == a.invalid_token) {  // and all behind it
+      if (thread == 0) a.logprobs[at] = as_float(0xff800000);
+      if (thread == 0 && a.ranks) a.ranks[at] = 0;
+      continue;
+    }
+    if (thread == 0) tail.chosen = n;
+    block_barrier();
+    for (u32 rank = thread; rank < n; rank += B::kThreads) {
+      if ((int)Word<W>::index(tail.sorted[rank]) == token) tail.chosen = rank;
+    }
+    block_barrier();
+    u32 rank = tail.chosen + 1;
+    float logit;
+    if (rank <= n) {
+      logit = a.processed ? logit_of<T>(a, tail.sorted[rank - 1]) : number_of<T>(Word<W>::key(tail.sorted[rank - 1]));
+    } else {
+      logit = number_of_bits<T>(Row<T>(a, number, 0, 1).bits(token));
+      rank = rank_in_row<T, B>(tail, a, number, token);
+    }
+    if (thread == 0) a.logprobs[at] = logprobs.of(logit);
+    if (thread == 0 && a.ranks) a.ranks[at] = rank;
+    block_barrier();  // all have read what was chosen
+  }
+}
+
+// Draws the tokens of a row, of which so many are sorted, and of these top-k leaves k: behind a barrier.
 template <class T, class W, class B, class S>
-DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, const S& stamps) {
+DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) {
     if (a.kept && thread_index() == 0) a.kept_count[number] = 0;
+    if (a.logprobs || a.top_ids) write_no_logprobs(a, number, B::kThreads);
     return end_row(a, number, 0, status, B::kThreads);
   }
-  if (k <= Tail<W>::kFew) {
-    draw_from_few<T>(block, tail, a, number, k, stamps);
+  const bool steps = tail.steps && k > 1;
+  if (k <= Tail<W>::kFew && !steps) {
+    draw_from_few<T>(block, tail, a, number, k, selected, stamps);
   } else {
-    draw_from_many<T>(block, tail, a, number, k, stamps);
+    draw_from_many<T>(block, tail, a, number, k, selected, stamps);
   }
-  if (answers_more(a)) write_answers<T, W, B>(tail, a, number);
+  if (!answers_more(a)) return;
+  block_barrier();
+  if (a.kept) write_kept<T, W, B>(tail, a, number);
+  if (a.logprobs || a.top_ids) write_logprobs<T, W, B>(tail, a, number, steps ? 0 : selected);
+}
+
+// The answers of a row that was drawn from by passes over it, so many of which are sorted. There are none of
+// its kept set.
+template <class T, class W, class B>
+DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected) {
+  if (!a.logprobs && !a.top_ids) return;
+  if (a.processed || status_of<T>(tail, tail.sorted[0], selected) != kDone) return write_no_logprobs(a, number, B::kThreads);
+  write_raw_top<T>(tail, a, number, selected);
+  write_logprobs<T, W, B>(tail, a, number, selected);
 }

@@ -166,8 +166,16 @@ DEVICE double as_double(u64 bits) {
   memcpy(&x, &bits, sizeof x);
   return x;
 }
+DEVICE u64 as_bits(double x) {
+  u64 bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
 DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
+
+DEVICE double square_root(double x) { return std::sqrt(x); }
+DEVICE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 
 DEVICE float approximate_log2(float x) { return std::log2(x); }
 DEVICE float approximate_exp2(float x) { return std::exp2(x); }
