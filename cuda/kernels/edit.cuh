@@ -47,7 +47,9 @@ DEVICE bool allowed(const SampleArguments& a, u32 number, u32 id) {
   return id / 32 >= mask_words(a) || (mask_word(a, number, id / 32) >> id % 32 & 1);
 }
 
-constexpr u32 kMostEdits = 1024;  // biases and penalties of a row that is sampled in one launch
+constexpr u32 kMostEdits = 1024;    // biases and penalties of a row that is sampled in one launch
+constexpr u32 kMaskedIds = 152064;  // bits of such a row
+DEVICE u32 count_edits(const SampleArguments& a) { return a.biases + a.penalties; }
 
 // The key of a logit as float32.
 template <class T>
@@ -61,32 +63,33 @@ struct EditedBlock : Block<u64, kThreads, 2048> {
 
   DEVICE void clear(const SampleArguments& a) {
     Block::clear();
-    if (thread_index() == 0) edits = a.biases + a.penalties, added = 0;
-    constexpr Vector kAllowed = {{kAllLanes, kAllLanes, kAllLanes, kAllLanes}};
-    Vector* bits = reinterpret_cast<Vector*>(bitmap());
-    for (u32 i = thread_index(); i < ((u32)a.vocab + 7) / 128 + 1; i += kThreads) bits[i] = kAllowed;
-    Vector* listed = reinterpret_cast<Vector*>(candidates);
-    for (u32 i = thread_index(); i < kRoom / 2; i += kThreads) listed[i] = {};
+    if (thread_index() == 0) edits = count_edits(a), added = 0;
   }
   DEVICE u32 room() const { return kRoom - edits; }
   DEVICE void put(u32 place, u64 word) { candidates[place] = Word<u64>::pack(wide_key<T>(Word<u64>::key(word)), Word<u64>::index(word)); }
 };
 
-// What the threads of a block share.
+// What the threads of a block share. Bits are read past the last, but not past all of it.
 template <class T>
-DEVICE EditedBlock<T>& edited_block() {
-  SHARED(EditedBlock<T>, block);
-  return block;
+struct EditedShared {
+  static constexpr u32 kWords = kMaskedIds / 32;
+  alignas(16) u32 bits[kWords];
+  EditedBlock<T> block;
+  Tail<u64> tail;
+};
+template <class T>
+DEVICE EditedShared<T>& edited() {
+  SHARED(EditedShared<T>, shared);
+  return shared;
 }
-DEVICE Tail<u64>& edited_tail() {
-  SHARED(Tail<u64>, tail);
-  return tail;
-}
+template <class T>
+DEVICE u32* bitmap() { return edited<T>().bits; }
 
 // The edited candidates, 0 for none. They wait where the results will be.
+template <class T>
 DEVICE u64* edited_words() {
   static_assert(Tail<u64>::kMost >= kMostEdits, "each has a place");
-  return edited_tail().sorted;
+  return edited<T>().tail.sorted;
 }
 
 // Ids of edits are noted in one of two sets, which may hold others too, in the place of
@@ -95,7 +98,7 @@ constexpr u32 kNoted = 1 << 16;
 template <class T>
 DEVICE u32* noted(bool penalised) {
   static_assert(sizeof(EditedBlock<T>::candidates) == 2 * kNoted / 8, "two sets");
-  return reinterpret_cast<u32*>(edited_block<T>().candidates) + (penalised ? kNoted / 32 : 0);
+  return reinterpret_cast<u32*>(edited<T>().block.candidates) + (penalised ? kNoted / 32 : 0);
 }
 template <class T>
 DEVICE bool may_be_noted(u32 id, bool penalised) { return noted<T>(penalised)[id % kNoted / 32] >> id % 32 & 1; }
@@ -108,68 +111,181 @@ struct Beside {
   DEVICE void write(u32 rank, u64 word) const { block.put(rank, word); }
 };
 
-// EditedReader are the biases and penalties of a row, and what bans elements of it. One list: the biases,
-// then the penalties. An id in both is edited as a penalty.
-template <class T, class B>
+// Biases and penalties are one list: the biases, then the penalties. An id in both is edited as a
+// penalty.
+DEVICE u32 edited_id(const SampleArguments& a, u32 number, u32 i) {
+  return i < (u32)a.biases ? a.bias_ids[(i64)number * a.biases + i] : a.penalty_ids[(i64)number * a.penalties + i - a.biases];
+}
+DEVICE int penalty_count(const SampleArguments& a, u32 number, u32 i) { return a.penalty_counts[(i64)number * a.penalties + i - a.biases]; }
+
+DEVICE u32 word_of_mask(const SampleArguments& a, u32 number, u32 word) {
+  return word < mask_words(a) && word * 32 < (u32)a.vocab ? mask_word(a, number, word) : kAllLanes;
+}
+
+// Has an element not count, and notes its id. Returns whether it was masked already.
+template <class T>
+DEVICE bool take_out(const Row<T>& row, u32 id, bool penalised) {
+  const u32 bit = row.bit_of(id);
+  const bool masked = !row.counts(id);
+  atomic_and_only(bitmap<T>() + bit / 32, ~(1u << bit % 32));
+  atomic_or_only(noted<T>(penalised) + id % kNoted / 32, 1u << id % 32);
+  return masked;
+}
+
+// What is rare stands apart, from the arguments again: the bits of rows that are not aligned, and edits from
+// the n-th on, or of ids that may be in both lists.
+template <class T>
+DEVICE_APART void bring_bits(const SampleArguments& a, u32 number) {
+  const u32 before = Row<T>(a, number, 0, 1).before_bits(), words = (a.vocab + before + 31) / 32;
+#pragma unroll 4
+  for (u32 word = thread_index(); word < words; word += kThreads) {
+    const u64 both = (u64)word_of_mask(a, number, word) << 32 | (word ? word_of_mask(a, number, word - 1) : 0);
+    bitmap<T>()[word] = (u32)(both << before >> 32);
+  }
+}
+template <class T>
+DEVICE_APART void take_out_from(const SampleArguments& a, u32 number, u32 n) {
+  const Row<T> row(a, number, 0, 1);
+#pragma unroll 1
+  for (u32 i = n + thread_index(); i < count_edits(a); i += kThreads) {
+    const u32 id = edited_id(a, number, i);
+    if (id < row.length) take_out(row, id, i >= (u32)a.biases);
+  }
+}
+template <class T>
+DEVICE_APART u64 edited_candidate(const SampleArguments& a, u32 number, u32 i) {
+  const Row<T> row(a, number, 0, 1);
+  const u32 id = edited_id(a, number, i), biases = a.biases;
+  const bool penalised = i >= biases;
+  if (id >= row.length) return 0;
+  u32 bias = penalised ? biases : i;  // place in the list
+  if (may_be_noted<T>(id, !penalised)) {
+    u32 other = penalised ? 0 : biases;
+    const u32 end = penalised ? biases : count_edits(a);
+    while (other < end && edited_id(a, number, other) != id) other++;
+    if (penalised) bias = other;
+    if (!penalised && other < end) return 0;
+  }
+  float logit = allowed(a, number, id) ? number_of<T>(T::key(row.logits[id])) : as_float(kMasked);
+  if (bias < biases) logit = biased(logit, a.bias[(i64)number * biases + bias]);
+  if (penalised && as_bits(logit) != kMasked) logit = Penalties(a, number).applied(logit, penalty_count(a, number, i));
+  return Word<u64>::pack(f32::key(as_bits(logit)), id);
+}
+template <class T>
+DEVICE_APART void make_from(const SampleArguments& a, u32 number, u32 n) {
+#pragma unroll 1
+  for (u32 i = n + thread_index(); i < count_edits(a); i += kThreads) edited_words<T>()[i] = edited_candidate<T>(a, number, i);
+}
+
+// Adds all edited candidates to what stage 1 found in the row alone, of which k are wanted. Fillers of -Inf
+// may stand for ids that are edited.
+template <class T>
+DEVICE_APART Found join_edited(const SampleArguments& a, Found found, u32 k) {
+  EditedBlock<T>& block = edited<T>().block;
+  const u64* words = edited_words<T>();
+  const u32 n = found.wanted < k ? k : found.candidates, edits = count_edits(a);
+  block_barrier();
+#pragma unroll 1
+  for (u32 i = thread_index(); i < n; i += kThreads) {
+    if (Word<u64>::key(block.candidates[i]) != f32::kWorstNumber) continue;
+    const u32 id = Word<u64>::index(block.candidates[i]);
+#pragma unroll 1
+    for (u32 j = 0; j < edits; j++) {
+      if (words[j] && Word<u64>::index(words[j]) == id) block.candidates[i] = 0;
+    }
+  }
+#pragma unroll 1
+  for (u32 i = thread_index(); i < edits; i += kThreads) block.candidates[n + i] = words[i];
+  block_barrier();
+  return {n + edits, k};
+}
+
+// EditedReader reads an edited row. What a thread needs of its first edit is asked for as early as it can be:
+// each step that waits for memory takes as long as a fifth of all the reading.
+template <class T>
 struct EditedReader : Reader<T> {
-  static constexpr u32 kOwn = 4;  // words of the mask that a thread asks for at once
-  Tail<u64>& tail;
+  using B = EditedBlock<T>;
+  static constexpr u32 kOwn = 4, kMost = (EditedShared<T>::kWords + B::kThreads - 1) / B::kThreads;  // words
   const SampleArguments& a;
   u32 number, k;
   bool done = false;  // the row has its token
-  u32 own[kOwn];
-  u32 first;  // id of the thread's first edit
+  u32 own[kMost];     // words of the mask that the thread brings, of a small vocabulary kOwn
+  u32 first;          // id of the thread's first edit
+  u32 value;          // its bias or count
+  u32 element;        // and its logit, as it counts
 
-  DEVICE EditedReader(Tail<u64>& of, const SampleArguments& arguments, u32 row, u32 left) : tail(of), a(arguments), number(row), k(left) {
+  DEVICE EditedReader(const SampleArguments& arguments, u32 row, u32 left) : a(arguments), number(row), k(left) {
     const u32 thread = thread_index();
-#pragma unroll
-    for (u32 i = 0; i < kOwn; i++) {
-      const u32 word = thread + i * B::kThreads;
-      own[i] = word < mask_words(a) && word * 32 < (u32)a.vocab ? mask_word(a, number, word) : kAllLanes;
+    first = kAllLanes;
+    value = element = 0;
+    if (thread < count_edits(a)) {
+      first = edited_id(a, number, thread);
+      value = thread < (u32)a.biases ? as_bits(a.bias[(i64)number * a.biases + thread]) : penalty_count(a, number, thread);
     }
-    first = thread < count() ? id(thread) : kAllLanes;
+    ask(0, kOwn);
+    if (large()) ask(kOwn, kMost);
   }
 
-  DEVICE u32 count() const { return a.biases + a.penalties; }
-  DEVICE u32 bias_id(u32 i) const { return a.bias_ids[(i64)number * a.biases + i]; }
-  DEVICE u32 penalty_id(u32 i) const { return a.penalty_ids[(i64)number * a.penalties + i]; }
-  DEVICE u32 id(u32 i) const { return i < (u32)a.biases ? bias_id(i) : penalty_id(i - a.biases); }
+  DEVICE u32 room(const B&) const { return B::kRoom - count_edits(a); }
 
-  DEVICE u32 room(const B&) const { return B::kRoom - count(); }
-
-  DEVICE void ban_in_word(u32 before, u32 word, u32 mask) const {
-    if (before == 0) return atomic_and_only(bitmap() + word, mask);
-    atomic_and_only(bitmap() + word, ~(~mask << before));
-    atomic_and_only(bitmap() + word + 1, ~(~mask >> (32 - before)));
-  }
-  DEVICE void ban(const Row<T>& row, u32 i, u32 id) const {
-    if (id >= row.length) return;
-    const u32 bit = row.bit_of(id);
-    atomic_and_only(bitmap() + bit / 32, ~(1u << bit % 32));
-    atomic_or_only(noted<T>(i >= (u32)a.biases) + id % kNoted / 32, 1u << id % 32);
-  }
-
-  // Clears the bits of what does not count.
-  DEVICE void mask(const Row<T>& row) const {
-    const u32 thread = thread_index(), before = row.before_bits();
-    block_barrier();  // all bits are set
+  // Whether threads bring more than kOwn words.
+  DEVICE bool large() const { return (u32)a.vocab >= kOwn * B::kThreads * 32; }
+  DEVICE void ask(u32 from, u32 to) {
 #pragma unroll
-    for (u32 i = 0; i < kOwn; i++) {
-      if (~own[i]) ban_in_word(before, thread + i * B::kThreads, own[i]);
+    for (u32 i = 0; i < kMost; i++) {
+      if (i >= from && i < to) own[i] = word_of_mask(a, number, thread_index() + i * B::kThreads);
     }
-    const u32 end = smaller(mask_words(a), (a.vocab + 31) / 32);
-#pragma unroll 1
-    for (u32 word = thread + kOwn * B::kThreads; word < end; word += B::kThreads) ban_in_word(before, word, mask_word(a, number, word));
-    ban(row, thread, first);
-#pragma unroll 1
-    for (u32 i = thread + B::kThreads; i < count(); i += B::kThreads) ban(row, i, id(i));
+  }
+  DEVICE void bring(u32 from, u32 to) const {
+#pragma unroll
+    for (u32 i = 0; i < kMost; i++) {
+      const u32 word = thread_index() + i * B::kThreads;
+      if (i >= from && i < to && word < EditedShared<T>::kWords) bitmap<T>()[word] = own[i];
+    }
+  }
+  DEVICE void clear_notes() const {
+    Vector* sets = reinterpret_cast<Vector*>(noted<T>(false));
+#pragma unroll
+    for (u32 i = 0; i < 2 * kNoted / 128 / B::kThreads; i++) sets[thread_index() + i * B::kThreads] = {};
+  }
+
+  // Tells which elements count.
+  DEVICE void mask(const Row<T>& row) {
+    if (row.before_bits() == 0) {
+      bring(0, kOwn);
+      if (large()) bring(kOwn, kMost);
+    } else {
+      bring_bits<T>(a, number);
+    }
+    if (count_edits(a) > 0) clear_notes();
+    block_barrier();
+    if (count_edits(a) == 0) return;
+    if (first < row.length) element = take_out(row, first, thread_index() >= (u32)a.biases) ? T::kWorst & T::kAll : row.logits[first];
+    if (count_edits(a) > B::kThreads) take_out_from<T>(a, number, B::kThreads);
     block_barrier();
   }
 
-  // Makes the edited candidates, when the bits are cleared.
+  // Makes the edited candidates.
   DEVICE void make(const Row<T>& row) const {
-#pragma unroll 1
-    for (u32 i = thread_index(); i < count(); i += B::kThreads) edited_words()[i] = edited(row, i);
+    const u32 thread = thread_index();
+    if (thread >= count_edits(a)) return;
+    const bool penalised = thread >= (u32)a.biases;
+    u64 word = 0;
+    if (first < row.length) {
+      if (may_be_noted<T>(first, !penalised)) {
+        word = edited_candidate<T>(a, number, thread);
+      } else {
+        float logit = number_of<T>(T::key(element));
+        if (!penalised) {
+          logit = biased(logit, as_float(value));
+        } else if (as_bits(logit) != kMasked) {
+          logit = Penalties(a, number).applied(logit, (int)value);
+        }
+        word = Word<u64>::pack(f32::key(as_bits(logit)), first);
+      }
+    }
+    edited_words<T>()[thread] = word;
+    if (count_edits(a) > B::kThreads) make_from<T>(a, number, B::kThreads);
   }
 
   template <u32 kThreads>
@@ -177,44 +293,43 @@ struct EditedReader : Reader<T> {
     read_share<T, kThreads>(row, share, [&] { mask(row); });
     make(row);
   }
-  DEVICE void prepare(const Row<T>& row) {
-    mask(row);
-    make(row);
+  // For a row that is not read.
+  DEVICE void prepare(const Row<T>&) const {
+    bring_bits<T>(a, number);
+    clear_notes();
+    block_barrier();
+    take_out_from<T>(a, number, 0);
+    block_barrier();
+    make_from<T>(a, number, 0);
   }
+
   DEVICE bool decides(const Row<T>& row, const Share& share) {
     if (k != 1 || row.k != 1) return false;
     if (!Penalties(a, number).valid()) return true;
-    u64 best = find_best(edited_block<T>(), tail, row, share);
+    Tail<u64>& tail = edited<T>().tail;
+    u64 best = find_best(edited<T>().block, tail, row, share);
     if (thread_index() < kWarp) best = best_with(best);
     done = end_greedy<f32>(tail, a, number, best);
     return true;
   }
-  DEVICE u64 edited(const Row<T>& row, u32 i) const {
-    const u32 own_id = id(i), biases = a.biases;
-    const bool penalised = i >= biases;
-    if (own_id >= row.length) return 0;
-    u32 bias = penalised ? biases : i;  // place in the list
-    if (may_be_noted<T>(own_id, !penalised)) {
-      u32 other = penalised ? 0 : biases;
-      const u32 end = penalised ? biases : count();
-      while (other < end && id(other) != own_id) other++;
-      if (penalised) bias = other;
-      if (!penalised && other < end) return 0;
-    }
-    float logit = allowed(a, number, own_id) ? number_of<T>(T::key(row.logits[own_id])) : as_float(kMasked);
-    if (bias < biases) logit = biased(logit, a.bias[(i64)number * biases + bias]);
-    if (penalised && as_bits(logit) != kMasked) {
-      logit = Penalties(a, number).applied(logit, a.penalty_counts[(i64)number * a.penalties + i - biases]);
-    }
-    return Word<u64>::pack(f32::key(as_bits(logit)), own_id);
+  // The best of the row's best and the edited ones: for the first warp, behind a barrier.
+  DEVICE u64 best_with(u64 best) const {
+    best = Word<u64>::pack(wide_key<T>(Word<u64>::key(best)), Word<u64>::index(best));
+#pragma unroll 1
+    for (u32 i = thread_index() % kWarp; i < count_edits(a); i += kWarp) best = edited_words<T>()[i] > best ? edited_words<T>()[i] : best;
+    const u32 key = warp_max(Word<u64>::key(best));
+    return Word<u64>::pack(key, ~warp_max(Word<u64>::key(best) == key ? ~Word<u64>::index(best) : 0));
   }
 
-  // Appends those that reach a threshold of the row, behind prepare() and before a barrier.
+  // Where masks leave fewer than k, the rest of them has no mass.
+  DEVICE bool wants_fewer() const { return !answers_more(a); }
+
+  // Appends the edited candidates that reach a threshold of the row, before a barrier.
   DEVICE void append(B& block, u32 threshold) const {
     const u32 lane = thread_index() % kWarp, least = wide_key<T>(threshold);
 #pragma unroll 1
-    for (u32 i = thread_index(); i - lane < count(); i += B::kThreads) {
-      const u64 word = i < count() ? edited_words()[i] : 0;
+    for (u32 i = thread_index(); i - lane < count_edits(a); i += B::kThreads) {
+      const u64 word = i < count_edits(a) ? edited_words<T>()[i] : 0;
       const bool reaches = Word<u64>::key(word) >= least;
       const u32 lanes = ballot(reaches);
       if (!lanes) continue;
@@ -228,55 +343,26 @@ struct EditedReader : Reader<T> {
     }
   }
   DEVICE u32 appended(const B& block) const { return block.added; }
-
-  // Adds all of them to what stage 1 found in the row alone, of which k are wanted. Fillers
-  // of -Inf may stand for ids that are edited.
-  DEVICE_APART Found join(B& block, Found found, u32 k) const {
-    const u32 n = found.wanted < k ? k : found.candidates;
-    block_barrier();
-#pragma unroll 1
-    for (u32 i = thread_index(); i < n; i += B::kThreads) {
-      if (Word<u64>::key(block.candidates[i]) != f32::kWorstNumber) continue;
-      const u32 own_id = Word<u64>::index(block.candidates[i]);
-#pragma unroll 1
-      for (u32 j = 0; j < count(); j++) {
-        if (edited_words()[j] && Word<u64>::index(edited_words()[j]) == own_id) block.candidates[i] = 0;
-      }
-    }
-#pragma unroll 1
-    for (u32 i = thread_index(); i < count(); i += B::kThreads) block.candidates[n + i] = edited_words()[i];
-    block_barrier();
-    return {n + count(), k};
-  }
-
-  // The best of the row's best and the edited ones: for the first warp, behind a barrier.
-  DEVICE u64 best_with(u64 best) const {
-    const u32 lane = thread_index() % kWarp;
-    best = Word<u64>::pack(wide_key<T>(Word<u64>::key(best)), Word<u64>::index(best));
-#pragma unroll 1
-    for (u32 i = lane; i < count(); i += kWarp) best = edited_words()[i] > best ? edited_words()[i] : best;
-    const u32 key = warp_max(Word<u64>::key(best));
-    return Word<u64>::pack(key, ~warp_max(Word<u64>::key(best) == key ? ~Word<u64>::index(best) : 0));
-  }
+  DEVICE Found join(B&, Found found, u32 k) const { return join_edited<T>(a, found, k); }
 };
 
 // Edited is the order of a row of edited logits as float32, for passes over all of it: behind
-// EditedReader::prepare.
+// what EditedReader makes.
 template <class T>
 struct Edited : f32 {};
 
 template <class T>
 struct Row<Edited<T>> {
-  Row<Masked<T>> own;
+  using M = Masked<T>;
+  Row<M> own;
   u32 length, edits;
 
-  DEVICE Row(const SampleArguments& a, u32 number, u32 chunk, u32 chunks) : own(a, number, chunk, chunks), length(own.length), edits(a.biases + a.penalties) {}
+  DEVICE Row(const SampleArguments& a, u32 number, u32 chunk, u32 chunks) : own(a, number, chunk, chunks), length(own.length), edits(count_edits(a)) {}
   DEVICE_APART u32 bits(u32 i) const {
     if (own.counts(i)) return as_bits(number_of<T>(T::key(own.logits[i])));
-    using M = Masked<T>;
-    if (may_be_noted<M>(i, false) || may_be_noted<M>(i, true)) {
+    if (edits > 0 && (may_be_noted<M>(i, false) || may_be_noted<M>(i, true))) {
       for (u32 j = 0; j < edits; j++) {
-        const u64 word = edited_words()[j];
+        const u64 word = edited_words<M>()[j];
         if (word && Word<u64>::index(word) == i) return f32::bits_of(Word<u64>::key(word));
       }
     }
@@ -289,15 +375,14 @@ template <class T, bool kStamps = false>
 DEVICE void sample_edited_row(const SampleArguments& a) {
   using M = Masked<T>;
   using B = EditedBlock<M>;
-  B& block = edited_block<M>();
-  Tail<u64>& tail = edited_tail();
+  B& block = edited<M>().block;
+  Tail<u64>& tail = edited<M>().tail;
   const Stamps<kStamps> stamps(a);
   block.clear(a);
   wait_for_kernel_before();
-  const u32 number = block_index(), thread = thread_index();
+  const u32 number = block_index(), thread = thread_index(), k = left_by_top_k(a, number);
+  EditedReader<M> reader(a, number, k);
   if (thread < kWarp) tail.fetch(a, number);
-  const u32 k = left_by_top_k(a, number);
-  EditedReader<M, B> reader(tail, a, number, k);
   const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
   if (reader.done) return stamps.set(7);
@@ -312,6 +397,7 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
     draw_from_all<Edited<T>>(block, a, number);
     answer_whole<f32, u64, B>(tail, a, number, row.k);
   } else {
-    draw_tokens<f32>(block, tail, a, number, valid ? k : 0, row.k, stamps);
+    const u32 left = found.wanted ? smaller(k, found.wanted) : k;
+    draw_tokens<f32>(block, tail, a, number, valid ? left : 0, row.k, stamps);
   }
 }

@@ -50,6 +50,8 @@ struct Reader {
   // What edited rows add, see edit.cuh: the room that is left for the row's own candidates; what
   // comes before a row that is not read; candidates beside those of the row, in the pool or with all that
   // was found otherwise.
+  // Whether fewer than k will do, where the others are the worst number.
+  DEVICE bool wants_fewer() const { return false; }
   template <class B>
   DEVICE u32 room(const B&) const { return B::kRoom; }
   DEVICE void prepare(const Row<T>&) {}
@@ -75,6 +77,8 @@ DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk,
     if (row.k == 0 || reader.decides(row, share)) return {0, 0};
     threshold = find_threshold(block, row, share, a.groups);
     stamps.set(2);
+    const bool sparse = reader.wants_fewer() && !T::beatable(threshold);
+    if (sparse) threshold = T::kWorstNumber + 1;
     if (T::beatable(threshold)) {
       filter(block, BlockPool<B>{block}, row, share, threshold);
       if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
@@ -89,6 +93,7 @@ DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk,
         n = block.count;
       }
     }
+    if (sparse && n > 0 && n < row.k) return {n, n};
   } else {
     reader.prepare(row);
   }

@@ -14,14 +14,8 @@ DEVICE void limit_results(const SelectArguments& a, u32 number, u32& k) {
 
 // A row of a masked order has a bit in the shared memory of the block for each element: 1 if
 // it counts. One that does not is as good as the worst number.
-constexpr u32 kMaskedIds = 152064;  // elements that there are bits for
-struct Bitmap {
-  alignas(16) u32 words[kMaskedIds / 32];
-};
-DEVICE u32* bitmap() {
-  SHARED(Bitmap, bits);
-  return bits.words;
-}
+template <class T>
+DEVICE u32* bitmap();
 
 template <class T>
 struct Row {
@@ -53,7 +47,11 @@ struct Row {
   }
 
   DEVICE const Vector* vector_at(u32 i) const { return reinterpret_cast<const Vector*>(logits + head) + i; }
-  DEVICE Vector vector(u32 i) const { return counted(load_vector(vector_at(i)), i); }
+  DEVICE Vector vector(u32 i) const {
+    const Vector v = load_vector(vector_at(i));
+    if constexpr (T::kMasked) return T::masked(v, *bits_at(i) >> bits_shift(i));
+    return v;
+  }
   // Index in this row or chunk of the first element of a whole vector.
   DEVICE u32 at(u32 vector) const { return head + vector * T::kPerVector; }
   // Elements outside of whole vectors: at most twice a vector less one.
@@ -71,13 +69,10 @@ struct Row {
   // their number.
   DEVICE u32 before_bits() const { return (0 - head) % T::kPerVector; }
   DEVICE u32 bit_of(u32 i) const { return i + before_bits(); }
-  DEVICE bool counts(u32 i) const { return bitmap()[bit_of(i) / 32] >> bit_of(i) % 32 & 1; }
-  // A whole vector as it counts.
-  DEVICE Vector counted(const Vector& v, u32 i) const {
-    if constexpr (T::kMasked) {
-      const u32 bit = (i + (head + before_bits()) / T::kPerVector) * T::kPerVector;
-      return T::masked(v, reinterpret_cast<const u8*>(bitmap())[bit / 8] >> bit % 8);
-    }
-    return v;
-  }
+  DEVICE bool counts(u32 i) const { return bitmap<T>()[bit_of(i) / 32] >> bit_of(i) % 32 & 1; }
+  // Where those of a whole vector are, and how far to shift that byte: the same for vectors that lie a multiple of
+  // two further.
+  DEVICE const u8* bits_at(u32 i) const { return reinterpret_cast<const u8*>(bitmap<T>()) + first_bit(i) / 8; }
+  DEVICE u32 bits_shift(u32 i) const { return first_bit(i) % 8; }
+  DEVICE u32 first_bit(u32 i) const { return (i + (head + before_bits()) / T::kPerVector) * T::kPerVector; }
 };

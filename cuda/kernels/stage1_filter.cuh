@@ -74,9 +74,22 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
 #pragma unroll 1
   for (u32 seen = 0; seen < row.vectors; seen += kBatch, left -= kBatch) {
     at += kBatch;
+    u32 bits[kSlots] = {};
+    if constexpr (T::kMasked) {
+      const u8* of = row.bits_at(seen + thread_index());
+      const u32 shift = row.bits_shift(thread_index());
+#pragma unroll
+      for (u32 s = 0; s < kSlots; s++) {  // behind the last, too: they are in shared memory
+        bits[s] = of[s * kThreads * T::kPerVector / 8];
+      }
+      // Not one by one between the loads of vectors, for which each would wait.
+      all_loaded(bits);
+#pragma unroll
+      for (u32 s = 0; s < kSlots; s++) bits[s] >>= shift;
+    }
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
-      if (left > int(s * kThreads)) see(s, row.counted(v[s], seen + s * kThreads + thread_index()));
+      if (left > int(s * kThreads)) see(s, T::kMasked ? T::masked(v[s], bits[s]) : v[s]);
       if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
     }
   }

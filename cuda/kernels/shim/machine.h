@@ -56,6 +56,7 @@ DEVICE Vector load_vector(const void* from) {
 }
 
 DEVICE const Vector* kept(const Vector* at) { return at; }
+DEVICE void all_loaded(u32 (&)[8]) {}
 
 template <u32 kBytes>
 DEVICE void copy_later(void* shared, const void* from) {
