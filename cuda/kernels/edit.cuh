@@ -15,6 +15,7 @@ constexpr u32 kMasked = 0xff800000;  // -Inf
 struct Penalties {
   float repetition, frequency, presence;
 
+  Penalties() = default;
   DEVICE Penalties(const SampleArguments& a, u32 number) {
     repetition = a.row_repetition ? a.row_repetition[number] : a.repetition;
     frequency = a.row_frequency ? a.row_frequency[number] : a.frequency;
@@ -72,10 +73,10 @@ struct EditedBlock : Block<u64, kThreads, 2048> {
 // What the threads of a block share. Bits are read past the last, but not past all of it.
 template <class T>
 struct EditedShared {
-  static constexpr u32 kWords = kMaskedIds / 32;
-  alignas(16) u32 bits[kWords];
+  alignas(16) u32 bits[kMaskedIds / 32];
   EditedBlock<T> block;
   Tail<u64> tail;
+  Penalties penalties;
 };
 template <class T>
 DEVICE EditedShared<T>& edited() {
@@ -85,12 +86,20 @@ DEVICE EditedShared<T>& edited() {
 template <class T>
 DEVICE u32* bitmap() { return edited<T>().bits; }
 
-// The edited candidates, 0 for none. They wait where the results will be.
+// The edited candidates, 0 for none. They wait where the results will be; before, their places hold what an
+// edit is made of.
 template <class T>
 DEVICE u64* edited_words() {
   static_assert(Tail<u64>::kMost >= kMostEdits, "each has a place");
   return edited<T>().tail.sorted;
 }
+struct Edit {
+  u32 id;     // kNone outside of the row; with kBanned if it is masked
+  u32 value;  // bias, or count
+};
+constexpr u32 kBanned = 1u << 31, kNone = kAllLanes;
+template <class T>
+DEVICE Edit* edit_list() { return reinterpret_cast<Edit*>(edited_words<T>()); }
 
 // Ids of edits are noted in one of two sets, which may hold others too, in the place of
 // the candidates.
@@ -118,22 +127,11 @@ DEVICE u32 edited_id(const SampleArguments& a, u32 number, u32 i) {
 }
 DEVICE int penalty_count(const SampleArguments& a, u32 number, u32 i) { return a.penalty_counts[(i64)number * a.penalties + i - a.biases]; }
 
+// What is rare stands apart, from the arguments again: the bits of rows that are not aligned, and edits of
+// ids that may be in both lists.
 DEVICE u32 word_of_mask(const SampleArguments& a, u32 number, u32 word) {
   return word < mask_words(a) && word * 32 < (u32)a.vocab ? mask_word(a, number, word) : kAllLanes;
 }
-
-// Has an element not count, and notes its id. Returns whether it was masked already.
-template <class T>
-DEVICE bool take_out(const Row<T>& row, u32 id, bool penalised) {
-  const u32 bit = row.bit_of(id);
-  const bool masked = !row.counts(id);
-  atomic_and_only(bitmap<T>() + bit / 32, ~(1u << bit % 32));
-  atomic_or_only(noted<T>(penalised) + id % kNoted / 32, 1u << id % 32);
-  return masked;
-}
-
-// What is rare stands apart, from the arguments again: the bits of rows that are not aligned, and edits from
-// the n-th on, or of ids that may be in both lists.
 template <class T>
 DEVICE_APART void bring_bits(const SampleArguments& a, u32 number) {
   const u32 before = Row<T>(a, number, 0, 1).before_bits(), words = (a.vocab + before + 31) / 32;
@@ -144,37 +142,19 @@ DEVICE_APART void bring_bits(const SampleArguments& a, u32 number) {
   }
 }
 template <class T>
-DEVICE_APART void take_out_from(const SampleArguments& a, u32 number, u32 n) {
-  const Row<T> row(a, number, 0, 1);
-#pragma unroll 1
-  for (u32 i = n + thread_index(); i < count_edits(a); i += kThreads) {
-    const u32 id = edited_id(a, number, i);
-    if (id < row.length) take_out(row, id, i >= (u32)a.biases);
-  }
-}
-template <class T>
-DEVICE_APART u64 edited_candidate(const SampleArguments& a, u32 number, u32 i) {
+DEVICE_APART u64 twice_edited(const SampleArguments& a, u32 number, u32 i) {
   const Row<T> row(a, number, 0, 1);
   const u32 id = edited_id(a, number, i), biases = a.biases;
   const bool penalised = i >= biases;
-  if (id >= row.length) return 0;
-  u32 bias = penalised ? biases : i;  // place in the list
-  if (may_be_noted<T>(id, !penalised)) {
-    u32 other = penalised ? 0 : biases;
-    const u32 end = penalised ? biases : count_edits(a);
-    while (other < end && edited_id(a, number, other) != id) other++;
-    if (penalised) bias = other;
-    if (!penalised && other < end) return 0;
-  }
+  u32 other = penalised ? 0 : biases;
+  const u32 end = penalised ? biases : count_edits(a);
+  while (other < end && edited_id(a, number, other) != id) other++;
+  if (!penalised && other < end) return 0;
+  const u32 bias = penalised ? other : i;
   float logit = allowed(a, number, id) ? number_of<T>(T::key(row.logits[id])) : as_float(kMasked);
   if (bias < biases) logit = biased(logit, a.bias[(i64)number * biases + bias]);
-  if (penalised && as_bits(logit) != kMasked) logit = Penalties(a, number).applied(logit, penalty_count(a, number, i));
+  if (penalised && as_bits(logit) != kMasked) logit = edited<T>().penalties.applied(logit, penalty_count(a, number, i));
   return Word<u64>::pack(f32::key(as_bits(logit)), id);
-}
-template <class T>
-DEVICE_APART void make_from(const SampleArguments& a, u32 number, u32 n) {
-#pragma unroll 1
-  for (u32 i = n + thread_index(); i < count_edits(a); i += kThreads) edited_words<T>()[i] = edited_candidate<T>(a, number, i);
 }
 
 // Adds all edited candidates to what stage 1 found in the row alone, of which k are wanted. Fillers of -Inf
@@ -200,112 +180,114 @@ DEVICE_APART Found join_edited(const SampleArguments& a, Found found, u32 k) {
   return {n + edits, k};
 }
 
-// EditedReader reads an edited row. What a thread needs of its first edit is asked for as early as it can be:
-// each step that waits for memory takes as long as a fifth of all the reading.
+// EditedReader reads an edited row. Bits and edits are asked for before the row is, and come without a
+// register.
 template <class T>
 struct EditedReader : Reader<T> {
   using B = EditedBlock<T>;
-  static constexpr u32 kOwn = 4, kMost = (EditedShared<T>::kWords + B::kThreads - 1) / B::kThreads;  // words
   const SampleArguments& a;
-  u32 number, k;
+  u32 number;
   bool done = false;  // the row has its token
-  u32 own[kMost];     // words of the mask that the thread brings, of a small vocabulary kOwn
-  u32 first;          // id of the thread's first edit
-  u32 value;          // its bias or count
-  u32 element;        // and its logit, as it counts
 
-  DEVICE EditedReader(const SampleArguments& arguments, u32 row, u32 left) : a(arguments), number(row), k(left) {
-    const u32 thread = thread_index();
-    first = kAllLanes;
-    value = element = 0;
-    if (thread < count_edits(a)) {
-      first = edited_id(a, number, thread);
-      value = thread < (u32)a.biases ? as_bits(a.bias[(i64)number * a.biases + thread]) : penalty_count(a, number, thread);
-    }
-    ask(0, kOwn);
-    if (large()) ask(kOwn, kMost);
-  }
-
+  DEVICE EditedReader(const SampleArguments& arguments, u32 row) : a(arguments), number(row) {}
   DEVICE u32 room(const B&) const { return B::kRoom - count_edits(a); }
 
-  // Whether threads bring more than kOwn words.
-  DEVICE bool large() const { return (u32)a.vocab >= kOwn * B::kThreads * 32; }
-  DEVICE void ask(u32 from, u32 to) {
-#pragma unroll
-    for (u32 i = 0; i < kMost; i++) {
-      if (i >= from && i < to) own[i] = word_of_mask(a, number, thread_index() + i * B::kThreads);
+  DEVICE void ask(const Row<T>& row) const {
+    const u32 thread = thread_index(), words = (a.vocab + 31) / 32, masked = smaller(mask_words(a), words);
+#pragma unroll 1
+    for (u32 i = thread; i < count_edits(a); i += B::kThreads) {
+      const bool penalised = i >= (u32)a.biases;
+      const i64 at = penalised ? (i64)number * a.penalties + i - a.biases : (i64)number * a.biases + i;
+      copy_later<4>(&edit_list<T>()[i].id, (penalised ? a.penalty_ids : a.bias_ids) + at);
+      copy_later<4>(&edit_list<T>()[i].value, penalised ? static_cast<const void*>(a.penalty_counts + at) : a.bias + at);
     }
-  }
-  DEVICE void bring(u32 from, u32 to) const {
-#pragma unroll
-    for (u32 i = 0; i < kMost; i++) {
-      const u32 word = thread_index() + i * B::kThreads;
-      if (i >= from && i < to && word < EditedShared<T>::kWords) bitmap<T>()[word] = own[i];
+    if (thread < 3) {
+      const float* from = (&a.row_repetition)[thread];
+      float* to = &edited<T>().penalties.repetition + thread;
+      if (from) {
+        copy_later<4>(to, from + number);
+      } else {
+        *to = (&a.repetition)[thread];
+      }
     }
-  }
-  DEVICE void clear_notes() const {
-    Vector* sets = reinterpret_cast<Vector*>(noted<T>(false));
-#pragma unroll
-    for (u32 i = 0; i < 2 * kNoted / 128 / B::kThreads; i++) sets[thread_index() + i * B::kThreads] = {};
+    if (row.before_bits() != 0) return;
+    const int* mask = a.mask + (i64)number * a.mask_stride;
+#pragma unroll 1
+    for (u32 word = thread; word < words; word += B::kThreads) {
+      if (word < masked) {
+        copy_later<4>(bitmap<T>() + word, mask + word);
+      } else {
+        bitmap<T>()[word] = kAllLanes;
+      }
+    }
   }
 
   // Tells which elements count.
-  DEVICE void mask(const Row<T>& row) {
-    if (row.before_bits() == 0) {
-      bring(0, kOwn);
-      if (large()) bring(kOwn, kMost);
-    } else {
-      bring_bits<T>(a, number);
-    }
-    if (count_edits(a) > 0) clear_notes();
+  DEVICE void mask(const Row<T>& row) const {
+    const u32 thread = thread_index();
+    if (row.before_bits() != 0) bring_bits<T>(a, number);
+    Vector* sets = reinterpret_cast<Vector*>(noted<T>(false));
+#pragma unroll
+    for (u32 i = 0; i < 2 * kNoted / 128 / B::kThreads; i++) sets[thread + i * B::kThreads] = {};
+    wait_for_copies();
     block_barrier();
     if (count_edits(a) == 0) return;
-    if (first < row.length) element = take_out(row, first, thread_index() >= (u32)a.biases) ? T::kWorst & T::kAll : row.logits[first];
-    if (count_edits(a) > B::kThreads) take_out_from<T>(a, number, B::kThreads);
+#pragma unroll 1
+    for (u32 i = thread; i < count_edits(a); i += B::kThreads) {
+      const u32 id = edit_list<T>()[i].id;
+      if (id >= row.length) {
+        edit_list<T>()[i].id = kNone;
+        continue;
+      }
+      if (!row.counts(id)) edit_list<T>()[i].id = id | kBanned;
+      const u32 bit = row.bit_of(id);
+      atomic_and_only(bitmap<T>() + bit / 32, ~(1u << bit % 32));
+      atomic_or_only(noted<T>(i >= (u32)a.biases) + id % kNoted / 32, 1u << id % 32);
+    }
     block_barrier();
   }
 
   // Makes the edited candidates.
   DEVICE void make(const Row<T>& row) const {
-    const u32 thread = thread_index();
-    if (thread >= count_edits(a)) return;
-    const bool penalised = thread >= (u32)a.biases;
-    u64 word = 0;
-    if (first < row.length) {
-      if (may_be_noted<T>(first, !penalised)) {
-        word = edited_candidate<T>(a, number, thread);
-      } else {
-        float logit = number_of<T>(T::key(element));
-        if (!penalised) {
-          logit = biased(logit, as_float(value));
-        } else if (as_bits(logit) != kMasked) {
-          logit = Penalties(a, number).applied(logit, (int)value);
+#pragma unroll 1
+    for (u32 i = thread_index(); i < count_edits(a); i += B::kThreads) {
+      const Edit edit = edit_list<T>()[i];
+      const u32 id = edit.id & ~kBanned;
+      const bool penalised = i >= (u32)a.biases;
+      u64 word = 0;
+      if (edit.id != kNone) {
+        if (may_be_noted<T>(id, !penalised)) {
+          word = twice_edited<T>(a, number, i);
+        } else {
+          float logit = edit.id & kBanned ? as_float(kMasked) : number_of<T>(T::key(row.logits[id]));
+          if (!penalised) {
+            logit = biased(logit, as_float(edit.value));
+          } else if (as_bits(logit) != kMasked) {
+            logit = edited<T>().penalties.applied(logit, (int)edit.value);
+          }
+          word = Word<u64>::pack(f32::key(as_bits(logit)), id);
         }
-        word = Word<u64>::pack(f32::key(as_bits(logit)), first);
       }
+      edited_words<T>()[i] = word;
     }
-    edited_words<T>()[thread] = word;
-    if (count_edits(a) > B::kThreads) make_from<T>(a, number, B::kThreads);
   }
 
   template <u32 kThreads>
   DEVICE void read(const Row<T>& row, Share& share) {
+    ask(row);
     read_share<T, kThreads>(row, share, [&] { mask(row); });
     make(row);
   }
   // For a row that is not read.
-  DEVICE void prepare(const Row<T>&) const {
-    bring_bits<T>(a, number);
-    clear_notes();
-    block_barrier();
-    take_out_from<T>(a, number, 0);
-    block_barrier();
-    make_from<T>(a, number, 0);
+  DEVICE void prepare(const Row<T>& row) const {
+    ask(row);
+    mask(row);
+    make(row);
   }
 
   DEVICE bool decides(const Row<T>& row, const Share& share) {
-    if (k != 1 || row.k != 1) return false;
-    if (!Penalties(a, number).valid()) return true;
+    if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
+    if (!edited<T>().penalties.valid()) return true;
     Tail<u64>& tail = edited<T>().tail;
     u64 best = find_best(edited<T>().block, tail, row, share);
     if (thread_index() < kWarp) best = best_with(best);
@@ -380,8 +362,8 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   const Stamps<kStamps> stamps(a);
   block.clear(a);
   wait_for_kernel_before();
-  const u32 number = block_index(), thread = thread_index(), k = left_by_top_k(a, number);
-  EditedReader<M> reader(a, number, k);
+  const u32 number = block_index(), thread = thread_index();
+  EditedReader<M> reader(a, number);
   if (thread < kWarp) tail.fetch(a, number);
   const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
@@ -392,7 +374,8 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   block_barrier();
   stamps.set(5);
   const Row<T> row(a, number, 0, 1);
-  const bool valid = Penalties(a, number).valid();
+  const u32 k = left_by_top_k(a, number);
+  const bool valid = edited<M>().penalties.valid();
   if (k == 0 && row.length > 0 && valid && tail.valid && !tail.steps) {
     draw_from_all<Edited<T>>(block, a, number);
     answer_whole<f32, u64, B>(tail, a, number, row.k);
