@@ -49,7 +49,7 @@ DEVICE bool allowed(const SampleArguments& a, u32 number, u32 id) {
 }
 
 constexpr u32 kMostEdits = 1024;    // biases and penalties of a row that is sampled in one launch
-constexpr u32 kMaskedIds = 152064;  // bits of such a row
+constexpr u32 kMaskedIds = 131072;  // bits of such a row
 DEVICE u32 count_edits(const SampleArguments& a) { return a.biases + a.penalties; }
 
 // The key of a logit as float32.
@@ -70,28 +70,28 @@ struct EditedBlock : Block<u64, kThreads, 2048> {
   DEVICE void put(u32 place, u64 word) { candidates[place] = Word<u64>::pack(wide_key<T>(Word<u64>::key(word)), Word<u64>::index(word)); }
 };
 
-// What the threads of a block share. Bits are read past the last, but not past all of it.
+// The bits of a row. As many are read as a block reads elements at once.
 template <class T>
-struct EditedShared {
-  alignas(16) u32 bits[kMaskedIds / 32];
-  EditedBlock<T> block;
-  Tail<u64> tail;
-  Penalties penalties;
-};
-template <class T>
-DEVICE EditedShared<T>& edited() {
-  SHARED(EditedShared<T>, shared);
-  return shared;
+DEVICE u32* bitmap() {
+  constexpr u32 kWords = kMaskedIds / 32;
+  static_assert(kMaskedIds % (kSlots * kThreads * T::kPerVector) == 0, "nothing past them is read");
+  struct Bits {
+    alignas(16) u32 words[kWords];
+  };
+  SHARED(Bits, bits);
+  return bits.words;
 }
-template <class T>
-DEVICE u32* bitmap() { return edited<T>().bits; }
+DEVICE Penalties& row_penalties() {
+  SHARED(Penalties, penalties);
+  return penalties;
+}
 
 // The edited candidates, 0 for none. They wait where the results will be; before, their places hold what an
 // edit is made of.
 template <class T>
 DEVICE u64* edited_words() {
   static_assert(Tail<u64>::kMost >= kMostEdits, "each has a place");
-  return edited<T>().tail.sorted;
+  return block_tail<u64>().sorted;
 }
 struct Edit {
   u32 id;     // kNone outside of the row; with kBanned if it is masked
@@ -107,7 +107,7 @@ constexpr u32 kNoted = 1 << 16;
 template <class T>
 DEVICE u32* noted(bool penalised) {
   static_assert(sizeof(EditedBlock<T>::candidates) == 2 * kNoted / 8, "two sets");
-  return reinterpret_cast<u32*>(edited<T>().block.candidates) + (penalised ? kNoted / 32 : 0);
+  return reinterpret_cast<u32*>(the_block<EditedBlock<T>>().candidates) + (penalised ? kNoted / 32 : 0);
 }
 template <class T>
 DEVICE bool may_be_noted(u32 id, bool penalised) { return noted<T>(penalised)[id % kNoted / 32] >> id % 32 & 1; }
@@ -153,7 +153,7 @@ DEVICE_APART u64 twice_edited(const SampleArguments& a, u32 number, u32 i) {
   const u32 bias = penalised ? other : i;
   float logit = allowed(a, number, id) ? number_of<T>(T::key(row.logits[id])) : as_float(kMasked);
   if (bias < biases) logit = biased(logit, a.bias[(i64)number * biases + bias]);
-  if (penalised && as_bits(logit) != kMasked) logit = edited<T>().penalties.applied(logit, penalty_count(a, number, i));
+  if (penalised && as_bits(logit) != kMasked) logit = row_penalties().applied(logit, penalty_count(a, number, i));
   return Word<u64>::pack(f32::key(as_bits(logit)), id);
 }
 
@@ -161,7 +161,7 @@ DEVICE_APART u64 twice_edited(const SampleArguments& a, u32 number, u32 i) {
 // may stand for ids that are edited.
 template <class T>
 DEVICE_APART Found join_edited(const SampleArguments& a, Found found, u32 k) {
-  EditedBlock<T>& block = edited<T>().block;
+  EditedBlock<T>& block = the_block<EditedBlock<T>>();
   const u64* words = edited_words<T>();
   const u32 n = found.wanted < k ? k : found.candidates, edits = count_edits(a);
   block_barrier();
@@ -203,7 +203,7 @@ struct EditedReader : Reader<T> {
     }
     if (thread < 3) {
       const float* from = (&a.row_repetition)[thread];
-      float* to = &edited<T>().penalties.repetition + thread;
+      float* to = &row_penalties().repetition + thread;
       if (from) {
         copy_later<4>(to, from + number);
       } else {
@@ -263,7 +263,7 @@ struct EditedReader : Reader<T> {
           if (!penalised) {
             logit = biased(logit, as_float(edit.value));
           } else if (as_bits(logit) != kMasked) {
-            logit = edited<T>().penalties.applied(logit, (int)edit.value);
+            logit = row_penalties().applied(logit, (int)edit.value);
           }
           word = Word<u64>::pack(f32::key(as_bits(logit)), id);
         }
@@ -287,9 +287,9 @@ struct EditedReader : Reader<T> {
 
   DEVICE bool decides(const Row<T>& row, const Share& share) {
     if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
-    if (!edited<T>().penalties.valid()) return true;
-    Tail<u64>& tail = edited<T>().tail;
-    u64 best = find_best(edited<T>().block, tail, row, share);
+    if (!row_penalties().valid()) return true;
+    Tail<u64>& tail = block_tail<u64>();
+    u64 best = find_best(the_block<EditedBlock<T>>(), tail, row, share);
     if (thread_index() < kWarp) best = best_with(best);
     done = end_greedy<f32>(tail, a, number, best);
     return true;
@@ -357,30 +357,31 @@ template <class T, bool kStamps = false>
 DEVICE void sample_edited_row(const SampleArguments& a) {
   using M = Masked<T>;
   using B = EditedBlock<M>;
-  B& block = edited<M>().block;
-  Tail<u64>& tail = edited<M>().tail;
+  B& block = the_block<B>();
+  Tail<u64>& tail = block_tail<u64>();
   const Stamps<kStamps> stamps(a);
   block.clear(a);
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
   EditedReader<M> reader(a, number);
-  if (thread < kWarp) tail.fetch(a, number);
+  prepare<f32, u64, B>(tail, a, number);
   const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
   if (reader.done) return stamps.set(7);
-  if (thread < kWarp) tail.settle(a, number);
+  const Row<T> row(a, number, 0, 1);
+  const bool few = found.candidates <= Tail<u64>::kFew && found.wanted > 0 && found.wanted == row.k;
+  if (few && thread < Tail<u64>::kFew) weigh_few<f32, u64, B>(false, found.candidates, a.softcap);
   stamps.set(4);
-  merge(block, found.candidates, found.wanted, Sorted<u64>{tail.sorted}, stamps);
+  merge(block, found.candidates, found.wanted, Sorted<u64>{tail}, stamps);
   block_barrier();
   stamps.set(5);
-  const Row<T> row(a, number, 0, 1);
-  const u32 k = left_by_top_k(a, number);
-  const bool valid = edited<M>().penalties.valid();
+  const u32 k = tail.left;
+  const bool valid = row_penalties().valid();
   if (k == 0 && row.length > 0 && valid && tail.valid && !tail.steps) {
     draw_from_all<Edited<T>>(block, a, number);
     answer_whole<f32, u64, B>(tail, a, number, row.k);
   } else {
     const u32 left = found.wanted ? smaller(k, found.wanted) : k;
-    draw_tokens<f32>(block, tail, a, number, valid ? left : 0, row.k, stamps);
+    draw_tokens<f32>(block, tail, a, number, valid ? left : 0, row.k, few, stamps);
   }
 }
