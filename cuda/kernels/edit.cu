@@ -3,8 +3,9 @@
 // plan       grid            what
 // block      rows            one block a row: edits, the k best and draws in one launch
 // edits      rows * chunks   values becomes [rows, vocab] float32, row i at i * result_stride: the
-//                            edited logits, for a launch that samples them. A block has the ids of one
-//                            chunk, so that no two write the same place.
+//                            edited logits, for a launch that samples them; and workspace [rows] float32:
+//                            temperatures, NaN for a row with edits out of range. A block has the ids
+//                            of one chunk, so that no two write the same place.
 #include "edit.cuh"
 
 constexpr u32 kChunk = 8 * kThreads;  // ids
@@ -21,13 +22,19 @@ DEVICE void edit_chunk(const SampleArguments& a) {
     if (a.softcap > 0) logit = law::capped(logit, a.softcap);
     edited[id] = allowed(a, number, id) ? logit : as_float(kMasked);
   }
+  const Penalties penalties(a, number);
+  float* temperature = static_cast<float*>(a.workspace) + number;
+  if (begin == 0 && thread == 0) {
+    *temperature = !penalties.valid() ? as_float(kNaN32) : a.row_temperature ? a.row_temperature[number] : a.temperature;
+  }
   block_barrier();
   for (u32 i = thread; i < (u32)a.biases; i += kThreads) {
     const u32 id = a.bias_ids[(i64)number * a.biases + i];
-    if (id >= begin && id < end) edited[id] = biased(edited[id], a.bias[(i64)number * a.biases + i]);
+    const float bias = a.bias[(i64)number * a.biases + i];
+    if (begin == 0 && !valid_bias(bias)) *temperature = as_float(kNaN32);
+    if (id >= begin && id < end) edited[id] = biased(edited[id], bias);
   }
   block_barrier();
-  const Penalties penalties(a, number);
   for (u32 i = thread; i < (u32)a.penalties; i += kThreads) {
     const u32 id = a.penalty_ids[(i64)number * a.penalties + i];
     if (id < begin || id >= end || as_bits(edited[id]) == kMasked) continue;

@@ -10,6 +10,7 @@
 #include "tail.cuh"
 
 constexpr u32 kMasked = 0xff800000;  // -Inf
+constexpr u32 kNaN32 = 0x7fffffff;
 
 // The penalties of a row.
 struct Penalties {
@@ -42,6 +43,9 @@ DEVICE float biased(float logit, float bias) {
   return as_bits(bias) == kMasked || as_bits(logit) == kMasked ? as_float(kMasked) : logit + bias;
 }
 
+// Less than +Inf, and not NaN.
+DEVICE bool valid_bias(float bias) { return bias <= 0x1.fffffep127f; }
+
 DEVICE u32 mask_words(const SampleArguments& a) { return a.mask ? a.mask_words : 0; }
 DEVICE u32 mask_word(const SampleArguments& a, u32 number, u32 word) { return a.mask[(i64)number * a.mask_stride + word]; }
 DEVICE bool allowed(const SampleArguments& a, u32 number, u32 id) {
@@ -61,10 +65,11 @@ template <class T>
 struct EditedBlock : Block<u64, kThreads, 2048> {
   u32 edits;  // biases and penalties
   u32 added;  // edited candidates that reached the threshold
+  u32 wrong;  // 1 if a bias is out of range
 
   DEVICE void clear(const SampleArguments& a) {
     Block::clear();
-    if (thread_index() == 0) edits = count_edits(a), added = 0;
+    if (thread_index() == 0) edits = count_edits(a), added = wrong = 0;
   }
   DEVICE u32 room() const { return kRoom - edits; }
   DEVICE void put(u32 place, u64 word) { candidates[place] = Word<u64>::pack(wide_key<T>(Word<u64>::key(word)), Word<u64>::index(word)); }
@@ -126,6 +131,10 @@ DEVICE u32 edited_id(const SampleArguments& a, u32 number, u32 i) {
   return i < (u32)a.biases ? a.bias_ids[(i64)number * a.biases + i] : a.penalty_ids[(i64)number * a.penalties + i - a.biases];
 }
 DEVICE int penalty_count(const SampleArguments& a, u32 number, u32 i) { return a.penalty_counts[(i64)number * a.penalties + i - a.biases]; }
+
+// Behind EditedReader::mask.
+template <class T>
+DEVICE bool edits_are_valid() { return !the_block<EditedBlock<T>>().wrong && row_penalties().valid(); }
 
 // What is rare stands apart, from the arguments again: the bits of rows that are not aligned, and edits of
 // ids that may be in both lists.
@@ -234,7 +243,9 @@ struct EditedReader : Reader<T> {
     if (count_edits(a) == 0) return;
 #pragma unroll 1
     for (u32 i = thread; i < count_edits(a); i += B::kThreads) {
-      const u32 id = edit_list<T>()[i].id;
+      const Edit edit = edit_list<T>()[i];
+      const u32 id = edit.id;
+      if (i < (u32)a.biases && !valid_bias(as_float(edit.value))) the_block<B>().wrong = 1;
       if (id >= row.length) {
         edit_list<T>()[i].id = kNone;
         continue;
@@ -287,7 +298,7 @@ struct EditedReader : Reader<T> {
 
   DEVICE bool decides(const Row<T>& row, const Share& share) {
     if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
-    if (!row_penalties().valid()) return true;
+    if (!edits_are_valid<T>()) return true;
     Tail<u64>& tail = block_tail<u64>();
     u64 best = find_best(the_block<EditedBlock<T>>(), tail, row, share);
     if (thread_index() < kWarp) best = best_with(best);
@@ -376,7 +387,7 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   block_barrier();
   stamps.set(5);
   const u32 k = tail.left;
-  const bool valid = row_penalties().valid();
+  const bool valid = edits_are_valid<M>();
   if (k == 0 && row.length > 0 && valid && tail.valid && !tail.steps) {
     draw_from_all<Edited<T>>(block, a, number);
     answer_whole<f32, u64, B>(tail, a, number, row.k);
