@@ -5,6 +5,7 @@ type sampleShape struct {
 	rows, vocab int
 	dtype       DType
 	whole       bool // no row has a top-k, and none of the answers but tokens is asked for
+	edited      bool // in the launch that samples
 }
 
 // The numbers that launches of rows without a top-k are made of: a row takes the blocks
@@ -20,6 +21,8 @@ func chooseSample(s sampleShape, arch Architecture) Launch {
 	symbols := &sampleSymbols[s.dtype]
 	launch := Launch{Symbol: symbols.wide, Block: blockThreads, Cluster: 1}
 	switch {
+	case s.edited:
+		launch.Symbol = symbols.edited
 	case s.whole:
 		launch.Symbol = symbols.whole
 		if blocks := blocksOfWhole(s, arch); blocks > 1 {
@@ -52,11 +55,12 @@ func blocksOfWhole(s sampleShape, arch Architecture) int {
 
 // sampleSymbols are the kernels for each type: for rows with a top-k, of few tokens and of
 // any; for rows without one, by one block and by a cluster; and those that edit.
-var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow, whole, cluster, edit string }) {
+var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow, edited, whole, cluster, edit string }) {
 	for t, names := range dtypes {
 		s := &symbols[t]
 		s.wide = "sample_" + names.symbol + "_block"
 		s.narrow = s.wide + narrow
+		s.edited = "sample_" + names.symbol + "_edited"
 		s.whole = "sample_" + names.symbol + "_whole"
 		s.cluster = s.whole + clusterSuffix
 		s.edit = "edit_" + names.symbol

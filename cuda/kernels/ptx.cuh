@@ -64,6 +64,11 @@ DEVICE void copy_later(void* shared, const void* from) {
 }
 DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// Waits for what eight loads bring.
+DEVICE void all_loaded(u32 (&v)[8]) {
+  asm volatile("" : "+r"(v[0]), "+r"(v[1]), "+r"(v[2]), "+r"(v[3]), "+r"(v[4]), "+r"(v[5]), "+r"(v[6]), "+r"(v[7]));
+}
+
 // Asks for a line of 128 bytes to be brought to L2.
 DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
@@ -102,6 +107,22 @@ DEVICE u32 atomic_add(u32* at, u32 v) {
 // The same without the value before.
 DEVICE void atomic_add_only(u32* at, u32 v) {
   asm volatile("red.shared.add.u32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
+
+DEVICE void atomic_and_only(u32* at, u32 v) {
+  asm volatile("red.shared.and.b32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
+DEVICE void atomic_or_only(u32* at, u32 v) {
+  asm volatile("red.shared.or.b32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
+
+// Four bytes of ones or of zeros: the signs of the bytes of v that the digits name, 8 above
+// their numbers.
+template <u32 kDigits>
+DEVICE u32 byte_signs(u32 v) {
+  u32 r;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(r) : "r"(v), "n"(kDigits));
+  return r;
 }
 
 // The larger of each pair, NaN if either is; the smaller of each, NaN only if both

@@ -37,6 +37,8 @@ struct Block {
     if (thread_index() < kWarp) reach[thread_index()] = lows[thread_index()] = 0;
     if (thread_index() == 0) count = left = 0;
   }
+  DEVICE u32 room() const { return kRoom; }
+  DEVICE void put(u32 place, W word) { candidates[place] = word; }
   // Forgets the candidates, when all threads are done with them.
   DEVICE void empty() {
     block_barrier();
@@ -72,9 +74,22 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
 #pragma unroll 1
   for (u32 seen = 0; seen < row.vectors; seen += kBatch, left -= kBatch) {
     at += kBatch;
+    u32 bits[kSlots] = {};
+    if constexpr (T::kMasked) {
+      const u8* of = row.bits_at(seen + thread_index());
+      const u32 shift = row.bits_shift(thread_index());
+#pragma unroll
+      for (u32 s = 0; s < kSlots; s++) {  // behind the last, too: they are in shared memory
+        bits[s] = of[s * kThreads * T::kPerVector / 8];
+      }
+      // Not one by one between the loads of vectors, for which each would wait.
+      all_loaded(bits);
+#pragma unroll
+      for (u32 s = 0; s < kSlots; s++) bits[s] >>= shift;
+    }
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
-      if (left > int(s * kThreads)) see(s, v[s]);
+      if (left > int(s * kThreads)) see(s, T::kMasked ? T::masked(v[s], bits[s]) : v[s]);
       if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
     }
   }
@@ -85,11 +100,15 @@ DEVICE void read_vectors(const Row<T>& row, See see) {
   read_vectors<T, kThreads>(row, see, [] {});
 }
 
-template <class T, u32 kThreads>
-DEVICE void read_share(const Row<T>& row, Share& share) {
+template <class T, u32 kThreads, class Meanwhile>
+DEVICE void read_share(const Row<T>& row, Share& share, Meanwhile meanwhile) {
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
-  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); });
+  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); }, meanwhile);
+}
+template <class T, u32 kThreads>
+DEVICE void read_share(const Row<T>& row, Share& share) {
+  read_share<T, kThreads>(row, share, [] {});
 }
 
 // Counts, for a pivot of each lane, the groups that reach it. All threads of the block
@@ -202,9 +221,9 @@ template <class B>
 struct BlockPool {
   using Candidate = typename B::Candidate;
   B& block;
-  DEVICE u32 room() const { return B::kRoom; }
+  DEVICE u32 room() const { return block.room(); }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
-  DEVICE void put(u32 place, Candidate word) const { block.candidates[place] = word; }
+  DEVICE void put(u32 place, Candidate word) const { block.put(place, word); }
 };
 
 // Appends the marked elements of each lane's two vectors, for the whole warp; first is
