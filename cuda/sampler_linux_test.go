@@ -23,10 +23,19 @@ type together struct {
 	replacement bool
 	preset      sampling.Preset
 	softcap     float32
+	asked       samplingtest.Asked
 }
 
 func togetherOf(row samplingtest.Row) together {
-	return together{max(1, row.Params.Draws), row.Params.Replacement, row.Options.Preset, row.Params.Softcap}
+	return together{max(1, row.Params.Draws), row.Params.Replacement, row.Options.Preset, row.Params.Softcap, row.Asked}
+}
+
+// orOne returns a parameter that is off at 1, for which 0 stands in package sampling.
+func orOne(p float32) float32 {
+	if p == 0 {
+		return 1
+	}
+	return p
 }
 
 // sampledOn answers by a Sampler, with every parameter in device memory, or, for one row,
@@ -44,12 +53,18 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			params, options.MostTopK = one.Params, 0
 		} else {
 			temperature, topP, minP := make([]float32, n), make([]float32, n), make([]float32, n)
+			typicalP, topNSigma := make([]float32, n), make([]float32, n)
+			xtcProbability, xtcThreshold := make([]float32, n), make([]float32, n)
 			topK, seed, position := make([]int32, n), make([]uint64, n), make([]uint64, n)
 			for i, row := range rows {
 				p := row.Params
-				temperature[i], topK[i], topP[i], minP[i], seed[i], position[i] = p.Temperature, int32(p.TopK), p.TopP, p.MinP, p.Seed, p.Position
-				if p.TopP == 0 {
-					topP[i] = 1
+				temperature[i], topK[i], topP[i], minP[i], seed[i], position[i] = p.Temperature, int32(p.TopK), orOne(p.TopP), p.MinP, p.Seed, p.Position
+				typicalP[i], topNSigma[i], xtcProbability[i], xtcThreshold[i] = orOne(p.TypicalP), p.TopNSigma, p.XTCProbability, orOne(p.XTCThreshold)
+				if stepsBehind(p) { // which have to fit
+					options.MostTopK = max(options.MostTopK, min(p.TopK, mostTop))
+					if p.TopK == 0 {
+						options.MostTopK = mostTop
+					}
 				}
 				if !fitsVocab(row, vocab) {
 					temperature[i] = float32(math.NaN())
@@ -58,6 +73,8 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			by = RowParams{
 				Temperature: upload(m, "temperature", 0, temperature),
 				TopP:        upload(m, "top_p", 0, topP), MinP: upload(m, "min_p", 0, minP),
+				TypicalP: upload(m, "typical_p", 0, typicalP), TopNSigma: upload(m, "top_n_sigma", 0, topNSigma),
+				XTCProbability: upload(m, "xtc_probability", 0, xtcProbability), XTCThreshold: upload(m, "xtc_threshold", 0, xtcThreshold),
 				Seed: upload(m, "seed", 0, seed), Position: upload(m, "position", 0, position),
 			}
 			if slices.Max(topK) > 0 {
@@ -76,8 +93,16 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			to.Tokens = upload(m, "tokens", 0, make([]int32, n*stride))
 		}
 		to.Status = upload(m, "status", 0, make([]uint8, n))
-		if m.calls%4 != 0 {
+		if m.calls%4 != 0 || alike.asked.Processed { // of which the count tells whether there are logprobs
 			to.Kept, to.KeptCount = upload(m, "kept", 0, make([]int32, n*vocab)), upload(m, "kept count", 0, make([]int32, n))
+			to.KeptProbabilities = upload(m, "kept probabilities", 0, make([]float32, n*vocab))
+		}
+		if asked := alike.asked; asked.Logprobs {
+			to.Logprobs, to.Ranks = upload(m, "logprobs", 0, make([]float32, n*alike.draws)), upload(m, "ranks", 0, make([]int32, n*alike.draws))
+			to.TopCount, to.Processed = asked.Top, asked.Processed
+			if asked.Top > 0 {
+				to.TopIDs, to.TopLogprobs = upload(m, "top ids", 0, make([]int32, n*asked.Top)), upload(m, "top logprobs", 0, make([]float32, n*asked.Top))
+			}
 		}
 		if m.err != nil {
 			return nil, m.err
@@ -97,21 +122,52 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 		}
 		status := download[uint8](m, "status", n)
 		var kept, count []int32
+		var probabilities []float32
 		if to.Kept != 0 {
 			kept, count = download[int32](m, "kept", n*k), download[int32](m, "kept count", n)
+			probabilities = download[float32](m, "kept probabilities", n*k)
 		}
 		answers := make([]samplingtest.Answer, n)
 		for i := range answers {
 			answers[i].Status = sampling.Status(status[i])
 			if count != nil && count[i] >= 0 {
-				answers[i].Kept = kept[i*k:][:count[i]]
+				answers[i].Kept, answers[i].Probabilities = kept[i*k:][:count[i]], probabilities[i*k:][:count[i]]
 			}
 			for _, token := range tokens[i*stride:][:alike.draws] {
 				answers[i].Tokens = append(answers[i].Tokens, sampling.Token(token))
 			}
 		}
+		if asked := alike.asked; asked.Logprobs {
+			logprobs, ranks := download[float32](m, "logprobs", n*alike.draws), download[int32](m, "ranks", n*alike.draws)
+			var topIDs []int32
+			var topLogprobs []float32
+			if asked.Top > 0 {
+				topIDs, topLogprobs = download[int32](m, "top ids", n*asked.Top), download[float32](m, "top logprobs", n*asked.Top)
+			}
+			for i := range answers {
+				answer := &answers[i]
+				if asked.Processed && answer.Kept == nil {
+					continue // not told
+				}
+				answer.Logprobs, answer.Top = []sampling.Logprob{}, []sampling.Logprob{}
+				for d, token := range answer.Tokens {
+					at := i*alike.draws + d
+					answer.Logprobs = append(answer.Logprobs, sampling.Logprob{Token: token, Logprob: logprobs[at], Rank: int(ranks[at])})
+				}
+				for j := range asked.Top {
+					if at := i*asked.Top + j; topIDs[at] != sampling.NoToken {
+						answer.Top = append(answer.Top, sampling.Logprob{Token: topIDs[at], Logprob: topLogprobs[at], Rank: j + 1})
+					}
+				}
+			}
+		}
 		return answers, m.err
 	}, togetherOf)
+}
+
+// stepsBehind reports whether a step behind top_p is on.
+func stepsBehind(p sampling.Params) bool {
+	return p.TypicalP != 0 || p.TopNSigma != 0 || p.XTCProbability != 0
 }
 
 // fitsVocab reports whether package sampling takes parameters and ids.
@@ -133,7 +189,8 @@ func TestSamplerConformance(t *testing.T) {
 		Float32: sampledOn[float32](m), Float16: sampledOn[topk.Float16](m), BFloat16: sampledOn[topk.BFloat16](m),
 		Supports: func(row samplingtest.Row, vocab int) bool {
 			p := row.Params
-			return p.Draws <= 500 && row.Options.Chain == nil && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
+			fits := !stepsBehind(p) || vocab <= mostTop || p.TopK > 0 && p.TopK <= mostTop
+			return p.Draws <= 500 && row.Options.Chain == nil && fits && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
 		},
 		Reduce: func(row *samplingtest.Row) {
 			p := row.Params
@@ -141,6 +198,11 @@ func TestSamplerConformance(t *testing.T) {
 				Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP, Softcap: float32(p.MinTokens) / 2,
 				Seed: p.Seed, Position: p.Position, Draws: p.Draws, Replacement: p.Replacement,
 			}
+			if p.Seed%8 >= 4 {
+				row.Params.TypicalP, row.Params.TopNSigma = p.TypicalP, p.TopNSigma
+				row.Params.XTCProbability, row.Params.XTCThreshold = p.XTCProbability*float32(p.Seed%5)/4, p.XTCThreshold
+			}
+			row.Asked = samplingtest.Asked{Logprobs: p.Seed%5 < 2, Top: int(p.Seed % 30), Processed: p.Seed%7 < 3}
 			row.Options = sampling.Options{Preset: []sampling.Preset{"", sampling.VLLM, sampling.Nanochat}[p.Seed%3]}
 		},
 	})
@@ -233,7 +295,8 @@ func TestSamplerNamesWhatIsUnsupported(t *testing.T) {
 		names  string
 	}{
 		{sampling.Params{Temperature: 1}, sampling.HF, ErrUnsupported, "hf"},
-		{sampling.Params{TypicalP: 0.5}, "", ErrUnsupported, "typical_p"},
+		{sampling.Params{XTCProbability: 0.5, XTCSpecialIDs: []int32{1}}, "", ErrUnsupported, "xtc_special_ids"},
+		{sampling.Params{TopH: 0.5}, "", ErrUnsupported, "top_h"},
 		{sampling.Params{LogitBias: map[int32]float32{3: 1}}, "", ErrUnsupported, "logit_bias"},
 		{sampling.Params{BannedIDs: []int32{1}}, sampling.Nanochat, ErrUnsupported, "banned_ids"},
 		{sampling.Params{GrammarBitmask: []int32{1}}, "", ErrUnsupported, "bitmask"},

@@ -170,7 +170,7 @@ DEVICE float approximate_log2(float x) {
 }
 DEVICE float approximate_exp2(float x) {
   float r;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(r) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
 
