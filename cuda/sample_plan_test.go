@@ -23,7 +23,7 @@ func TestChooseSample(t *testing.T) {
 		{sampleShape{1, 50304, BFloat16, true}, h100, Launch{"sample_bf16_whole_cluster", 8, 512, 8}},
 		{sampleShape{1, 9000, BFloat16, true}, h100, Launch{"sample_bf16_whole_cluster", 2, 512, 2}},
 		{sampleShape{1, 5000, Float16, true}, h100, Launch{"sample_f16_whole", 1, 512, 1}},
-		{sampleShape{32, 50304, Float32, true}, h100, Launch{"sample_f32_whole_cluster", 128, 512, 4}},
+		{sampleShape{32, 50304, Float32, true}, h100, Launch{"sample_f32_whole_cluster", 64, 512, 2}},
 		{sampleShape{512, 50304, Float32, true}, h100, Launch{"sample_f32_whole", 512, 512, 1}},
 		{sampleShape{1, 50304, BFloat16, true}, a100, Launch{"sample_bf16_whole", 1, 512, 1}},
 	} {
