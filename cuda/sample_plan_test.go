@@ -23,8 +23,9 @@ func TestChooseSample(t *testing.T) {
 		{sampleShape{1, 50304, BFloat16, true, false}, h100, Launch{"sample_bf16_whole_cluster", 8, 512, 8}},
 		{sampleShape{1, 9000, BFloat16, true, false}, h100, Launch{"sample_bf16_whole_cluster", 2, 512, 2}},
 		{sampleShape{1, 5000, Float16, true, false}, h100, Launch{"sample_f16_whole", 1, 512, 1}},
-		{sampleShape{32, 50304, Float32, true, false}, h100, Launch{"sample_f32_whole_cluster", 128, 512, 4}},
+		{sampleShape{32, 50304, Float32, true, false}, h100, Launch{"sample_f32_whole_cluster", 64, 512, 2}},
 		{sampleShape{512, 50304, Float32, true, false}, h100, Launch{"sample_f32_whole", 512, 512, 1}},
+		{sampleShape{4, 50304, BFloat16, false, true}, h100, Launch{"sample_bf16_edited", 4, 512, 1}},
 		{sampleShape{1, 50304, BFloat16, true, false}, a100, Launch{"sample_bf16_whole", 1, 512, 1}},
 	} {
 		if got := chooseSample(test.shape, test.arch); got != test.want {
