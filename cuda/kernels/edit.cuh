@@ -201,6 +201,7 @@ struct EditedReader : Reader<T> {
   DEVICE EditedReader(const SampleArguments& arguments, u32 row) : a(arguments), number(row) {}
   DEVICE u32 room(const B&) const { return B::kRoom - count_edits(a); }
 
+  // Asks for the mask and the edits, before all else: mask() waits for them.
   DEVICE void ask(const Row<T>& row) const {
     const u32 thread = thread_index(), words = (a.vocab + 31) / 32, masked = smaller(mask_words(a), words);
 #pragma unroll 1
@@ -285,16 +286,11 @@ struct EditedReader : Reader<T> {
 
   template <u32 kThreads>
   DEVICE void read(const Row<T>& row, Share& share) {
-    ask(row);
     read_share<T, kThreads>(row, share, [&] { mask(row); });
     make(row);
   }
   // For a row that is not read.
-  DEVICE void prepare(const Row<T>& row) const {
-    ask(row);
-    mask(row);
-    make(row);
-  }
+  DEVICE void prepare(const Row<T>&) const { prepare_unread(*this); }
 
   DEVICE bool decides(const Row<T>& row, const Share& share) {
     if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
@@ -339,6 +335,13 @@ struct EditedReader : Reader<T> {
   DEVICE Found join(B&, Found found, u32 k) const { return join_edited<T>(a, found, k); }
 };
 
+template <class T>
+DEVICE_APART void prepare_unread(EditedReader<T> reader) {
+  const Row<T> row(reader.a, reader.number, 0, 1);
+  reader.mask(row);
+  reader.make(row);
+}
+
 // Edited is the order of a row of edited logits as float32, for passes over all of it: behind
 // what EditedReader makes.
 template <class T>
@@ -375,6 +378,7 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
   EditedReader<M> reader(a, number);
+  reader.ask(Row<M>(a, number, 0, 1));
   prepare<f32, u64, B>(tail, a, number);
   const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
