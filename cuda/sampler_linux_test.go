@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -70,11 +71,14 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 				}
 			}
 			by = RowParams{
-				Temperature: upload(m, "temperature", 0, temperature), TopK: upload(m, "top_k", 0, topK),
-				TopP: upload(m, "top_p", 0, topP), MinP: upload(m, "min_p", 0, minP),
+				Temperature: upload(m, "temperature", 0, temperature),
+				TopP:        upload(m, "top_p", 0, topP), MinP: upload(m, "min_p", 0, minP),
 				TypicalP: upload(m, "typical_p", 0, typicalP), TopNSigma: upload(m, "top_n_sigma", 0, topNSigma),
 				XTCProbability: upload(m, "xtc_probability", 0, xtcProbability), XTCThreshold: upload(m, "xtc_threshold", 0, xtcThreshold),
 				Seed: upload(m, "seed", 0, seed), Position: upload(m, "position", 0, position),
+			}
+			if slices.Max(topK) > 0 {
+				by.TopK = upload(m, "top_k", 0, topK)
 			}
 		}
 		s, err := m.device.NewSampler(params, options)
@@ -89,8 +93,10 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			to.Tokens = upload(m, "tokens", 0, make([]int32, n*stride))
 		}
 		to.Status = upload(m, "status", 0, make([]uint8, n))
-		to.Kept, to.KeptCount = upload(m, "kept", 0, make([]int32, n*vocab)), upload(m, "kept count", 0, make([]int32, n))
-		to.KeptProbabilities = upload(m, "kept probabilities", 0, make([]float32, n*vocab))
+		if m.calls%4 != 0 || alike.asked.Processed { // of which the count tells whether there are logprobs
+			to.Kept, to.KeptCount = upload(m, "kept", 0, make([]int32, n*vocab)), upload(m, "kept count", 0, make([]int32, n))
+			to.KeptProbabilities = upload(m, "kept probabilities", 0, make([]float32, n*vocab))
+		}
 		if asked := alike.asked; asked.Logprobs {
 			to.Logprobs, to.Ranks = upload(m, "logprobs", 0, make([]float32, n*alike.draws)), upload(m, "ranks", 0, make([]int32, n*alike.draws))
 			to.TopCount, to.Processed = asked.Top, asked.Processed
@@ -114,12 +120,17 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 		} else {
 			tokens = widen(download[int32](m, "tokens", n*stride))
 		}
-		status, kept, count := download[uint8](m, "status", n), download[int32](m, "kept", n*k), download[int32](m, "kept count", n)
-		probabilities := download[float32](m, "kept probabilities", n*k)
+		status := download[uint8](m, "status", n)
+		var kept, count []int32
+		var probabilities []float32
+		if to.Kept != 0 {
+			kept, count = download[int32](m, "kept", n*k), download[int32](m, "kept count", n)
+			probabilities = download[float32](m, "kept probabilities", n*k)
+		}
 		answers := make([]samplingtest.Answer, n)
 		for i := range answers {
 			answers[i].Status = sampling.Status(status[i])
-			if count[i] >= 0 {
+			if count != nil && count[i] >= 0 {
 				answers[i].Kept, answers[i].Probabilities = kept[i*k:][:count[i]], probabilities[i*k:][:count[i]]
 			}
 			for _, token := range tokens[i*stride:][:alike.draws] {
@@ -195,6 +206,42 @@ func TestSamplerConformance(t *testing.T) {
 			row.Options = sampling.Options{Preset: []sampling.Preset{"", sampling.VLLM, sampling.Nanochat}[p.Seed%3]}
 		},
 	})
+}
+
+// Rows without a top-k have the tokens of package sampling, from one block each or several.
+func TestSamplerOfWholeRows(t *testing.T) {
+	fake(t)
+	d := open(t, 0)
+	m := &memory{device: d, buffers: map[string]*Buffer{}}
+	rng := rand.New(rand.NewPCG(20, 20))
+	for _, rows := range []int{1, 3} {
+		for _, vocab := range []int{2100, 9001} {
+			t.Run(fmt.Sprintf("%d x %d", rows, vocab), func(t *testing.T) {
+				logits := topktest.Convert[topk.BFloat16](topktest.Random(rng, rows*vocab))
+				for _, params := range []sampling.Params{
+					{Temperature: 1}, {Temperature: 0.7, MinP: 0.05}, {Temperature: 1, TopP: 0.9}, {Temperature: 2, TopP: 0.5, MinP: 0.01},
+					{Temperature: 1, TopP: 0.95, TopK: vocab}, {Temperature: 1, Softcap: 2},
+				} {
+					params.Seed, params.Draws, params.Replacement = rng.Uint64(), 1+rng.IntN(3), rng.IntN(2) == 0
+					var batch []samplingtest.Row
+					for range rows {
+						batch = append(batch, samplingtest.Row{Params: params})
+					}
+					m.calls = 3 // the next asks for no kept set
+					answers, err := sampledOn[topk.BFloat16](m)(batch, logits, vocab)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for i, row := range batch {
+						want := samplingtest.Oracle(row, logits[i*vocab:(i+1)*vocab])
+						if !slices.Equal(answers[i].Tokens, want.Tokens) || answers[i].Status != want.Status {
+							t.Errorf("row %d, %+v: %v, %v; want %v, %v", i, params, answers[i].Tokens, answers[i].Status, want.Tokens, want.Status)
+						}
+					}
+				}
+			})
+		}
+	}
 }
 
 // One seed for a batch gives its rows different draws, those of sampling.SampleRows.

@@ -93,6 +93,10 @@ DEVICE u32 count_at_least(u32 count, u64 a, u64 b) {
   asm("{.reg .u64 t; sub.cc.u64 t, %1, %2; addc.u32 %0, %0, 0;}" : "+r"(count) : "l"(a), "l"(b));
   return count;
 }
+DEVICE u32 count_at_least(u32 count, unsigned long a, unsigned long b) {
+  asm("{.reg .u64 t; sub.cc.u64 t, %1, %2; addc.u32 %0, %0, 0;}" : "+r"(count) : "l"(a), "l"(b));
+  return count;
+}
 
 DEVICE u32 population(u32 v) { return __popc(v); }
 DEVICE u32 lowest_bit(u32 v) { return __ffs(v) - 1; }
@@ -174,7 +178,7 @@ DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float x) { return __float_as_uint(x); }
 DEVICE double as_double(u64 bits) { return __longlong_as_double((i64)bits); }
 DEVICE u64 as_bits(double x) { return (u64)__double_as_longlong(x); }
-// The nearest integer, the even one of two.
+// The nearest integer, the even one of two; of NaN it is 0.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
 // The upper half of a product.
 DEVICE u64 multiply_high(u64 a, u64 b) { return __umul64hi(a, b); }
@@ -191,7 +195,7 @@ DEVICE float approximate_log2(float x) {
 }
 DEVICE float approximate_exp2(float x) {
   float r;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(r) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
 

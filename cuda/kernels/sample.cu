@@ -3,6 +3,18 @@
 // plan       grid            what
 // block      rows            one block a row: the k best of it, truncations and draws in one launch
 #include "tail.cuh"
+#include "whole.cuh"
+
+// What the threads share for a row of which the best are selected, or for one without a
+// top-k.
+template <class W>
+union Shared {
+  struct {
+    Block<W, kThreads, kRoom> block;
+    Tail<W> tail;
+  };
+  Whole whole;
+};
 
 template <class T, class W, bool kStamps = false>
 DEVICE void sample_row(const SampleArguments& a) {
@@ -14,7 +26,7 @@ DEVICE void sample_row(const SampleArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
   prepare<T, W, B>(tail, a, number);
-  if (wants_raw(a)) add_exponentials<T, W, B>(a, number);
+  if (wants_raw(a)) add_exponentials<T, W, B>(Row<T>(a, number, 0, 1));
   const Sorted<W> sorted{tail};
   SampledReader<T, W, B> reader{{}, block, tail, a, number};
   const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, reader);
@@ -22,17 +34,21 @@ DEVICE void sample_row(const SampleArguments& a) {
   if (reader.done) return stamps.set(7);
   const Row<T> row(a, number, 0, 1);
   const bool few = found.candidates <= Tail<W>::kFew && found.wanted > 0 && found.wanted == row.k;
-  if (few && thread < Tail<W>::kFew) weigh_few<T, W, B>(false, found.candidates, a.softcap);
+  if (few && thread < kWeighing * kWarp) weigh_few<T, W, B>(false, found.candidates, a.softcap);
   stamps.set(4);
   merge(block, found.candidates, found.wanted, sorted, stamps);
   block_barrier();
   stamps.set(5);
   const u32 k = tail.left;
   if (wants_raw(a)) {
-    prepare_logprobs<T, W, B>(tail, a, number);
+    prepare_logprobs<T, W, B>(a, number);
     block_barrier();
   }
   if (k == 0 && row.length > 0 && tail.valid && !tail.steps) {
+    const bool more = a.logprobs || a.top_ids;  // which are in memory that both share
+    if (a.kept && thread == 0) a.kept_count[number] = -1;
+    if (!more && draw_whole_alone<T>(block_shared<W>().whole, a, number)) return;
+    if (!more) block_barrier();
     draw_from_all<T>(block, a, number);
     answer_whole<T, W, B>(tail, a, number, row.k);
   } else {

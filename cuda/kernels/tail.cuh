@@ -27,21 +27,20 @@ struct Logprobs {
 };
 
 // ExponentialSum adds up e^logit of a thread's elements, for logprobs: within 5e-7 of it, and always
-// in one order. The part of an exponent that is lost to rounding is made up for by its
-// first order.
+// in one order. What rounding adds to an exponent is made up for by its first order.
 template <class T>
 struct ExponentialSum {
   static constexpr float kLog2E = 0x1.715476p+0f;
   // What kLog2E lacks, times ln 2: of logarithms near the largest logit.
   static constexpr double kMissing = 0x1.4ae0bf85ddf44p-26 * law::kLn2;
-  float sum = 0, lost = 0;
+  float sum = 0, gained = 0;
   double total = 0;
 
   DEVICE float one(u32 bits) {
     float logit = number_of_bits<T>(bits);
-    logit = logit > -100 ? logit : -100;
+    logit = logit > -87 ? logit : -87;  // nothing less is a normal number
     const float x = logit * kLog2E, e = approximate_exp2(x);
-    lost = multiply_add(e, multiply_add(logit, kLog2E, -x), lost);
+    gained = multiply_add(e, multiply_add(logit, -kLog2E, x), gained);
     return e;
   }
   DEVICE void add(const Vector& v) {
@@ -51,8 +50,8 @@ struct ExponentialSum {
     sum += (words[0] + words[1]) + (words[2] + words[3]);
   }
   DEVICE void settle() {
-    total += (double)sum + law::kLn2 * (double)lost;
-    sum = lost = 0;
+    total += (double)sum - law::kLn2 * (double)gained;
+    sum = gained = 0;
   }
 };
 
@@ -127,23 +126,25 @@ struct Tail {
   }
 };
 
-// The tail of the block.
+// What the threads of a block share: the kernel tells what there is beside block and tail.
 template <class W>
-DEVICE Tail<W>& block_tail() {
-  SHARED(Tail<W>, tail);
-  return tail;
+union Shared;
+template <class W>
+DEVICE Shared<W>& block_shared() {
+  SHARED(Shared<W>, shared);
+  return shared;
 }
-// The rest of what its threads share.
+template <class W>
+DEVICE Tail<W>& block_tail() { return block_shared<W>().tail; }
 template <class B>
-DEVICE B& the_block() {
-  SHARED(B, block);
-  return block;
-}
+DEVICE B& the_block() { return block_shared<typename B::Candidate>().block; }
 
-// Sorted takes results where the tail wants them, while two warps weigh the candidates.
+constexpr u32 kWeighing = 3;  // warps
+
+// Sorted takes results where the tail wants them, while some warps weigh the candidates.
 template <class W>
 struct Sorted {
-  static constexpr u32 kBusy = 2;
+  static constexpr u32 kBusy = kWeighing;
   Tail<W>& tail;
   DEVICE void write(u32 rank, W word) const { tail.sorted[rank] = word; }
   DEVICE void write(u32 rank, W word, u32 place) const {
@@ -257,8 +258,7 @@ DEVICE W find_best(B& block, Tail<W>& tail, const Row<T>& row, const Share& shar
 // Adds up the exponentials of a row, for logprobs: for all threads, before the row is read for
 // its best, which it is then near to.
 template <class T, class W, class B>
-DEVICE_APART void add_exponentials(const SampleArguments& a, u32 number) {
-  const Row<T> row(a, number, 0, 1);
+DEVICE_APART void add_exponentials(Row<T> row) {
   const u32 thread = thread_index();
   ExponentialSum<T> sum;
   read_vectors<T, B::kThreads>(row, [&](u32 s, const Vector& v) {
@@ -323,7 +323,8 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
 // Prepares logprobs of the logits as they came, for all threads. Where the
 // exponentials leave the range of float32, by a pass over the row.
 template <class T, class W, class B>
-DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number) {
+DEVICE_APART void prepare_logprobs(const SampleArguments& a, u32 number) {
+  Tail<W>& tail = block_tail<W>();
   const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
   double sum = 0;
 #pragma unroll 1
@@ -386,19 +387,22 @@ DEVICE_APART void list_by_id(u32 k, u32 warp, u32 warps) {
   }
 }
 
-// Weighs n words, candidates or sorted ones, beside their largest: for two warps, which have a
-// word of each lane.
+// Weighs n words, candidates or sorted ones, beside their largest: for some warps, of which each
+// lane has one but the last, which has the largest of all.
 template <class T, class W, class B>
 DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
+  constexpr u32 kLast = kWarp - 1;
+  static_assert(kWeighing * kLast >= Tail<W>::kFew, "each word has a lane");
   Tail<W>& tail = block_tail<W>();
-  const u32 at = thread_index() % Tail<W>::kFew, across = at ^ kWarp;
+  const u32 lane = thread_index() % kWarp, at = thread_index() / kWarp % kWeighing * kLast + lane;
   const W* words = sorted ? tail.sorted : the_block<B>().candidates;
-  const u32 key = at < n ? Word<W>::key(words[at]) : 0, other = across < n ? Word<W>::key(words[across]) : 0;
-  const u32 best = warp_max(larger(key, other));
-  // Where there is no word, one that takes the longest way.
-  float most = n > 0 ? number_of<T>(best) : softcap, logit = at < n ? number_of<T>(key) : softcap;
-  if (softcap > 0) most = law::capped(most, softcap), logit = law::capped(logit, softcap);
-  const law::Masses mass = mass_beside(logit, most, tail.scale);
+  const auto key_at = [&](u32 i) { return i < n ? Word<W>::key(words[i]) : 0; };
+  const u32 mine = key_at(at), best = warp_max(larger(key_at(lane), key_at(lane + kWarp)));
+  // Where there is no word, a logit that takes the longest way.
+  float logit = at < n || (lane == kLast && n > 0) ? number_of<T>(lane == kLast ? best : mine) : softcap;
+  if (softcap > 0) logit = law::capped(logit, softcap);
+  const law::Masses mass = mass_beside(logit, as_float(shuffle(as_bits(logit), kLast)), tail.scale);
+  if (lane == kLast || at >= Tail<W>::kFew) return;
   tail.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
   if (sorted) tail.places[at] = at;
 }
@@ -407,38 +411,42 @@ DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
 // warp, of which a lane returns its rank and all others kAllLanes. Several tokens are written. The
 // warps that list ids are waited for, unless it is a rehearsal.
 template <class W>
-DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, bool top_p, bool all_count, u32 draws, bool rehearsal) {
+DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top_p, bool all_count, u32 draws, bool rehearsal) {
   Tail<W>& tail = block_tail<W>();
   const u32 lane = thread_index() % kWarp;
   constexpr u32 kEach = Tail<W>::kFew / kWarp;
   const u64 least = tail.least, random = tail.numbers[0];
-  law::Masses mass[kEach];
-  u32 heavy = 0;
+  law::Masses mass[kEach], own;
+  bool counts[kEach];
+  u64 parts[kEach];
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) parts[i] = tail.weighed[tail.places[kEach * lane + i] % Tail<W>::kFew];
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    const u32 rank = kEach * lane + i;
-    const u64 parts = rank < k ? tail.weighed[tail.places[rank] % Tail<W>::kFew] : 0;
-    tail.masses[rank] = parts;
-    mass[i] = {(u32)(parts >> 32), (int)parts};
-    heavy += population(ballot(rank < k && mass[i].sum() >= least));
+    if (kEach * lane + i >= k) parts[i] = 0;
+    mass[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
+    counts[i] = kEach * lane + i < k && mass[i].sum() >= least;
+    if (counts[i] || all_count) own = own + mass[i];
   }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) tail.masses[kEach * lane + i] = parts[i];
 
   // The last that is kept.
-  u32 kept = heavy;
-  if (top_p) {
-    law::Masses own;
+  u32 kept = 0;
 #pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      if (kEach * lane + i < (all_count ? k : heavy)) own = own + mass[i];
-    }
-    const u64 enough = law::ceil_product(tail.given.top_p, warp_sum(own).sum());
+  for (u32 i = 0; i < kEach; i++) kept += population(ballot(counts[i]));
+  if (top_p < 1) {
+    const u64 enough = law::ceil_product(top_p, warp_sum(own).sum());
     law::Masses before = warp_scan(own) - own;
-    u32 reaching = 0;
+    bool reaches[kEach];
 #pragma unroll
     for (u32 i = 0; i < kEach; i++) {
-      reaching += population(ballot(kEach * lane + i < k && before.sum() < enough));
+      reaches[i] = kEach * lane + i < k && before.sum() < enough;
       before = before + mass[i];
     }
+    u32 reaching = 0;
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) reaching += population(ballot(reaches[i]));
     kept = smaller(kept, reaching);
   }
   if (!rehearsal) wait_for_list();
@@ -446,12 +454,17 @@ DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, bool top_
   // The tokens in the order of their ids, and where they begin among the kept masses. Those that
   // are not kept have the mass 0.
   u32 rank[kEach];
-  law::Masses by_id[kEach], own;
+  law::Masses by_id[kEach];
+  own = {};
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    rank[i] = kEach * lane + i < k ? tail.by_id[kEach * lane + i] : k;
-    const u64 parts = rank[i] < kept ? tail.masses[rank[i] % Tail<W>::kFew] : 0;
-    by_id[i] = {(u32)(parts >> 32), (int)parts};
+    rank[i] = tail.by_id[kEach * lane + i];
+    parts[i] = tail.masses[rank[i] % Tail<W>::kFew];
+  }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    if (kEach * lane + i >= k || rank[i] >= kept) parts[i] = 0;
+    by_id[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
     own = own + by_id[i];
   }
   u64 total = warp_sum(own).sum();
@@ -473,8 +486,7 @@ DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, bool top_
   };
   const auto rank_of = [&](u32 place) { return place == 0 ? rank[0] : place == 1 ? rank[1] : kAllLanes; };
   u32 place = place_of(law::target(random, total));
-  if (rehearsal) return kAllLanes;
-  if (lane == 0) tail.kept = kept, tail.total = total;
+  if (lane == 0 && !rehearsal) tail.kept = kept, tail.total = total;
   if (draws == 1) return rank_of(place);
 #pragma unroll 1
   for (u32 draw = 0;;) {
@@ -506,7 +518,7 @@ template <class T, class W, class B, class S>
 DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
   const u32 thread = thread_index(), warp = thread / kWarp;
   if (!weighed) {
-    if (thread < Tail<W>::kFew) weigh_few<T, W, B>(true, k, a.softcap);
+    if (warp < kWeighing) weigh_few<T, W, B>(true, k, a.softcap);
     block_barrier();
   }
   stamps.set(6);
@@ -516,7 +528,7 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
     write_raw_top<T>(tail, a, number, selected);
     return;
   }
-  const u32 rank = draw_few<W>(a, number, k, tail.given.top_p < 1, a.min_p_last, a.draws, false);
+  const u32 rank = draw_few<W>(a, number, k, tail.given.top_p, a.min_p_last, a.draws, false);
   if (rank != kAllLanes) write_token(a, number, 0, Word<W>::index(tail.sorted[rank]));
   if (a.draws == 1 && thread == 0 && a.status) a.status[number] = kDone;
   stamps.set(7);
@@ -898,7 +910,7 @@ DEVICE_APART void write_kept(const Tail<W>& tail, const SampleArguments& a, u32 
 // Writes the logprobs of a row's tokens, and if they are of the kept set those of the most likely
 // ones: for all threads, behind the draws. Of the sorted tokens n are in question.
 template <class T, class W, class B>
-DEVICE_APART void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
+DEVICE void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
   const u32 thread = thread_index();
   const RowParameters p = tail.given;
   const float most = logit_of<T>(a, tail.sorted[0]);
@@ -982,7 +994,7 @@ DEVICE void prepare(Tail<W>& tail, const SampleArguments& a, u32 number) {
     if (last == 2) {
       weigh_few<T, W, B>(false, 0, a.softcap);
     } else if (last == 3) {
-      draw_few<W>(a, number, 0, true, false, 1, true);
+      draw_few<W>(a, number, 0, 0.9f, false, 1, true);
     } else if (last == 4) {
       list_by_id<W>(1, 0, 1);
     }

@@ -89,6 +89,7 @@ DEVICE u32 lowest_bit(u32 v) { return u32(__builtin_ffs(int(v))) - 1; }
 DEVICE u32 leading_zeros(u32 v) { return v ? u32(__builtin_clz(v)) : 32; }
 DEVICE u32 count_at_least(u32 count, u32 a, u32 b) { return count + (a >= b); }
 DEVICE u32 count_at_least(u32 count, u64 a, u64 b) { return count + (a >= b); }
+DEVICE u32 count_at_least(u32 count, unsigned long a, unsigned long b) { return count + (a >= b); }
 DEVICE u32 atomic_add(u32* at, u32 v) {
   shim::maybe_wait();
   const u32 before = *at;
@@ -172,7 +173,7 @@ DEVICE u64 as_bits(double x) {
   memcpy(&bits, &x, sizeof bits);
   return bits;
 }
-DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
+DEVICE int nearest_integer(float x) { return x == x ? int(std::nearbyint(x)) : 0; }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
 
 DEVICE double square_root(double x) { return std::sqrt(x); }
