@@ -57,14 +57,14 @@ func blocksOfWhole(s sampleShape, arch Architecture) int {
 
 // sampleSymbols are the kernels for each type: for rows with a top-k, of few tokens and of
 // any; for rows without one, by one block and by a cluster; and those that edit.
-var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow, edited, whole, cluster, edit string }) {
+var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow, whole, cluster, edited, edit string }) {
 	for t, names := range dtypes {
 		s := &symbols[t]
 		s.wide = "sample_" + names.symbol + "_block"
 		s.narrow = s.wide + narrow
-		s.edited = "sample_" + names.symbol + "_edited"
 		s.whole = "sample_" + names.symbol + "_whole"
 		s.cluster = s.whole + clusterSuffix
+		s.edited = "sample_" + names.symbol + "_edited"
 		s.edit = "edit_" + names.symbol
 	}
 	return symbols

@@ -61,8 +61,7 @@ template <class T>
 DEVICE u32 wide_key(u32 key) { return T::kBits == 32 ? key : f32::key(as_bits(number_of<T>(key))); }
 
 // EditedBlock is the block of an edited row: it leaves room for the edited candidates.
-template <class T>
-struct EditedBlock : Block<u64, kThreads, 2048> {
+struct EditedBlock : Block<EditedWord, kThreads, 2048> {
   u32 edits;  // biases and penalties
   u32 added;  // edited candidates that reached the threshold
   u32 wrong;  // 1 if a bias is out of range
@@ -72,31 +71,32 @@ struct EditedBlock : Block<u64, kThreads, 2048> {
     if (thread_index() == 0) edits = count_edits(a), added = wrong = 0;
   }
   DEVICE u32 room() const { return kRoom - edits; }
-  DEVICE void put(u32 place, u64 word) { candidates[place] = Word<u64>::pack(wide_key<T>(Word<u64>::key(word)), Word<u64>::index(word)); }
+  template <class T>
+  DEVICE void put(u32 place, u32 key, u32 index) { candidates[place] = Word<u64>::pack(wide_key<T>(key), index); }
 };
 
-// The bits of a row. As many are read as a block reads elements at once.
+// What the threads of a block share. Of the bits as many are read as a block reads elements at once.
+template <>
+struct Shared<EditedBlock> {
+  alignas(16) u32 bits[kMaskedIds / 32];
+  EditedBlock block;
+  Tail<EditedWord> tail;
+  Penalties penalties;
+};
+
 template <class T>
 DEVICE u32* bitmap() {
-  constexpr u32 kWords = kMaskedIds / 32;
   static_assert(kMaskedIds % (kSlots * kThreads * T::kPerVector) == 0, "nothing past them is read");
-  struct Bits {
-    alignas(16) u32 words[kWords];
-  };
-  SHARED(Bits, bits);
-  return bits.words;
+  return block_shared<EditedBlock>().bits;
 }
-DEVICE Penalties& row_penalties() {
-  SHARED(Penalties, penalties);
-  return penalties;
-}
+DEVICE Penalties& row_penalties() { return block_shared<EditedBlock>().penalties; }
 
 // The edited candidates, 0 for none. They wait where the results will be; before, their places hold what an
 // edit is made of.
 template <class T>
-DEVICE u64* edited_words() {
-  static_assert(Tail<u64>::kMost >= kMostEdits, "each has a place");
-  return block_tail<EditedBlock<T>>().sorted;
+DEVICE EditedWord* edited_words() {
+  static_assert(Tail<EditedWord>::kMost >= kMostEdits, "each has a place");
+  return block_tail<EditedBlock>().sorted;
 }
 struct Edit {
   u32 id;     // kNone outside of the row; with kBanned if it is masked
@@ -111,18 +111,18 @@ DEVICE Edit* edit_list() { return reinterpret_cast<Edit*>(edited_words<T>()); }
 constexpr u32 kNoted = 1 << 16;
 template <class T>
 DEVICE u32* noted(bool penalised) {
-  static_assert(sizeof(EditedBlock<T>::candidates) == 2 * kNoted / 8, "two sets");
-  return reinterpret_cast<u32*>(the_block<EditedBlock<T>>().candidates) + (penalised ? kNoted / 32 : 0);
+  static_assert(sizeof(EditedBlock::candidates) == 2 * kNoted / 8, "two sets");
+  return reinterpret_cast<u32*>(the_block<EditedBlock>().candidates) + (penalised ? kNoted / 32 : 0);
 }
 template <class T>
 DEVICE bool may_be_noted(u32 id, bool penalised) { return noted<T>(penalised)[id % kNoted / 32] >> id % 32 & 1; }
 
 // Beside takes results that stage 1 has in order: as candidates, as others are still to
 // join them.
-template <class B>
+template <class T>
 struct Beside {
-  B& block;
-  DEVICE void write(u32 rank, u64 word) const { block.put(rank, word); }
+  EditedBlock& block;
+  DEVICE void write(u32 rank, u64 word) const { block.put<T>(rank, Word<u64>::key(word), Word<u64>::index(word)); }
 };
 
 // Biases and penalties are one list: the biases, then the penalties. An id in both is edited as a
@@ -134,7 +134,7 @@ DEVICE int penalty_count(const SampleArguments& a, u32 number, u32 i) { return a
 
 // Behind EditedReader::mask.
 template <class T>
-DEVICE bool edits_are_valid() { return !the_block<EditedBlock<T>>().wrong && row_penalties().valid(); }
+DEVICE bool edits_are_valid() { return !the_block<EditedBlock>().wrong && row_penalties().valid(); }
 
 // What is rare stands apart, from the arguments again: the bits of rows that are not aligned, and edits of
 // ids that may be in both lists.
@@ -170,8 +170,8 @@ DEVICE_APART u64 twice_edited(const SampleArguments& a, u32 number, u32 i) {
 // may stand for ids that are edited.
 template <class T>
 DEVICE_APART Found join_edited(const SampleArguments& a, Found found, u32 k) {
-  EditedBlock<T>& block = the_block<EditedBlock<T>>();
-  const u64* words = edited_words<T>();
+  EditedBlock& block = the_block<EditedBlock>();
+  const EditedWord* words = edited_words<T>();
   const u32 n = found.wanted < k ? k : found.candidates, edits = count_edits(a);
   block_barrier();
 #pragma unroll 1
@@ -193,7 +193,7 @@ DEVICE_APART Found join_edited(const SampleArguments& a, Found found, u32 k) {
 // register.
 template <class T>
 struct EditedReader : Reader<T> {
-  using B = EditedBlock<T>;
+  using B = EditedBlock;
   const SampleArguments& a;
   u32 number;
   bool done = false;  // the row has its token
@@ -201,6 +201,7 @@ struct EditedReader : Reader<T> {
   DEVICE EditedReader(const SampleArguments& arguments, u32 row) : a(arguments), number(row) {}
   DEVICE u32 room(const B&) const { return B::kRoom - count_edits(a); }
 
+  // Asks for the mask and the edits, before all else: mask() waits for them.
   DEVICE void ask(const Row<T>& row) const {
     const u32 thread = thread_index(), words = (a.vocab + 31) / 32, masked = smaller(mask_words(a), words);
 #pragma unroll 1
@@ -285,28 +286,23 @@ struct EditedReader : Reader<T> {
 
   template <u32 kThreads>
   DEVICE void read(const Row<T>& row, Share& share) {
-    ask(row);
     read_share<T, kThreads>(row, share, [&] { mask(row); });
     make(row);
   }
   // For a row that is not read.
-  DEVICE void prepare(const Row<T>& row) const {
-    ask(row);
-    mask(row);
-    make(row);
-  }
+  DEVICE void prepare(const Row<T>&) const { prepare_unread(*this); }
 
   DEVICE bool decides(const Row<T>& row, const Share& share) {
     if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
     if (!edits_are_valid<T>()) return true;
-    Tail<u64>& tail = block_tail<EditedBlock<T>>();
-    u64 best = find_best(the_block<EditedBlock<T>>(), tail, row, share);
+    Tail<EditedWord>& tail = block_tail<EditedBlock>();
+    EditedWord best = find_best(the_block<EditedBlock>(), tail, row, share);
     if (thread_index() < kWarp) best = best_with(best);
     done = end_greedy<f32>(tail, a, number, best);
     return true;
   }
   // The best of the row's best and the edited ones: for the first warp, behind a barrier.
-  DEVICE u64 best_with(u64 best) const {
+  DEVICE EditedWord best_with(EditedWord best) const {
     best = Word<u64>::pack(wide_key<T>(Word<u64>::key(best)), Word<u64>::index(best));
 #pragma unroll 1
     for (u32 i = thread_index() % kWarp; i < count_edits(a); i += kWarp) best = edited_words<T>()[i] > best ? edited_words<T>()[i] : best;
@@ -339,6 +335,13 @@ struct EditedReader : Reader<T> {
   DEVICE Found join(B&, Found found, u32 k) const { return join_edited<T>(a, found, k); }
 };
 
+template <class T>
+DEVICE_APART void prepare_unread(EditedReader<T> reader) {
+  const Row<T> row(reader.a, reader.number, 0, 1);
+  reader.mask(row);
+  reader.make(row);
+}
+
 // Edited is the order of a row of edited logits as float32, for passes over all of it: behind
 // what EditedReader makes.
 template <class T>
@@ -367,30 +370,32 @@ struct Row<Edited<T>> {
 template <class T, bool kStamps = false>
 DEVICE void sample_edited_row(const SampleArguments& a) {
   using M = Masked<T>;
-  using B = EditedBlock<M>;
+  using B = EditedBlock;
   B& block = the_block<B>();
-  Tail<u64>& tail = block_tail<B>();
+  Tail<EditedWord>& tail = block_tail<EditedBlock>();
   const Stamps<kStamps> stamps(a);
   block.clear(a);
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
   EditedReader<M> reader(a, number);
-  prepare<f32, u64, B>(tail, a, number);
-  const Found found = find<M>(block, Beside<B>{block}, a, number, 0, 1, stamps, reader);
+  reader.ask(Row<M>(a, number, 0, 1));
+  prepare<f32, EditedWord, B>(tail, a, number);
+  const Found found = find<M>(block, Beside<M>{block}, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
   if (reader.done) return stamps.set(7);
   const Row<T> row(a, number, 0, 1);
-  const bool few = found.candidates <= Tail<u64>::kFew && found.wanted > 0 && found.wanted == row.k;
-  if (few && thread < kWeighing * kWarp) weigh_few<f32, u64, B>(false, found.candidates, a.softcap);
+  const bool few = found.candidates <= Tail<EditedWord>::kFew && found.wanted > 0 && found.wanted == row.k;
+  if (few && thread < kWeighing * kWarp) weigh_few<f32, EditedWord, B>(false, found.candidates, a.softcap);
   stamps.set(4);
-  merge(block, found.candidates, found.wanted, Sorted<u64>{tail}, stamps);
+  merge(block, found.candidates, found.wanted, Sorted<EditedWord>{tail}, stamps);
   block_barrier();
   stamps.set(5);
   const u32 k = tail.left;
   const bool valid = edits_are_valid<M>();
   if (k == 0 && row.length > 0 && valid && tail.valid && !tail.steps) {
+    if (a.kept && thread == 0) a.kept_count[number] = -1;
     draw_from_all<Edited<T>>(block, a, number);
-    answer_whole<f32, u64, B>(tail, a, number, row.k);
+    answer_whole<f32, EditedWord, B>(tail, a, number, row.k);
   } else {
     const u32 left = found.wanted ? smaller(k, found.wanted) : k;
     draw_tokens<f32>(block, tail, a, number, valid ? left : 0, row.k, few, stamps);

@@ -148,3 +148,10 @@ struct Word<u64> {
   static DEVICE u32 top(u64 word) { return (u32)(word >> 32); }
   static DEVICE u32 bottom(u64 word) { return (u32)word; }
 };
+
+// The same, of another type: what the threads of a block share goes by the type of its
+// words.
+using EditedWord = unsigned long;
+static_assert(sizeof(EditedWord) == 8, "64 bits");
+template <>
+struct Word<EditedWord> : Word<u64> {};

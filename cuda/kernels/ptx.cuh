@@ -93,6 +93,10 @@ DEVICE u32 count_at_least(u32 count, u64 a, u64 b) {
   asm("{.reg .u64 t; sub.cc.u64 t, %1, %2; addc.u32 %0, %0, 0;}" : "+r"(count) : "l"(a), "l"(b));
   return count;
 }
+DEVICE u32 count_at_least(u32 count, unsigned long a, unsigned long b) {
+  asm("{.reg .u64 t; sub.cc.u64 t, %1, %2; addc.u32 %0, %0, 0;}" : "+r"(count) : "l"(a), "l"(b));
+  return count;
+}
 
 DEVICE u32 population(u32 v) { return __popc(v); }
 DEVICE u32 lowest_bit(u32 v) { return __ffs(v) - 1; }

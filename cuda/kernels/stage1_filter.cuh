@@ -38,7 +38,8 @@ struct Block {
     if (thread_index() == 0) count = left = 0;
   }
   DEVICE u32 room() const { return kRoom; }
-  DEVICE void put(u32 place, W word) { candidates[place] = word; }
+  template <class T>
+  DEVICE void put(u32 place, u32 key, u32 index) { candidates[place] = Word<W>::pack(key, index); }
   // Forgets the candidates, when all threads are done with them.
   DEVICE void empty() {
     block_barrier();
@@ -223,7 +224,8 @@ struct BlockPool {
   B& block;
   DEVICE u32 room() const { return block.room(); }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
-  DEVICE void put(u32 place, Candidate word) const { block.put(place, word); }
+  template <class T>
+  DEVICE void put(u32 place, u32 key, u32 index) const { block.template put<T>(place, key, index); }
 };
 
 // Appends the marked elements of each lane's two vectors, for the whole warp; first is
@@ -231,7 +233,6 @@ struct BlockPool {
 // for all; they are counted nevertheless.
 template <class T, class P>
 DEVICE bool append(const P& pool, u32 first, const Vector& v, u32 at, const Vector& next, u32 next_at, u32 marks) {
-  using W = typename P::Candidate;
   const u32 lane = thread_index() % kWarp, before = (1u << lane) - 1;
   const u32 some = ballot(marks != 0);
   if (!some) return true;
@@ -255,7 +256,7 @@ DEVICE bool append(const P& pool, u32 first, const Vector& v, u32 at, const Vect
     const u32 low = mark & 2 ? (second ? next.word[2] : v.word[2]) : (second ? next.word[0] : v.word[0]);
     const u32 high = mark & 2 ? (second ? next.word[3] : v.word[3]) : (second ? next.word[1] : v.word[1]);
     const u32 key = T::key((mark & 1 ? high : low) >> T::marked_shift(mark) & T::kAll);
-    pool.put(place++, Word<W>::pack(key, first + (second ? next_at : at) + T::marked_element(mark)));
+    pool.template put<T>(place++, key, first + (second ? next_at : at) + T::marked_element(mark));
     marks &= marks - 1;
   }
   warp_barrier();

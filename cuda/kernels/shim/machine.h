@@ -89,6 +89,7 @@ DEVICE u32 lowest_bit(u32 v) { return u32(__builtin_ffs(int(v))) - 1; }
 DEVICE u32 leading_zeros(u32 v) { return v ? u32(__builtin_clz(v)) : 32; }
 DEVICE u32 count_at_least(u32 count, u32 a, u32 b) { return count + (a >= b); }
 DEVICE u32 count_at_least(u32 count, u64 a, u64 b) { return count + (a >= b); }
+DEVICE u32 count_at_least(u32 count, unsigned long a, unsigned long b) { return count + (a >= b); }
 DEVICE u32 atomic_add(u32* at, u32 v) {
   shim::maybe_wait();
   const u32 before = *at;
