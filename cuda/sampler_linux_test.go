@@ -23,10 +23,19 @@ type together struct {
 	replacement bool
 	preset      sampling.Preset
 	softcap     float32
+	asked       samplingtest.Asked
 }
 
 func togetherOf(row samplingtest.Row) together {
-	return together{max(1, row.Params.Draws), row.Params.Replacement, row.Options.Preset, row.Params.Softcap}
+	return together{max(1, row.Params.Draws), row.Params.Replacement, row.Options.Preset, row.Params.Softcap, row.Asked}
+}
+
+// orOne returns a parameter that is off at 1, for which 0 stands in package sampling.
+func orOne(p float32) float32 {
+	if p == 0 {
+		return 1
+	}
+	return p
 }
 
 // sampledOn answers by a Sampler, with every parameter in device memory, or, for one row,
@@ -44,12 +53,18 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			params, options.MostTopK = one.Params, 0
 		} else {
 			temperature, topP, minP := make([]float32, n), make([]float32, n), make([]float32, n)
+			typicalP, topNSigma := make([]float32, n), make([]float32, n)
+			xtcProbability, xtcThreshold := make([]float32, n), make([]float32, n)
 			topK, seed, position := make([]int32, n), make([]uint64, n), make([]uint64, n)
 			for i, row := range rows {
 				p := row.Params
-				temperature[i], topK[i], topP[i], minP[i], seed[i], position[i] = p.Temperature, int32(p.TopK), p.TopP, p.MinP, p.Seed, p.Position
-				if p.TopP == 0 {
-					topP[i] = 1
+				temperature[i], topK[i], topP[i], minP[i], seed[i], position[i] = p.Temperature, int32(p.TopK), orOne(p.TopP), p.MinP, p.Seed, p.Position
+				typicalP[i], topNSigma[i], xtcProbability[i], xtcThreshold[i] = orOne(p.TypicalP), p.TopNSigma, p.XTCProbability, orOne(p.XTCThreshold)
+				if stepsBehind(p) { // which have to fit
+					options.MostTopK = max(options.MostTopK, min(p.TopK, mostTop))
+					if p.TopK == 0 {
+						options.MostTopK = mostTop
+					}
 				}
 				if !fitsVocab(row, vocab) {
 					temperature[i] = float32(math.NaN())
@@ -58,6 +73,8 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			by = RowParams{
 				Temperature: upload(m, "temperature", 0, temperature),
 				TopP:        upload(m, "top_p", 0, topP), MinP: upload(m, "min_p", 0, minP),
+				TypicalP: upload(m, "typical_p", 0, typicalP), TopNSigma: upload(m, "top_n_sigma", 0, topNSigma),
+				XTCProbability: upload(m, "xtc_probability", 0, xtcProbability), XTCThreshold: upload(m, "xtc_threshold", 0, xtcThreshold),
 				Seed: upload(m, "seed", 0, seed), Position: upload(m, "position", 0, position),
 			}
 			if slices.Max(topK) > 0 {
@@ -76,8 +93,16 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			to.Tokens = upload(m, "tokens", 0, make([]int32, n*stride))
 		}
 		to.Status = upload(m, "status", 0, make([]uint8, n))
-		if m.calls%4 != 0 {
+		if m.calls%4 != 0 || alike.asked.Processed { // of which the count tells whether there are logprobs
 			to.Kept, to.KeptCount = upload(m, "kept", 0, make([]int32, n*vocab)), upload(m, "kept count", 0, make([]int32, n))
+			to.KeptProbabilities = upload(m, "kept probabilities", 0, make([]float32, n*vocab))
+		}
+		if asked := alike.asked; asked.Logprobs {
+			to.Logprobs, to.Ranks = upload(m, "logprobs", 0, make([]float32, n*alike.draws)), upload(m, "ranks", 0, make([]int32, n*alike.draws))
+			to.TopCount, to.Processed = asked.Top, asked.Processed
+			if asked.Top > 0 {
+				to.TopIDs, to.TopLogprobs = upload(m, "top ids", 0, make([]int32, n*asked.Top)), upload(m, "top logprobs", 0, make([]float32, n*asked.Top))
+			}
 		}
 		if m.err != nil {
 			return nil, m.err
@@ -97,21 +122,52 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 		}
 		status := download[uint8](m, "status", n)
 		var kept, count []int32
+		var probabilities []float32
 		if to.Kept != 0 {
 			kept, count = download[int32](m, "kept", n*k), download[int32](m, "kept count", n)
+			probabilities = download[float32](m, "kept probabilities", n*k)
 		}
 		answers := make([]samplingtest.Answer, n)
 		for i := range answers {
 			answers[i].Status = sampling.Status(status[i])
 			if count != nil && count[i] >= 0 {
-				answers[i].Kept = kept[i*k:][:count[i]]
+				answers[i].Kept, answers[i].Probabilities = kept[i*k:][:count[i]], probabilities[i*k:][:count[i]]
 			}
 			for _, token := range tokens[i*stride:][:alike.draws] {
 				answers[i].Tokens = append(answers[i].Tokens, sampling.Token(token))
 			}
 		}
+		if asked := alike.asked; asked.Logprobs {
+			logprobs, ranks := download[float32](m, "logprobs", n*alike.draws), download[int32](m, "ranks", n*alike.draws)
+			var topIDs []int32
+			var topLogprobs []float32
+			if asked.Top > 0 {
+				topIDs, topLogprobs = download[int32](m, "top ids", n*asked.Top), download[float32](m, "top logprobs", n*asked.Top)
+			}
+			for i := range answers {
+				answer := &answers[i]
+				if asked.Processed && answer.Kept == nil {
+					continue // not told
+				}
+				answer.Logprobs, answer.Top = []sampling.Logprob{}, []sampling.Logprob{}
+				for d, token := range answer.Tokens {
+					at := i*alike.draws + d
+					answer.Logprobs = append(answer.Logprobs, sampling.Logprob{Token: token, Logprob: logprobs[at], Rank: int(ranks[at])})
+				}
+				for j := range asked.Top {
+					if at := i*asked.Top + j; topIDs[at] != sampling.NoToken {
+						answer.Top = append(answer.Top, sampling.Logprob{Token: topIDs[at], Logprob: topLogprobs[at], Rank: j + 1})
+					}
+				}
+			}
+		}
 		return answers, m.err
 	}, togetherOf)
+}
+
+// stepsBehind reports whether a step behind top_p is on.
+func stepsBehind(p sampling.Params) bool {
+	return p.TypicalP != 0 || p.TopNSigma != 0 || p.XTCProbability != 0
 }
 
 // fitsVocab reports whether package sampling takes parameters and ids.
@@ -137,7 +193,8 @@ func testSamplerConformance(t *testing.T, d *Device, draws int) {
 		Float32: sampledOn[float32](m), Float16: sampledOn[topk.Float16](m), BFloat16: sampledOn[topk.BFloat16](m),
 		Supports: func(row samplingtest.Row, vocab int) bool {
 			p := row.Params
-			return p.Draws <= draws && row.Options.Chain == nil && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
+			fits := !stepsBehind(p) || vocab <= mostTop || p.TopK > 0 && p.TopK <= mostTop
+			return p.Draws <= draws && row.Options.Chain == nil && fits && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
 		},
 		Reduce: func(row *samplingtest.Row) {
 			p := row.Params
@@ -145,6 +202,11 @@ func testSamplerConformance(t *testing.T, d *Device, draws int) {
 				Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP, Softcap: float32(p.MinTokens) / 2,
 				Seed: p.Seed, Position: p.Position, Draws: p.Draws, Replacement: p.Replacement,
 			}
+			if p.Seed%8 >= 4 {
+				row.Params.TypicalP, row.Params.TopNSigma = p.TypicalP, p.TopNSigma
+				row.Params.XTCProbability, row.Params.XTCThreshold = p.XTCProbability*float32(p.Seed%5)/4, p.XTCThreshold
+			}
+			row.Asked = samplingtest.Asked{Logprobs: p.Seed%5 < 2, Top: int(p.Seed % 30), Processed: p.Seed%7 < 3}
 			row.Options = sampling.Options{Preset: []sampling.Preset{"", sampling.VLLM, sampling.Nanochat}[p.Seed%3]}
 		},
 	})
@@ -240,7 +302,8 @@ func TestSamplerNamesWhatIsUnsupported(t *testing.T) {
 		names  string
 	}{
 		{sampling.Params{Temperature: 1}, sampling.HF, ErrUnsupported, "hf"},
-		{sampling.Params{TypicalP: 0.5}, "", ErrUnsupported, "typical_p"},
+		{sampling.Params{XTCProbability: 0.5, XTCSpecialIDs: []int32{1}}, "", ErrUnsupported, "xtc_special_ids"},
+		{sampling.Params{TopH: 0.5}, "", ErrUnsupported, "top_h"},
 		{sampling.Params{LogitBias: map[int32]float32{3: 1}}, "", ErrUnsupported, "logit_bias"},
 		{sampling.Params{BannedIDs: []int32{1}}, sampling.Nanochat, ErrUnsupported, "banned_ids"},
 		{sampling.Params{GrammarBitmask: []int32{1}}, "", ErrUnsupported, "bitmask"},
@@ -271,11 +334,17 @@ func testSamplerEdits(t *testing.T, d *Device) {
 
 func testEdits[T topk.Float](t *testing.T, m *memory) {
 	rng := rand.New(rand.NewPCG(19, 19))
-	const n, few = 3, 12 // rows, and edits of one
+	const n, few = 3, 12     // rows, and edits of one
+	before, inLaunch := 0, 0 // calls
 	for _, kind := range topktest.Rows() {
 		vocab := 40 + rng.IntN(9000)
 		params := sampling.Params{
-			Temperature: 0.9, TopK: rng.IntN(60), TopP: 0.9, RepetitionPenalty: 1.3, FrequencyPenalty: 0.3, PresencePenalty: -0.2,
+			Temperature: []float32{0, 0.9}[rng.IntN(2)], TopK: rng.IntN(60), TopP: 0.9, Softcap: []float32{0, 0, 2}[rng.IntN(3)],
+			RepetitionPenalty: 1.3, FrequencyPenalty: 0.3, PresencePenalty: -0.2,
+		}
+		penalties := few // of a row: with many of them, edits take a launch of their own
+		if rng.IntN(3) == 0 {
+			penalties = mostEdits
 		}
 		preset := []sampling.Preset{sampling.VLLM, sampling.Nanochat}[rng.IntN(2)]
 		var logits []T
@@ -304,6 +373,9 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 				}
 				penaltyIDs, counts = append(penaltyIDs, int32(id)), append(counts, int32(j%3))
 			}
+			for range penalties - few {
+				penaltyIDs, counts = append(penaltyIDs, -1), append(counts, 1)
+			}
 			for range words {
 				mask = append(mask, int32(rng.Uint32()))
 			}
@@ -318,7 +390,7 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 		}
 		from := Logits{upload(m, "logits", 0, logits), dtypeOf[T]()}
 		edits := Edits{
-			BitmaskWords: words, BitmaskStride: words, BiasCount: few, PenaltyCount: few,
+			BitmaskWords: words, BitmaskStride: words, BiasCount: few, PenaltyCount: penalties,
 			BiasIDs: upload(m, "bias ids", 0, biasIDs), Biases: upload(m, "biases", 0, biases),
 			PenaltyIDs: upload(m, "penalty ids", 0, penaltyIDs), PenaltyCounts: upload(m, "penalty counts", 0, counts),
 		}
@@ -327,18 +399,28 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 		}
 		to := Tokens{Tokens: upload(m, "tokens", 0, make([]int32, n)), Status: upload(m, "status", 0, make([]uint8, n))}
 		rows, shape := RowParams{Seed: upload(m, "seed", 0, seeds)}, Shape{Rows: n, Vocab: vocab}
-		if err := s.SampleEdited(m.stream, from, shape, rows, edits, to); !errors.Is(err, ErrWorkspace) {
-			t.Fatalf("without a workspace: %v", err)
-		}
 		if err := s.SampleDevice(m.stream, from, shape, rows, to); !errors.Is(err, ErrUnsupported) {
 			t.Fatalf("penalties without edits: %v", err)
 		}
-		workspace := m.buffer("workspace", EditBytes(n, vocab))
+		if rows.Edits = edits; rng.IntN(2) == 0 {
+			// Penalties of each row. The second is wrong.
+			repetition, frequency, presence := []float32{1.3, 0, 1.3}, []float32{0.3, 0.3, 0.3}, []float32{-0.2, -0.2, -0.2}
+			rows.Repetition, rows.Frequency, rows.Presence = upload(m, "repetition", 0, repetition), upload(m, "frequency", 0, frequency), upload(m, "presence", 0, presence)
+			want[1] = samplingtest.Answer{Tokens: []sampling.Token{-1}, Status: sampling.StatusBadParams}
+		}
+		if need := s.EditBytes(shape, rows); need > 0 {
+			if err := s.SampleDevice(m.stream, from, shape, rows, to); !errors.Is(err, ErrWorkspace) {
+				t.Fatalf("without a workspace: %v", err)
+			}
+			rows.Edits.Workspace = Workspace{m.buffer("workspace", need).Pointer(), need}
+			before++
+		} else {
+			inLaunch++
+		}
 		if m.err != nil {
 			t.Fatal(m.err)
 		}
-		edits.Workspace = Workspace{workspace.Pointer(), EditBytes(n, vocab)}
-		if err := errors.Join(s.SampleEdited(m.stream, from, shape, rows, edits, to), m.stream.Synchronize(), s.Close()); err != nil {
+		if err := errors.Join(s.SampleDevice(m.stream, from, shape, rows, to), m.stream.Synchronize(), s.Close()); err != nil {
 			t.Fatal(err)
 		}
 		tokens, status := download[int32](m, "tokens", n), download[uint8](m, "status", n)
@@ -347,5 +429,8 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 				t.Errorf("%s, vocab %d, row %d: token %d, status %v, want %d, %v", kind.Name, vocab, i, tokens[i], sampling.Status(status[i]), want[i].Tokens[0], want[i].Status)
 			}
 		}
+	}
+	if before == 0 || inLaunch == 0 {
+		t.Errorf("%d calls with edits in a launch of their own, %d in the one that samples", before, inLaunch)
 	}
 }

@@ -23,7 +23,15 @@ func TestWhole(t *testing.T) {
 		t.Run(fmt.Sprint(blocks, " blocks"), func(t *testing.T) {
 			samplingtest.Run(t, samplingtest.Backend{
 				Float32: sampleWhole[float32](k, blocks, 7), Float16: sampleWhole[topk.Float16](k, blocks, 8), BFloat16: sampleWhole[topk.BFloat16](k, blocks, 9),
-				Supports: samples, Reduce: reduce,
+				Supports: func(row samplingtest.Row, vocab int) bool {
+					p := row.Params
+					return samples(row, vocab) && p.TypicalP == 0 && p.TopNSigma == 0 && p.XTCProbability == 0 && !row.Asked.Logprobs
+				},
+				Reduce: func(row *samplingtest.Row) {
+					reduce(row)
+					row.Params.TypicalP, row.Params.TopNSigma, row.Params.XTCProbability, row.Params.XTCThreshold = 0, 0, 0, 0
+					row.Asked = samplingtest.Asked{}
+				},
 			})
 		})
 	}
@@ -47,13 +55,23 @@ func large(rng *rand.Rand, vocab int) []float32 {
 	return row
 }
 
+// huge is a row of which many tokens have the same logit in a 16-bit type.
+func huge(rng *rand.Rand, vocab int) []float32 {
+	row := topktest.Random(rng, vocab)
+	for i := range row {
+		row[i] += 200
+	}
+	return row
+}
+
 // wholeKinds are rows, and whether they must be drawn from without passes for every
 // question.
 var wholeKinds = func() (kinds []wholeKind) {
 	for _, kind := range topktest.Rows() {
 		kinds = append(kinds, wholeKind{kind.Name, kind.Make, false})
 	}
-	return append(kinds, wholeKind{"random", topktest.Random, true}, wholeKind{"peaked", peaked, true}, wholeKind{"large", large, true})
+	return append(kinds, wholeKind{"random", topktest.Random, true}, wholeKind{"peaked", peaked, true}, wholeKind{"large", large, true},
+		wholeKind{"huge", huge, true}, wholeKind{"constant", topktest.Constant, true}, wholeKind{"two values", topktest.TwoValues, true})
 }()
 
 type wholeKind struct {
