@@ -36,7 +36,8 @@ func TestPythonPlanTable(t *testing.T) {
 		{"kClusterK", clusterK}, {"kTargetStage2", targetStage2}, {"kClusterBytes", clusterBytes},
 		{"kClusterRows", clusterRows}, {"kClusterBlocks", clusterBlocks}, {"kClusterChunk", clusterChunk},
 		{"kBlockThreads", blockThreads}, {"kSampleVocab", sampling.MaxVocab},
-		{"kWholeChunk", wholeChunk}, {"kSampleRoom", pythonRoom(Float32)}, {"kSampleRoomNarrow", pythonRoom(BFloat16)},
+		{"kWholeChunk", wholeChunk}, {"kMostEdits", mostEdits}, {"kMaskedVocab", maskedVocab}, {"kEditChunk", editChunk},
+		{"kSampleRoom", pythonRoom(Float32)}, {"kSampleRoomNarrow", pythonRoom(BFloat16)},
 	} {
 		fmt.Fprintf(&b, "  %s = %d,\n", constant.name, constant.value)
 	}
@@ -57,7 +58,7 @@ func TestPythonPlanTable(t *testing.T) {
 		fmt.Fprint(&b, separator(i), dtype.bytes)
 	}
 	b.WriteString("};\n\n// In the order of enum plan_dtype and enum plan_kernel; null where there is none.\n")
-	b.WriteString("static const char* const kSymbols[][11] = {\n")
+	b.WriteString("static const char* const kSymbols[][13] = {\n")
 	for i := range dtypes {
 		var names []string
 		for _, symbol := range pythonSymbols(DType(i)) {
@@ -94,7 +95,7 @@ func separator(i int) string {
 
 // pythonSymbols lists the kernels of the dtype in the order of enum plan_kernel.
 func pythonSymbols(t DType) []string {
-	symbols := make([]string, 0, 11)
+	symbols := make([]string, 0, 13)
 	for _, plan := range []struct {
 		name  string
 		vocab int
@@ -110,7 +111,7 @@ func pythonSymbols(t DType) []string {
 	if t.Bytes() > 2 {
 		s.narrow = ""
 	}
-	return append(symbols, s.wide, s.narrow, s.whole, s.cluster, verifySymbols[t])
+	return append(symbols, s.wide, s.narrow, s.whole, s.cluster, s.edited, s.edit, verifySymbols[t])
 }
 
 // pythonRoom returns how many tokens of a row of a vocabulary that a narrow kernel takes there is room for.
@@ -239,17 +240,20 @@ func TestPythonSamplePlans(t *testing.T) {
 	launched := map[string]int{}
 	for range 100000 {
 		rows, vocab, k := 1+random.IntN(1<<random.IntN(12)), 1+random.IntN(1<<random.IntN(21)), random.IntN(1<<random.IntN(13))
-		s := sampleShape{rows: rows, vocab: vocab, dtype: DType(random.IntN(len(dtypes))), whole: random.IntN(2) == 0}
+		s := sampleShape{rows: rows, vocab: vocab, dtype: DType(random.IntN(len(dtypes))), whole: random.IntN(2) == 0, edited: random.IntN(3) == 0}
 		arch := Architecture{Name: "some", Major: 9, Multiprocessors: 1 + random.IntN(256), ClusterBlocks: []int{0, 1, 2, 4, 8, 16}[random.IntN(6)]}
 		shape, architecture := &cShape{int64(rows), int64(vocab), int64(k), int32(s.dtype)}, &cArchitecture{int32(arch.Multiprocessors), int32(arch.ClusterBlocks)}
-		var whole int32
-		if s.whole {
-			whole = 1
-		}
-		sampler := &Sampler{options: SamplerOptions{MostTopK: k}}
+		kind, sampler := int32(0), &Sampler{options: SamplerOptions{MostTopK: k}}
 		most := sampler.MostKept(s.dtype, vocab)
+		switch {
+		case s.edited:
+			kind, most = 2, sampler.MostKept(Float32, vocab)
+			shape.dtype = int32(Float32)
+		case s.whole:
+			kind = 1
+		}
 		var made cPlan
-		if sample(shape, architecture, whole, &made) != 0 || made.launches != 1 {
+		if sample(shape, architecture, kind, &made) != 0 || made.launches != 1 {
 			t.Fatalf("%+v, %+v: no plan", s, arch)
 		}
 		l := made.launch[0]
@@ -267,7 +271,7 @@ func TestPythonSamplePlans(t *testing.T) {
 	}
 	for i := range dtypes {
 		s := sampleSymbols[i]
-		for _, symbol := range []string{s.wide, s.whole, s.cluster, verifySymbols[i]} {
+		for _, symbol := range []string{s.wide, s.whole, s.cluster, s.edited, verifySymbols[i]} {
 			if launched[symbol] == 0 {
 				t.Errorf("no plan launched %s", symbol)
 			}

@@ -156,11 +156,27 @@ static int whole_blocks(const struct plan_shape* s, const struct plan_architectu
   return 1;
 }
 
-int plan_sample(const struct plan_shape* s, const struct plan_architecture* a, int whole, struct plan* p) {
+int plan_edits_in_launch(const struct plan_shape* s, int fits, int64_t edits) {
+  return fits && s->vocab <= kMaskedVocab && edits <= kMostEdits;
+}
+
+int plan_edit(const struct plan_shape* s, struct plan* p) {
+  if (!samples(s, p)) return -1;
+  if (s->rows == 0) return 0;
+  p->chunks = (int32_t)((s->vocab + kEditChunk - 1) / kEditChunk);
+  if (s->rows > INT32_MAX / p->chunks) return -1;
+  return add(p, KERNEL_EDIT, s->rows * p->chunks, 1);
+}
+
+int plan_sample(const struct plan_shape* s, const struct plan_architecture* a, int rows, struct plan* p) {
   if (!samples(s, p)) return -1;
   if (s->rows == 0) return 0;
   p->groups = plan_groups(plan_room(s));
-  if (!whole) return add(p, is_narrow(s) ? KERNEL_SAMPLE_NARROW : KERNEL_SAMPLE, s->rows, 1);
+  if (rows == ROWS_EDITED) {
+    p->groups = plan_groups(plan_room(&(struct plan_shape){s->rows, s->vocab, s->k, PLAN_FLOAT32}));
+    return add(p, KERNEL_EDITED, s->rows, 1);
+  }
+  if (rows == ROWS_KEPT) return add(p, is_narrow(s) ? KERNEL_SAMPLE_NARROW : KERNEL_SAMPLE, s->rows, 1);
   p->chunks = whole_blocks(s, a);
   if (s->rows > INT32_MAX / p->chunks) return -1;
   return add(p, p->chunks > 1 ? KERNEL_WHOLE_CLUSTER : KERNEL_WHOLE, s->rows * p->chunks, p->chunks);

@@ -12,7 +12,7 @@ enum plan_name { PLAN_CHOSEN, PLAN_BLOCK, PLAN_CLUSTER, PLAN_TWO_STAGE, PLAN_ANY
 
 // The kernels of one dtype.
 enum plan_kernel { KERNEL_BLOCK, KERNEL_BLOCK_NARROW, KERNEL_CLUSTER, KERNEL_STAGE1, KERNEL_STAGE2, KERNEL_ANY, KERNEL_SAMPLE, KERNEL_SAMPLE_NARROW, KERNEL_WHOLE,
-                   KERNEL_WHOLE_CLUSTER, KERNEL_VERIFY, PLAN_KERNELS };
+                   KERNEL_WHOLE_CLUSTER, KERNEL_EDITED, KERNEL_EDIT, KERNEL_VERIFY, PLAN_KERNELS };
 
 struct plan_shape {
   int64_t rows, vocab, k;
@@ -58,9 +58,18 @@ int plan_choose(const struct plan_shape* shape, const struct plan_architecture* 
 // How many tokens of a row there is room for, if its top-k is at most shape->k, or, with 0, unknown.
 int32_t plan_room(const struct plan_shape* shape);
 
-// Makes the plan of sampling from rows of which at most shape->k are kept, or whole: no row has a top-k, and
-// none of the answers but tokens is asked for. Returns 0, or -1 if the shape is none. The chunks are the blocks of a row.
-int plan_sample(const struct plan_shape* shape, const struct plan_architecture* architecture, int whole, struct plan* plan);
+// What kind of rows are sampled: of which at most shape->k are kept; whole ones, if no row has a top-k, and none of the answers but
+// tokens is asked for; those that the same launch edits.
+enum plan_rows { ROWS_KEPT, ROWS_WHOLE, ROWS_EDITED };
+
+// Makes the plan of sampling. Returns 0, or -1 if the shape is none. The chunks are the blocks of a row.
+int plan_sample(const struct plan_shape* shape, const struct plan_architecture* architecture, int rows, struct plan* plan);
+
+// Whether the launch that samples can edit rows, which have so many biases and penalties; fits: there is room for what top-k leaves.
+int plan_edits_in_launch(const struct plan_shape* shape, int fits, int64_t edits);
+
+// Makes the plan of a launch that edits rows before they are sampled. Returns 0, or -1 if the shape is none.
+int plan_edit(const struct plan_shape* shape, struct plan* plan);
 
 // Makes the plan of verifying drafts for so many rows of target logits. Returns 0, or -1 if the shape is none.
 int plan_verify(const struct plan_shape* shape, const struct plan_architecture* architecture, struct plan* plan);

@@ -15,6 +15,9 @@ enum {
   kBlockThreads = 512,
   kSampleVocab = 1048576,
   kWholeChunk = 4096,
+  kMostEdits = 1024,
+  kMaskedVocab = 131064,
+  kEditChunk = 4096,
   kSampleRoom = 1024,
   kSampleRoomNarrow = 2048,
 };
@@ -27,14 +30,14 @@ static const struct {
 
 static const struct {
   int rows, blocks;
-} kWholeBlocks[] = {{16, 8}, {32, 4}, {66, 2}};
+} kWholeBlocks[] = {{8, 8}, {16, 4}, {32, 2}};
 
 // In the order of enum plan_dtype.
 static const int kDTypeBytes[] = {4, 2, 2};
 
 // In the order of enum plan_dtype and enum plan_kernel; null where there is none.
-static const char* const kSymbols[][11] = {
-    {"select_f32_block", 0, "select_f32_cluster", "select_f32_stage1", "select_f32_stage2", "select_f32_any", "sample_f32_block", 0, "sample_f32_whole", "sample_f32_whole_cluster", "verify_f32"},
-    {"select_f16_block", "select_f16_block_narrow", "select_f16_cluster", "select_f16_stage1", "select_f16_stage2", "select_f16_any", "sample_f16_block", "sample_f16_block_narrow", "sample_f16_whole", "sample_f16_whole_cluster", "verify_f16"},
-    {"select_bf16_block", "select_bf16_block_narrow", "select_bf16_cluster", "select_bf16_stage1", "select_bf16_stage2", "select_bf16_any", "sample_bf16_block", "sample_bf16_block_narrow", "sample_bf16_whole", "sample_bf16_whole_cluster", "verify_bf16"},
+static const char* const kSymbols[][13] = {
+    {"select_f32_block", 0, "select_f32_cluster", "select_f32_stage1", "select_f32_stage2", "select_f32_any", "sample_f32_block", 0, "sample_f32_whole", "sample_f32_whole_cluster", "sample_f32_edited", "edit_f32", "verify_f32"},
+    {"select_f16_block", "select_f16_block_narrow", "select_f16_cluster", "select_f16_stage1", "select_f16_stage2", "select_f16_any", "sample_f16_block", "sample_f16_block_narrow", "sample_f16_whole", "sample_f16_whole_cluster", "sample_f16_edited", "edit_f16", "verify_f16"},
+    {"select_bf16_block", "select_bf16_block_narrow", "select_bf16_cluster", "select_bf16_stage1", "select_bf16_stage2", "select_bf16_any", "sample_bf16_block", "sample_bf16_block_narrow", "sample_bf16_whole", "sample_bf16_whole_cluster", "sample_bf16_edited", "edit_bf16", "verify_bf16"},
 };

@@ -119,6 +119,62 @@ static bool check_behind(const Batch* b, const struct SampleArguments* a) {
   return false;
 }
 
+// Puts the launch that samples into the stream. The arguments have the most that a row keeps.
+static bool launch_sample(Selector* s, const Batch* b, struct SampleArguments* a, struct plan_shape shape, bool greedy, int rows) {
+  const int k = a->selection.k;
+  const bool fits = b->vocab <= k || greedy || (a->top_k > 0 && a->top_k <= k);
+  if (!fits && !a->row_top_k && !check_behind(b, a)) return false;
+  const bool steps = a->row_top_k || a->row_typical_p || a->row_top_n_sigma || a->row_xtc_probability || a->row_xtc_threshold;
+  if (rows == ROWS_KEPT && !a->logprobs && !a->kept && !steps && (a->top_k < 1 || a->top_k >= b->vocab) && k < b->vocab && !greedy) rows = ROWS_WHOLE;
+  struct plan plan;
+  if (plan_sample(&shape, &device_of(s, b->device)->architecture, rows, &plan)) {
+    PyErr_Format(PyExc_RuntimeError, "aikf.%s: no launch plan for rows = %lld, vocab = %lld", b->call, (long long)b->rows, (long long)b->vocab);
+    return false;
+  }
+  a->selection.groups = plan.groups;
+  a->selection.chunks = plan.chunks;
+  return launch_plan(s, b, &plan, a);
+}
+
+// Edits rows in a launch of their own, and samples from what it writes: float32 rows, and behind them a temperature of each, NaN for
+// one whose edits are out of range.
+static bool sample_behind_edits(Selector* s, Batch* b, struct SampleArguments* a, struct plan_shape wide, bool greedy) {
+  struct plan plan;
+  struct plan_shape given = wide;
+  given.dtype = b->dtype;
+  if (plan_edit(&given, &plan)) {
+    PyErr_Format(PyExc_RuntimeError, "aikf.%s: no launch plan for edits of rows = %lld, vocab = %lld", b->call, (long long)b->rows, (long long)b->vocab);
+    return false;
+  }
+  uintptr_t values;
+  PyObject* layout = Py_BuildValue("((L)(i))", (long long)(b->rows * (b->vocab + 1)), 1);
+  PyObject* workspace = layout ? allocate(s, b, layout, PLAN_FLOAT32, &values) : NULL;
+  Py_XDECREF(layout);
+  if (!workspace) return false;
+  const uintptr_t temperatures = values + sizeof(float) * (size_t)(b->rows * b->vocab);
+  struct SampleArguments edit = *a;
+  edit.selection.values = (void*)values;
+  edit.selection.workspace = (void*)temperatures;
+  edit.selection.result_stride = b->vocab;
+  edit.selection.chunks = plan.chunks;
+  if (a->min_p_last) edit.softcap = 0;
+  bool done = launch_plan(s, b, &plan, &edit);
+  if (done) {
+    if (!a->min_p_last) a->softcap = 0;
+    a->selection.logits = (const void*)values;
+    a->selection.stride = b->vocab;
+    a->selection.k = plan_room(&wide);
+    a->row_temperature = (const float*)temperatures;
+    a->mask = NULL;
+    a->biases = a->penalties = 0;
+    a->row_repetition = a->row_frequency = a->row_presence = NULL;
+    b->dtype = PLAN_FLOAT32;
+    done = launch_sample(s, b, a, wide, greedy, ROWS_KEPT);
+  }
+  Py_DECREF(workspace);
+  return done;
+}
+
 // Samples the rows of the batch, whose k is the most that a row's top-k is, or 0.
 static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   if (b->rows == 0) return true;
@@ -141,22 +197,21 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
     return status == 0;
   }
   if (!device_of(s, b->device)) return false;
-  struct plan plan;
-  const bool fits = b->vocab <= a->selection.k || greedy || (a->top_k > 0 && a->top_k <= a->selection.k);
-  if (!fits && !a->row_top_k && !check_behind(b, a)) return false;
-  if (a->softcap > 0 && is_edited(a) && !a->min_p_last) {
-    PyErr_Format(PyExc_NotImplementedError, "aikf.%s: softcap before edits on a GPU, as preset 'vllm' has it; 'nanochat' has it behind them", b->call);
+  if (!is_edited(a)) return launch_sample(s, b, a, shape, greedy, ROWS_KEPT);
+  if (a->logprobs && !a->processed) {
+    PyErr_Format(PyExc_NotImplementedError, "aikf.%s: logprobs of the logits as they came, of edited rows on a GPU; want processed_logprobs", b->call);
     return false;
   }
-  const bool steps = a->row_top_k || a->row_typical_p || a->row_top_n_sigma || a->row_xtc_probability || a->row_xtc_threshold;
-  const bool whole = !a->logprobs && !a->kept && !steps && (a->top_k < 1 || a->top_k >= b->vocab) && a->selection.k < b->vocab && !greedy && !is_edited(a);
-  if (plan_sample(&shape, &device_of(s, b->device)->architecture, whole, &plan)) {
-    PyErr_Format(PyExc_RuntimeError, "aikf.%s: no launch plan for rows = %lld, vocab = %lld", b->call, (long long)b->rows, (long long)b->vocab);
-    return false;
+  struct plan_shape wide = shape;
+  wide.dtype = PLAN_FLOAT32;
+  const int room = plan_room(&wide);
+  const bool fits = b->vocab <= room || (a->row_top_k ? b->k > 0 && b->k <= room : greedy || (a->top_k > 0 && a->top_k <= room));
+  const bool cap_before = a->softcap > 0 && !a->min_p_last;
+  if (!cap_before && plan_edits_in_launch(&wide, fits, (int64_t)a->biases + a->penalties)) {
+    a->selection.k = room;
+    return launch_sample(s, b, a, shape, greedy, ROWS_EDITED);
   }
-  a->selection.groups = plan.groups;
-  a->selection.chunks = plan.chunks;
-  return launch_plan(s, b, &plan, a);
+  return sample_behind_edits(s, b, a, wide, greedy);
 }
 
 // Whether a vocabulary can be sampled from.

@@ -410,7 +410,8 @@ def _generator(generator: Optional[torch.Generator], ordinal: int, call: str) ->
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"aikf.{call}: generator must be torch.Generator or None, not {type(generator).__name__}")
     want = torch.device("cpu") if ordinal < 0 else torch.device("cuda", ordinal)
-    if generator.device.type != want.type or (ordinal >= 0 and generator.device.index != ordinal):
+    # One made for "cuda" does not say of which GPU it is.
+    if generator.device.type != want.type or (ordinal >= 0 and generator.device.index not in (None, ordinal)):
         raise RuntimeError(f"aikf.{call}: a generator of {generator.device} for logits on {want}")
     return generator
 
