@@ -2,35 +2,51 @@
 //
 // plan       grid            what
 // block      rows            one block a row: the k best of it, truncations and draws in one launch
-#include "sample.cuh"
+#include "tail.cuh"
 
-template <class T, class W>
+template <class T, class W, bool kStamps = false>
 DEVICE void sample_row(const SampleArguments& a) {
   using B = Block<W, kThreads, kRoom>;
   SHARED(B, block);
   SHARED(Tail<W>, tail);
-  const Stamps<false> stamps(a);
+  const Stamps<kStamps> stamps(a);
   block.clear();
   wait_for_kernel_before();
-  const u32 number = block_index();
+  const u32 number = block_index(), thread = thread_index();
+  if (thread < kWarp) tail.fetch(a, number);
   const Sorted<W> sorted{tail.sorted};
-  const Found found = find<T>(block, sorted, a, number, 0, 1, stamps);
+  const u32 k = left_by_top_k(a, number);
+  SampledReader<T, W, B> reader{block, tail, a, number, k};
+  const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
+  if (reader.done) return stamps.set(7);
+  if (thread < kWarp) tail.settle(a, number);
+  stamps.set(4);
   merge(block, found.candidates, found.wanted, sorted, stamps);
   block_barrier();
+  stamps.set(5);
   const Row<T> row(a, number, 0, 1);
-  if (row.k == 0 && row.length > 0 && RowParameters(a, number).valid()) {
+  if (wants_raw(a)) {
+    prepare_logprobs<T, W, B>(tail, a, number, reader.added, tail.sorted[0]);
+    block_barrier();
+  }
+  if (k == 0 && row.length > 0 && RowParameters(a, number).valid()) {
     draw_from_all<T>(block, a, number);
+    answer_whole<T, W, B>(tail, a, number, row.k);
   } else {
-    draw_tokens<T>(block, tail, a, number, row.k);
+    draw_tokens<T>(block, tail, a, number, k, row.k, stamps);
   }
 }
 
 #define SAMPLE_KERNEL(dtype, suffix, word) \
   KERNEL_OF(SampleArguments, sample_##dtype##_block##suffix, kThreads, kBlocks) { sample_row<dtype, word>(arguments); }
 
+#ifdef AIKF_PHASES
+KERNEL_OF(SampleArguments, phases_sample_bf16_block_narrow, kThreads, kBlocks) { sample_row<bf16, u32, true>(arguments); }
+#else
 SAMPLE_KERNEL(bf16, , u64)
 SAMPLE_KERNEL(f16, , u64)
 SAMPLE_KERNEL(f32, , u64)
 SAMPLE_KERNEL(bf16, _narrow, u32)
 SAMPLE_KERNEL(f16, _narrow, u32)
+#endif

@@ -12,6 +12,7 @@
 // share the code of this stage.
 template <class T, class W>
 struct Results {
+  static constexpr u32 kBusy = 0;  // warps that have other work while the rest rank few candidates
   const SelectArguments& a;
   u32 row;
 
@@ -35,6 +36,7 @@ struct Results {
 // Words writes the candidates themselves, for a second stage in another launch. As
 // no word is 0, that stands for a missing one.
 struct Words {
+  static constexpr u32 kBusy = 0;
   u64* words;
   DEVICE void write(u32 rank, u64 word) const { words[rank] = word; }
 };
@@ -45,18 +47,19 @@ template <u32 kItems, class B, class R, class S>
 DEVICE void rank_by_count(const B& block, u32 n, u32 k, const R& results, const S& stamps) {
   using W = typename B::Candidate;
   constexpr u32 kAtOnce = 4, kField = 8;  // bits
+  constexpr u32 kWarps = B::kWarps - R::kBusy;
   static_assert(kItems * kWarp < 1u << kField, "a count must fit its field");
-  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  if (warp >= n) return;
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp - R::kBusy;
+  if (warp >= n) return;  // the busy ones too
   W all[kItems];
 #pragma unroll
   for (u32 j = 0; j < kItems; j++) all[j] = j * kWarp + lane < n ? block.candidates[j * kWarp + lane] : 0;
 #pragma unroll 1
-  for (u32 first = warp; first < n; first += kAtOnce * B::kWarps) {
+  for (u32 first = warp; first < n; first += kAtOnce * kWarps) {
     u32 better = 0;
 #pragma unroll
     for (u32 i = 0; i < kAtOnce; i++) {
-      const W one = block.candidates[first + i * B::kWarps];  // past the last: any word, and not written
+      const W one = block.candidates[first + i * kWarps];  // past the last: any word, and not written
       u32 at_most = 0;
 #pragma unroll
       for (u32 j = 0; j < kItems; j++) at_most = count_at_least(at_most, one, all[j]);
@@ -65,7 +68,7 @@ DEVICE void rank_by_count(const B& block, u32 n, u32 k, const R& results, const 
     better = warp_sum(better);
     stamps.set(4);
     const u32 rank = better >> kField * (lane % kAtOnce) & ((1u << kField) - 1);
-    const u32 mine = first + lane * B::kWarps;
+    const u32 mine = first + lane * kWarps;
     if (lane < kAtOnce && mine < n && rank < k) results.write(rank, block.candidates[mine]);
   }
 }
