@@ -192,6 +192,9 @@ func (b *SampleBatch) path(i int, status sampling.Status) string {
 	case k <= b.MostKept:
 		return "among the largest"
 	}
+	if b.Whole {
+		return "whole row, as all of the batch"
+	}
 	return "whole row"
 }
 

@@ -30,6 +30,7 @@ type SampleBatch struct {
 	// Shared parameters are told to the sampler, not in device memory.
 	Shared SharedParams
 	Edited bool // there are edits
+	Whole  bool // no row has a top-k
 	// Of each row's edits.
 	MaskWords, BiasCount, PenaltyCount int
 	Repetition, Frequency, Presence    float32
@@ -75,7 +76,12 @@ func (b *SampleBatch) generate(rng *rand.Rand, number int, dtype cuda.DType) {
 		OneSeed: rng.IntN(6) == 0, Edited: rng.IntN(4) == 0,
 		Shared: SharedParams{rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0},
 	}
+	if rng.IntN(5) == 0 { // no row has a top-k, and nothing but tokens is asked for: there may be a kernel for such batches
+		b.Whole, b.Shared.TopK, b.Kept, b.MostTopK = true, true, false, pick(rng, 0, 1, 50)
+	}
 	switch n := rng.IntN(200); {
+	case b.Whole && n < 60:
+		b.Vocab = 4096 + rng.IntN(60000)
 	case n < 10:
 		b.Vocab = 1 + rng.IntN(64)
 	case n < 190:
@@ -153,6 +159,9 @@ func (b *SampleBatch) randomRow(rng *rand.Rand) SampleRow {
 		TopK:        pick(rng, 0, 0, -1, 1, 2, 20, 50, 50, int32(1+rng.IntN(300)), int32(rng.IntN(b.Vocab+2)), math.MaxInt32),
 		TopP:        pick(rng, 1, 1, 0.9, 0.95, 0.5, 0.999999, max(0x1p-20, rng.Float32())),
 		MinP:        pick(rng, 0, 0, 0.05, 0.01, 1, rng.Float32()),
+	}
+	if b.Whole {
+		r.TopK = 0
 	}
 	if rng.IntN(50) == 0 {
 		switch bad := pick(rng, -1, invalid, float32(math.Inf(1))); rng.IntN(3) {

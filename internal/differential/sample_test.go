@@ -66,7 +66,7 @@ func TestRunSampleFindsNothing(t *testing.T) {
 		"steps": {counts.Steps, []string{
 			"bitmask", "logit_bias", "penalties", "softcap", "greedy", "temperature", "top_k", "top_p", "min_p", "draws", "replacement", "one seed", "shorter row",
 		}},
-		"paths":    {counts.Paths, []string{"refused", "greedy", "among the largest", "whole row"}},
+		"paths":    {counts.Paths, []string{"refused", "greedy", "among the largest", "whole row", "whole row, as all of the batch"}},
 		"statuses": {counts.Statuses, []string{"ok", "nan", "empty", "exhausted", "bad parameter"}},
 		"vocabs":   {counts.Vocabs, []string{"up to 4096"}},
 	} {
