@@ -272,7 +272,7 @@ func (r *DeviceRunner) Accept(ctx context.Context, bars []DeviceBar, record *Rec
 			if !slices.Contains(conditions[need.Case], need.Condition) {
 				conditions[need.Case] = append(conditions[need.Case], need.Condition)
 			}
-			withPeers[need.Case] = withPeers[need.Case] || b.Figure == Micros || b.Figure == Beside
+			withPeers[need.Case] = withPeers[need.Case] || (b.Figure == Micros || b.Figure == Beside) && need.Case.peersTell()
 		}
 	}
 	if conditions[floorCase] == nil { // its read floor moves bars
@@ -369,6 +369,12 @@ func (r *DeviceRunner) dependentGain(ctx context.Context) (*DependentGain, error
 		}
 	}
 	return &DependentGain{significant(times[0].Median), significant(times[1].Median)}, nil
+}
+
+// peersTell reports whether other software is measured for a bar: what it takes for real
+// rows, or for another dtype, tells little that random ones do not.
+func (c Case) peersTell() bool {
+	return c.Work == TopK || c.Sampling == NanochatPipeline || c.Source == Random && c.DType == BFloat16
 }
 
 // AcceptanceBudget is for the samples of a case under one condition.

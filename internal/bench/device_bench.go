@@ -178,13 +178,26 @@ type deviceBatch[T topk.Float] struct {
 
 // newDeviceBatch makes the inputs of a case and their right answers.
 func newDeviceBatch[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, options cuda.Options) (*deviceBatch[T], error) {
+	b, err := newUnrankedBatch[T](r, c, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.rank(ctx); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// newUnrankedBatch makes the inputs of a case, without their right answers.
+func newUnrankedBatch[T topk.Float](r *DeviceRunner, c Case, options cuda.Options) (*deviceBatch[T], error) {
 	n := r.deviceInputs(c)
 	memory, err := newMemory(c.inputBytes(n))
 	if err != nil {
 		return nil, err
 	}
 	inputs, _ := makeInputs[T](&r.Runner, c, n, memory)
-	b, err := deviceBatchOf(ctx, r, c, inputs, options)
+	b, err := deviceBatchOf(r, c, inputs, options)
 	if err != nil {
 		memory.release()
 		return nil, err
@@ -193,18 +206,11 @@ func newDeviceBatch[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, 
 	return b, nil
 }
 
-// deviceBatchOf ranks the inputs, and makes a selector with the options and the
-// runner's plan.
-func deviceBatchOf[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, inputs [][]T, options cuda.Options) (*deviceBatch[T], error) {
+// deviceBatchOf makes a selector with the options and the runner's plan.
+func deviceBatchOf[T topk.Float](r *DeviceRunner, c Case, inputs [][]T, options cuda.Options) (*deviceBatch[T], error) {
 	b := &deviceBatch[T]{
 		r: r, c: c, inputs: inputs, dtype: cudaDTypes[c.DType],
 		shape: cuda.Shape{Rows: c.Batch, Vocab: c.Vocab, K: c.TopK},
-	}
-	for _, logits := range inputs {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		b.gates = append(b.gates, newGate(logits, c.Batch, c.TopK))
 	}
 	if r.Plan != "" {
 		options.Plan = &cuda.Plan{Name: r.Plan}
@@ -219,6 +225,17 @@ func deviceBatchOf[T topk.Float](ctx context.Context, r *DeviceRunner, c Case, i
 		return nil, err
 	}
 	return b, nil
+}
+
+// rank finds the right answers.
+func (b *deviceBatch[T]) rank(ctx context.Context) error {
+	for _, logits := range b.inputs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b.gates = append(b.gates, newGate(logits, b.c.Batch, b.c.TopK))
+	}
+	return nil
 }
 
 func (b *deviceBatch[T]) close() {
@@ -627,11 +644,14 @@ func (r *DeviceRunner) SelfCheck(ctx context.Context) error {
 	}
 	logits := selfCheckLogits()
 	c := Case{Work: TopK, Source: Random, Batch: 1, Vocab: len(logits), TopK: selfCheckK, DType: Float32}
-	b, err := deviceBatchOf(ctx, r, c, [][]float32{logits}, cuda.Options{})
+	b, err := deviceBatchOf(r, c, [][]float32{logits}, cuda.Options{})
 	if err != nil {
 		return err
 	}
 	defer b.close()
+	if err := b.rank(ctx); err != nil {
+		return err
+	}
 	m, err := b.newRotation(1)
 	if err != nil {
 		return err

@@ -133,7 +133,7 @@ type sampleBatch[T topk.Float] struct {
 	edits   *rowEdits    // nil: none
 	seeds   []uint64     // of each row
 	want    [][]sampling.Token
-	kept    [][]map[int32]bool // of each row, if there are peers
+	kept    [][]idSet // of each row, if there are peers
 }
 
 // newSampleBatch makes the inputs of a case, and the tokens that package sampling draws.
@@ -144,7 +144,7 @@ func newSampleBatch[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) 
 	if alone.TopK == c.Vocab {
 		alone.TopK = min(sampleK, c.Vocab)
 	}
-	base, err := newDeviceBatch[T](ctx, r, alone, cuda.Options{})
+	base, err := newUnrankedBatch[T](r, alone, cuda.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +158,11 @@ func newSampleBatch[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) 
 
 // prepare makes the samplers, the parameters of the rows and their tokens.
 func (b *sampleBatch[T]) prepare(ctx context.Context) (err error) {
+	if b.sampled.deviceReference() == Select {
+		if err := b.rank(ctx); err != nil {
+			return err
+		}
+	}
 	params, preset := b.sampled.deviceParams()
 	if b.sampled.Sampling == LogprobPipeline {
 		return fmt.Errorf("logprobs of sampled tokens: %w", cuda.ErrUnsupported)
@@ -181,10 +186,10 @@ func (b *sampleBatch[T]) prepare(ctx context.Context) (err error) {
 		b.seeds = append(b.seeds, rng.Uint64())
 	}
 	b.want = make([][]sampling.Token, len(b.inputs))
-	b.kept = make([][]map[int32]bool, len(b.inputs))
+	b.kept = make([][]idSet, len(b.inputs))
 	for input, logits := range b.inputs {
 		b.want[input] = make([]sampling.Token, b.sampled.Batch)
-		b.kept[input] = make([]map[int32]bool, b.sampled.Batch)
+		b.kept[input] = make([]idSet, b.sampled.Batch)
 		errs := make([]error, b.sampled.Batch)
 		shareRows(16, b.sampled.Batch, func(first, last int) {
 			for row := first; row < last && ctx.Err() == nil; row++ {
@@ -213,12 +218,19 @@ func (b *sampleBatch[T]) sampleRow(input, row int, logits []T, params sampling.P
 	if b.want[input][row], err = s.Sample(logits); err != nil || len(b.r.Peers) == 0 {
 		return err
 	}
-	kept := map[int32]bool{}
+	kept := make(idSet, b.sampled.Vocab/64+1)
 	for _, candidate := range s.AppendKept(nil) {
-		kept[candidate.Token] = true
+		kept[candidate.Token/64] |= 1 << (candidate.Token % 64)
 	}
 	b.kept[input][row] = kept
 	return nil
+}
+
+// idSet has a bit for each id.
+type idSet []uint64
+
+func (s idSet) has(id int32) bool {
+	return 0 <= id && int(id)/64 < len(s) && s[id/64]>>(id%64)&1 == 1
 }
 
 func (b *sampleBatch[T]) close() {
@@ -447,7 +459,7 @@ func (b *sampleBatch[T]) comparePeerTokens(file string) (kept, equal bool, err e
 	for input := range b.inputs {
 		for row, want := range b.want[input] {
 			token := tokens[input*b.sampled.Batch+row]
-			kept = kept && b.kept[input][row][token]
+			kept = kept && b.kept[input][row].has(token)
 			equal = equal && token == want
 		}
 	}
