@@ -15,8 +15,7 @@ DEVICE void sample_row(const SampleArguments& a) {
   const u32 number = block_index(), thread = thread_index();
   if (thread < kWarp) tail.fetch(a, number);
   const Sorted<W> sorted{tail.sorted};
-  const u32 k = left_by_top_k(a, number);
-  SampledReader<T, W, B> reader{block, tail, a, number, k};
+  SampledReader<T, W, B> reader{block, tail, a, number};
   const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
   if (reader.done) return stamps.set(7);
@@ -26,11 +25,12 @@ DEVICE void sample_row(const SampleArguments& a) {
   block_barrier();
   stamps.set(5);
   const Row<T> row(a, number, 0, 1);
+  const u32 k = tail.left;
   if (wants_raw(a)) {
-    prepare_logprobs<T, W, B>(tail, a, number, reader.added, tail.sorted[0]);
+    prepare_logprobs<T, W, B>(tail, a, number);
     block_barrier();
   }
-  if (k == 0 && row.length > 0 && RowParameters(a, number).valid()) {
+  if (k == 0 && row.length > 0 && tail.valid && !tail.steps) {
     draw_from_all<T>(block, a, number);
     answer_whole<T, W, B>(tail, a, number, row.k);
   } else {

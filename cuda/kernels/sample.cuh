@@ -25,12 +25,13 @@ struct RowParameters {
     xtc_threshold = a.row_xtc_threshold ? a.row_xtc_threshold[number] : a.xtc_threshold;
   }
   DEVICE bool greedy(const SampleArguments& a) const { return temperature < a.greedy_below; }
-  // Whether xtc is on.
+  // Whether there are steps behind top-p, and whether xtc is one of them.
+  DEVICE bool steps() const { return typical_p < 1 || top_n_sigma > 0 || drops_likely(); }
   DEVICE bool drops_likely() const { return xtc_probability > 0 && xtc_threshold <= 0.5f; }
   // Each comparison is false for NaN.
   DEVICE bool valid() const {
     return temperature >= 0 && temperature <= 0x1.fffffep127f && top_p > 0 && top_p <= 1 && min_p >= 0 && min_p <= 1 && typical_p > 0 &&
-           typical_p <= 1 && top_n_sigma >= 0 && top_n_sigma <= 0x1.fffffep127f && xtc_probability >= 0 && xtc_probability <= 1 &&
+           typical_p <= 1 && top_n_sigma >= -0x1.fffffep127f && top_n_sigma <= 0x1.fffffep127f && xtc_probability >= 0 && xtc_probability <= 1 &&
            xtc_threshold >= 0 && xtc_threshold <= 1;
   }
 };
@@ -54,7 +55,7 @@ DEVICE bool wants_raw(const SampleArguments& a) { return (a.logprobs || a.top_id
 // The selection of a row is of what top-k leaves, and of what the logprobs tell.
 DEVICE void limit_results(const SampleArguments& a, u32 number, u32& k) {
   k = left_by_top_k(a, number);
-  if (wants_raw(a)) k = larger(k, smaller(larger(a.top_ids ? a.top_count : 0, 1), a.k));
+  if (wants_raw(a)) k = larger(k, larger(a.top_ids ? a.top_count : 0, 1));
 }
 
 // The value of an element's bits.

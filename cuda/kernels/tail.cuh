@@ -72,6 +72,8 @@ struct Tail {
   float scale;
   u32 valid;                           // whether all that is given is in its range
   u32 steps;                           // whether there are some behind top-p
+  u32 left;                            // by top-k
+  u32 added;                           // whether there are exponentials
   u64 masses[kFew];                     // by rank, each in its two parts
   u8 by_id[kFew];                      // ranks in the order of ids
   alignas(8) u64 sums[kWarp];          // of warps
@@ -86,6 +88,7 @@ struct Tail {
   DEVICE void fetch(const SampleArguments& a, u32 number) {
     constexpr u32 kReals = sizeof(RowParameters) / sizeof(u32);
     const u32 lane = thread_index() % kWarp;
+    if (lane == 0) added = 0;
     if (lane < kReals) {
       // Pointers and values are in one order.
       const u32* from = reinterpret_cast<const u32* const*>(&a.row_temperature)[lane];
@@ -116,7 +119,8 @@ struct Tail {
       scale = p.greedy(a) ? 0 : law::scale(p.temperature);
       least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
       valid = p.valid();
-      steps = p.typical_p < 1 || p.top_n_sigma > 0 || p.drops_likely();
+      steps = p.steps();
+      left = left_by_top_k(a, number);
     }
   }
   // The number of the n-th draw.
@@ -273,9 +277,8 @@ struct SampledReader {
   B& block;
   Tail<W>& tail;
   const SampleArguments& a;
-  u32 number, k;
-  bool added = false;  // exponentials are there
-  bool done = false;   // the row has its token
+  u32 number;
+  bool done = false;  // the row has its token
 
   template <u32 kThreads>
   DEVICE void read(const Row<T>& row, Share& share) {
@@ -286,12 +289,12 @@ struct SampledReader {
 #pragma unroll
     for (u32 d = 1; d < kWarp; d *= 2) sum += as_double(shuffle_xor(as_bits(sum), d));
     if (thread_index() % kWarp == 0) tail.exponentials[thread_index() / kWarp] = sum;
-    added = true;
+    if (thread_index() == 0) tail.added = 1;
   }
 
   // Of a single token that is left.
   DEVICE bool decides(const Row<T>& row, const Share& share) {
-    if (k != 1 || row.k != 1) return false;
+    if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
     const W best = find_best(block, tail, row, share);
     done = a.draws == 1 && !answers_more(a);
     if (thread_index() >= kWarp) return true;
@@ -321,11 +324,12 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
   return sum;
 }
 
-// Prepares logprobs of the logits as they came, for all threads; best is their best word. Without
+// Prepares logprobs of the logits as they came, for all threads. Without
 // exponentials, or where these leave the range of float32, by a pass over the row.
 template <class T, class W, class B>
-DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, bool added, W best) {
-  const float most = number_of<T>(Word<W>::key(best));
+DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number) {
+  const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
+  const bool added = tail.added;
   double sum = 0;
 #pragma unroll 1
   for (u32 w = 0; added && w < B::kWarps; w++) sum += tail.exponentials[w];
@@ -606,13 +610,12 @@ struct Steps {
   DEVICE void keep(Stays stays) {
     constexpr u32 kEach = Tail<W>::kMost / B::kThreads;
     const u32 first = thread_index() * kEach;
-    W words[kEach];
     u32 marks = 0;
+#pragma unroll 1
+    for (u32 i = 0; i < kEach && first + i < count; i++) marks |= (stays(first + i) ? 1u : 0u) << i;
+    W words[kEach];
 #pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      words[i] = tail.sorted[first + i];
-      if (first + i < count && stays(first + i)) marks |= 1u << i;
-    }
+    for (u32 i = 0; i < kEach; i++) words[i] = tail.sorted[first + i];
     block_barrier();  // all have read them, and the sums
     u64 all;
     u32 place = scan<B>(tail, population(marks), all);
@@ -623,6 +626,12 @@ struct Steps {
     count = all;
     block_barrier();
     weigh();
+  }
+
+  // Whether a token comes before another, ties that a soft cap makes by their ids.
+  DEVICE bool ahead(u32 rank, u32 other) const {
+    const float l = logit(rank), beside = logit(other);
+    return l > beside || (l == beside && Word<W>::index(tail.sorted[rank]) < Word<W>::index(tail.sorted[other]));
   }
 
   // Keeps what is of the most typical surprise: arXiv 2202.00666.
@@ -651,7 +660,7 @@ struct Steps {
       u64 before = 0;
 #pragma unroll 1
       for (u32 other = 0; other < count; other++) {
-        if (distance(other) < own || (distance(other) == own && other < rank)) before += masses()[other];
+        if (distance(other) < own || (distance(other) == own && ahead(other, rank))) before += masses()[other];
       }
       return before < enough;
     });
@@ -693,19 +702,29 @@ struct Steps {
 #pragma unroll 1
     for (u32 rank = thread_index(); rank < count; rank += B::kThreads) likely += masses()[rank] >= least ? 1 : 0;
     likely = sum(likely);
-    if (likely > 1) keep([&](u32 rank) { return rank + 1 >= likely; });
+    if (likely < 2) return;
+    keep([&](u32 rank) {
+      bool last = rank < likely && logit(rank) == logit(likely - 1);
+#pragma unroll 1
+      for (u32 other = 0; last && other < likely; other++) last = !ahead(rank, other);
+      return last || rank >= likely;
+    });
   }
 
-  DEVICE_APART void run() {
-    const RowParameters p = tail.given;
-    block_barrier();  // all have read what is kept
-    weigh();
-    if (p.typical_p < 1) typical(p.typical_p);
-    if (p.top_n_sigma > 0) top_n_sigma(p.top_n_sigma);
-    if (p.drops_likely() && law::coin(tail.coin, p.xtc_probability)) drop_likely(p.xtc_threshold);
-    if (thread_index() == 0) tail.kept = count, tail.total = total;
-  }
 };
+
+// Takes the steps that are on: for all threads, behind a barrier.
+template <class T, class W, class B>
+DEVICE_APART void take_steps(B& block, Tail<W>& tail, const SampleArguments& a) {
+  const RowParameters p = tail.given;
+  Steps<T, W, B> steps{block, tail, a, tail.kept, 0};
+  block_barrier();  // all have read what is kept
+  steps.weigh();
+  if (p.typical_p < 1) steps.typical(p.typical_p);
+  if (p.top_n_sigma > 0) steps.top_n_sigma(p.top_n_sigma);
+  if (p.drops_likely() && law::coin(tail.coin, p.xtc_probability)) steps.drop_likely(p.xtc_threshold);
+  if (thread_index() == 0) tail.kept = steps.count, tail.total = steps.total;
+}
 
 // Draws the tokens of a row from any number that there is room for. Of what is kept, tail.kept and
 // tail.total tell, behind a barrier.
@@ -749,7 +768,7 @@ DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u3
   }
   block_barrier();
   if (tail.steps) {
-    Steps<T, W, B>{block, tail, a, tail.kept, tail.total}.run();
+    take_steps<T>(block, tail, a);
     block_barrier();
   }
   const Kept<W, B> kept{block, tail, tail.kept};
