@@ -201,6 +201,9 @@ func TestMissed(t *testing.T) {
 	if code := exitCode(err, console{err: new(bytes.Buffer)}); code != exitWrong || !strings.Contains(err.Error(), "1 of 3 bars missed: slow") {
 		t.Errorf("exit code %d, %v", code, err)
 	}
+	if err := missed([]bench.Verdict{{Work: "new", Verdict: bench.NotMeasured, Reason: bench.Unsupported + "no kernel"}}); exitCode(err, console{err: new(strings.Builder)}) != exitWrong {
+		t.Errorf("a work that the device does not have: %v", err)
+	}
 	if err := missed([]bench.Verdict{{Verdict: bench.MustOnly}, {Verdict: bench.NotMeasured}}); err != nil {
 		t.Error(err)
 	}
@@ -255,6 +258,35 @@ func TestBenchSweep(t *testing.T) {
 		_, stderr, code := runLine(t, nil, append([]string{"bench", "--device", "cpu"}, test.args...)...)
 		if code != exitUsage || !strings.Contains(stderr, test.want) {
 			t.Errorf("%q: exit code %d, %q; want %q", test.args, code, stderr, test.want)
+		}
+	}
+}
+
+// On a GPU a work is one of its own, and other samplings are measured than on a CPU.
+func TestBenchSamplingsOfDevices(t *testing.T) {
+	f := benchFlags{work: bench.Sample, batch: intList{1, 2}, vocab: intList{300}, topK: intList{5, 60}}
+	onCPU, err := f.cases(bench.Logits{}, bench.SamplingsOf, bench.Case.Validate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onGPU, err := f.cases(bench.Logits{}, bench.DeviceSamplingsOf, bench.Case.Validate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Four samplings of each side have no top-k: their rows are the same for every k.
+	if cpu, gpu := 2*2*len(bench.Samplings())-2*4, 2*2*len(bench.DeviceSamplings())-2*4; len(onCPU) != cpu || len(onGPU) != gpu {
+		t.Errorf("%d and %d cases, want %d and %d", len(onCPU), len(onGPU), cpu, gpu)
+	}
+	for _, test := range []struct {
+		work, device string
+		fails        bool
+	}{{"topk,sample", "cuda", false}, {"sample", "auto", false}, {"stream", "cuda", true}, {"sample,merge", "cuda:1", true}, {"stream", "cpu", false}} {
+		choice, err := parseDevice(test.device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (benchFlags{work: test.work}).narrow(choice); (err != nil) != test.fails {
+			t.Errorf("--work %s --device %s: %v", test.work, test.device, err)
 		}
 	}
 }
