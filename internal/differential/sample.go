@@ -426,8 +426,8 @@ func (b *SampleBatch) call() string {
 		text += fmt.Sprintf(", logprobs (processed %v) and the %d best", b.Processed, b.TopCount)
 	}
 	if b.Edited {
-		text += fmt.Sprintf(", %d words of a bitmask, %d biases, %d penalties (repetition %v, frequency %v, presence %v)",
-			b.MaskWords, b.BiasCount, b.PenaltyCount, b.Repetition, b.Frequency, b.Presence)
+		text += fmt.Sprintf(", %d words of a bitmask (shared %v), %d biases, %d penalties (repetition %v, frequency %v, presence %v)",
+			b.MaskWords, b.SharedMask, b.BiasCount, b.PenaltyCount, b.Repetition, b.Frequency, b.Presence)
 	}
 	return text
 }

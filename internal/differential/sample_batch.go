@@ -39,6 +39,7 @@ type SampleBatch struct {
 	TopCount            int
 	// Of each row's edits.
 	MaskWords, BiasCount, PenaltyCount int
+	SharedMask                         bool // one serves all rows
 	Repetition, Frequency, Presence    float32
 
 	Each []SampleRow
@@ -124,8 +125,11 @@ func (b *SampleBatch) generate(rng *rand.Rand, number int, dtype cuda.DType) {
 	}
 	if b.Edited {
 		b.Repetition, b.Frequency, b.Presence = pick[float32](rng, 1, 1.1, 0.8), pick[float32](rng, 0, 0.2, -0.3), pick[float32](rng, 0, 0.4)
-		b.MaskWords, b.BiasCount, b.PenaltyCount = pick(rng, 0, (b.Vocab+31)/32, rng.IntN(b.Vocab/32+2)), pick(rng, 0, 1, 20), pick(rng, 0, 1, 64)
-		b.BiasCount, b.PenaltyCount = min(b.BiasCount, b.Vocab), min(b.PenaltyCount, b.Vocab)
+		b.MaskWords, b.BiasCount, b.PenaltyCount = pick(rng, 0, (b.Vocab+31)/32, rng.IntN(b.Vocab/32+4)), pick(rng, 0, 1, 20, 300), pick(rng, 0, 1, 64, 700)
+		if rows > 32 { // long lists take the CPU long
+			b.BiasCount, b.PenaltyCount = min(b.BiasCount, 20), min(b.PenaltyCount, 64)
+		}
+		b.SharedMask = rng.IntN(3) == 0
 	}
 	b.Logits = room(b.Logits, (b.Offset+rows*b.Stride)*dtype.Bytes())
 	ragged := rng.IntN(6) == 0
@@ -138,6 +142,9 @@ func (b *SampleBatch) generate(rng *rand.Rand, number int, dtype cuda.DType) {
 		b.share(i)
 		at := (b.Offset + i*b.Stride) * dtype.Bytes()
 		b.Each[i].Kind = fillSampled(rng, b.Logits[at:at+b.Stride*dtype.Bytes()], dtype)
+		if b.Edited {
+			b.edit(rng, i)
+		}
 	}
 }
 
@@ -203,30 +210,83 @@ func (b *SampleBatch) randomRow(rng *rand.Rand) SampleRow {
 			}
 		}
 	}
-	if !b.Edited {
-		return r
-	}
-	for range b.MaskWords {
-		r.Mask = append(r.Mask, int32(rng.Uint32()|rng.Uint32()))
-	}
-	// Distinct ids, of which some have a bias and a penalty, and some are none.
-	first, step := rng.IntN(b.Vocab), 1
-	if b.BiasCount+b.PenaltyCount < b.Vocab {
-		step = b.Vocab / (b.BiasCount + b.PenaltyCount + 1)
-	}
-	id := func(place int) int32 { return int32((first + place*step) % b.Vocab) }
-	for j := range b.BiasCount {
-		r.BiasIDs = append(r.BiasIDs, id(j))
-		r.Biases = append(r.Biases, pick(rng, float32(rng.NormFloat64()), 5, float32(math.Inf(-1))))
-	}
-	for j := range b.PenaltyCount {
-		r.PenaltyIDs = append(r.PenaltyIDs, id(j+b.BiasCount/2))
-		r.PenaltyCounts = append(r.PenaltyCounts, int32(rng.IntN(4)))
-	}
-	if rng.IntN(4) == 0 && b.BiasCount > 0 && b.PenaltyCount > 0 {
-		r.BiasIDs[0], r.PenaltyIDs[0] = int32(b.Vocab+rng.IntN(9)), -1
-	}
 	return r
+}
+
+// edit gives a row its edits: many of them to its largest logits, some to one id
+// twice, by a bias and a penalty, and some to none.
+func (b *SampleBatch) edit(rng *rand.Rand, i int) {
+	r := &b.Each[i]
+	if b.SharedMask && i > 0 {
+		r.Mask = b.Each[0].Mask
+	} else {
+		density := rng.IntN(6)
+		for range b.MaskWords {
+			r.Mask = append(r.Mask, maskWord(rng, density))
+		}
+	}
+	ids := b.largest(i)
+	rng.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	first := rng.IntN(b.Vocab)
+	for j := range min(b.Vocab, 2*(b.BiasCount+b.PenaltyCount)) {
+		ids = append(ids, int32((first+7919*j)%b.Vocab)) // a prime, so that they are spread
+	}
+	list := func(skip, n int) []int32 {
+		seen, all := map[int32]bool{}, []int32{}
+		for _, id := range ids[min(skip, len(ids)):] {
+			if len(all) < n && !seen[id] {
+				seen[id] = true
+				all = append(all, id)
+			}
+		}
+		for len(all) < n {
+			all = append(all, pick(rng, -1, int32(b.Vocab), math.MaxInt32, math.MinInt32, int32(b.Vocab+31)))
+		}
+		return all
+	}
+	r.BiasIDs, r.PenaltyIDs = list(0, b.BiasCount), list(rng.IntN(5), b.PenaltyCount)
+	for range b.BiasCount {
+		r.Biases = append(r.Biases, pick(rng, float32(rng.NormFloat64()), 0, 5, -3, 3e38, float32(math.Inf(-1))))
+	}
+	for range b.PenaltyCount {
+		r.PenaltyCounts = append(r.PenaltyCounts, rng.Int32N(4))
+	}
+}
+
+// maskWord allows none, all, most, half or few of 32 ids, or one of many.
+func maskWord(rng *rand.Rand, density int) int32 {
+	switch density {
+	case 0:
+		return 0
+	case 1:
+		return -1
+	case 2:
+		return int32(rng.Uint32() | rng.Uint32())
+	case 3:
+		return int32(rng.Uint32())
+	case 4:
+		return int32(rng.Uint32() & rng.Uint32() & rng.Uint32() & rng.Uint32() & rng.Uint32())
+	}
+	return pick[int32](rng, 0, 0, 0, 0, 0, 0, 0, 1) << rng.IntN(32)
+}
+
+// largest returns the ids of up to 40 of the row's largest logits.
+func (b *SampleBatch) largest(i int) []int32 {
+	switch b.DType {
+	case cuda.Float16:
+		return largestOf(view[topk.Float16](b.Logits)[b.Offset+i*b.Stride:][:b.Vocab])
+	case cuda.BFloat16:
+		return largestOf(view[topk.BFloat16](b.Logits)[b.Offset+i*b.Stride:][:b.Vocab])
+	}
+	return largestOf(view[float32](b.Logits)[b.Offset+i*b.Stride:][:b.Vocab])
+}
+
+func largestOf[T topk.Float](row []T) []int32 {
+	best := topk.NewResult[T](1, min(40, len(row)))
+	if err := topk.Select(best, row, topk.Row(len(row), len(best.Values))); err != nil {
+		return nil // of a row without logits
+	}
+	return best.Indices
 }
 
 // pick makes other the batch of some of the rows, in that order.

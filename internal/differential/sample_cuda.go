@@ -181,7 +181,11 @@ func (e *cudaSampleEngine) Sample(b *SampleBatch) (err error) {
 	if b.Edited {
 		edits = cuda.Edits{BitmaskWords: b.MaskWords, BitmaskStride: b.MaskWords, BiasCount: b.BiasCount, PenaltyCount: b.PenaltyCount}
 		if b.MaskWords > 0 {
-			edits.Bitmask = column(u, "bitmask", b, func(r *SampleRow) []int32 { return r.Mask })
+			if b.SharedMask {
+				edits.Bitmask, edits.BitmaskStride = upload(u, "bitmask", first.Mask), 0
+			} else {
+				edits.Bitmask = column(u, "bitmask", b, func(r *SampleRow) []int32 { return r.Mask })
+			}
 		}
 		if b.BiasCount > 0 {
 			edits.BiasIDs = column(u, "bias ids", b, func(r *SampleRow) []int32 { return r.BiasIDs })
