@@ -130,6 +130,9 @@ func (b *SampleBatch) generate(rng *rand.Rand, number int, dtype cuda.DType) {
 			b.BiasCount, b.PenaltyCount = min(b.BiasCount, 20), min(b.PenaltyCount, 64)
 		}
 		b.SharedMask = rng.IntN(3) == 0
+		if b.MaskWords+b.BiasCount+b.PenaltyCount == 0 {
+			b.BiasCount = 1
+		}
 	}
 	b.Logits = room(b.Logits, (b.Offset+rows*b.Stride)*dtype.Bytes())
 	ragged := rng.IntN(6) == 0
