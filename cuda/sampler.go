@@ -265,25 +265,24 @@ func (s *Sampler) sample(stream *Stream, logits Logits, shape Shape, rows RowPar
 		}
 		logits, shape.Stride, shape.Expand = Logits{edits.Workspace.Pointer, Float32}, shape.Vocab, false
 	}
-	symbols := &sampleSymbols[logits.DType]
-	symbol := symbols.wide
-	if width(PlanShape{DType: logits.DType, Vocab: shape.Vocab}) == narrow {
-		symbol = symbols.narrow
-	}
-	kernel, ok := s.device.kernels[symbol]
-	if !ok {
-		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, symbol, s.device.architecture.Name, ErrUnsupported)
-	}
 	k := s.MostKept(logits.DType, shape.Vocab)
 	if step := s.stepBehind(); step != "" && rows.TopK == 0 && !s.fits(rows, k, shape.Vocab) {
 		return fmt.Errorf("cuda: step %s behind a top_k of %d, of which there is room for %d: %w", step, s.arguments.topK, k, ErrUnsupported)
+	}
+	plan := chooseSample(sampleShape{
+		rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType,
+		whole: s.whole(shape, rows, tokens, k),
+	}, s.device.architecture)
+	kernel, ok := s.device.kernels[plan.Symbol]
+	if !ok {
+		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, plan.Symbol, s.device.architecture.Name, ErrUnsupported)
 	}
 	c.arguments = s.arguments
 	a := &c.arguments
 	a.selectArguments = selectArguments{
 		logits: logits.Pointer, rowLengths: shape.RowLengths,
 		stride: int64(shape.stride()), resultStride: int64(tokens.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
-		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: 1, indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
+		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: int32(plan.Cluster), indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
 	}
 	a.rowTemperature, a.rowTopK, a.rowTopP, a.rowMinP = rows.Temperature, rows.TopK, rows.TopP, rows.MinP
 	a.rowTypicalP, a.rowTopNSigma, a.rowXtcProbability, a.rowXtcThreshold = rows.TypicalP, rows.TopNSigma, rows.XTCProbability, rows.XTCThreshold
@@ -297,8 +296,17 @@ func (s *Sampler) sample(stream *Stream, logits Logits, shape Shape, rows RowPar
 	if rows.Seed == 0 {
 		a.rowDraws = a.draws
 	}
-	c.launch.Configure(shape.Rows, blockThreads, 1, s.options.Dependent)
+	c.launch.Configure(plan.Grid, plan.Block, plan.Cluster, s.options.Dependent)
 	return s.device.launch(&c.launch, kernel, stream)
+}
+
+// whole reports whether the rows of a call have no top-k and are told nothing but tokens.
+func (s *Sampler) whole(shape Shape, rows RowParams, tokens Tokens, k int) bool {
+	a := &s.arguments
+	answers := tokens.Kept | tokens.Logprobs | tokens.TopIDs
+	steps := rows.TopK | rows.TypicalP | rows.TopNSigma | rows.XTCProbability | rows.XTCThreshold
+	greedy := rows.Temperature == 0 && a.temperature < a.greedyBelow
+	return answers == 0 && steps == 0 && (a.topK == 0 || int(a.topK) >= shape.Vocab) && k < shape.Vocab && !greedy
 }
 
 // stepBehind returns the first step behind top_p that the parameters turn on, or none.
@@ -475,13 +483,3 @@ func (s *Sampler) MostKept(dtype DType, vocab int) int {
 	}
 	return min(k, vocab)
 }
-
-// sampleSymbols are the kernels for each type, and for its rows of few tokens.
-var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow, edit string }) {
-	for t, names := range dtypes {
-		symbols[t].wide = "sample_" + names.symbol + "_block"
-		symbols[t].narrow = symbols[t].wide + narrow
-		symbols[t].edit = "edit_" + names.symbol
-	}
-	return symbols
-}()

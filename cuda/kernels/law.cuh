@@ -24,7 +24,8 @@ DEVICE int surprise(float logit, float max, float scale) {
 // The mass of a surprise before it is rounded to an integer, at most 2^42.
 DEVICE float weight(int surprise) {
   const u32 s = 2 * (u32)surprise;
-  const float t = as_float((s & 0x7fffff) | 0x3f800000) - 1;
+  const u32 fraction = s & 0x7fffff;
+  const float t = as_float(fraction + 0x3f800000) - 1;
   // In units of 2^-42, which changes no rounding.
   constexpr float kUnit = 0x1p42f;
   float p = 0x1.c4458p-13f * kUnit * t + 0x1.473738p-10f * kUnit;
@@ -33,7 +34,7 @@ DEVICE float weight(int surprise) {
   p = p * t + 0x1.ebfd3ap-3f * kUnit;
   p = p * t + 0x1.62e42cp-1f * kUnit;
   p = p * t + kUnit;
-  return as_float(as_bits(p) + (s & 0xff800000));
+  return as_float(as_bits(p) + s - fraction);
 }
 
 // A mass, or the sum of at most 512 of one thread, in two parts that need no

@@ -153,7 +153,7 @@ DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float x) { return __float_as_uint(x); }
 DEVICE double as_double(u64 bits) { return __longlong_as_double((i64)bits); }
 DEVICE u64 as_bits(double x) { return (u64)__double_as_longlong(x); }
-// The nearest integer, the even one of two.
+// The nearest integer, the even one of two; of NaN it is 0.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
 // The upper half of a product.
 DEVICE u64 multiply_high(u64 a, u64 b) { return __umul64hi(a, b); }

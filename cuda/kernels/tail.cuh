@@ -62,33 +62,35 @@ struct Tail {
   static constexpr u32 kMost = 8192 / sizeof(W);  // results
   static constexpr u32 kFew = 2 * kWarp;
   alignas(16) W sorted[kMost];
-  u32 highs[sizeof(W) == 4 ? kBins : 1];  // of the sums of bins
+  u32 more[sizeof(W) == 4 ? kBins : 1];  // room for what is known of so many
   alignas(16) RowParameters given;
   alignas(8) u64 seed;
   u64 position;
-  u64 numbers[kWarp];  // random, of the first draws
-  u64 coin;            // random, of xtc
+  static constexpr u32 kNumbers = kWarp - 1;
+  u64 numbers[kWarp];  // random, of the first draws; the last is that of xtc
   u64 least;           // mass that min-p lets through
   float scale;
   u32 valid;                           // whether all that is given is in its range
   u32 steps;                           // whether there are some behind top-p
   u32 left;                            // by top-k
-  u32 added;                           // whether there are exponentials
-  u64 masses[kFew];                     // by rank, each in its two parts
+  u64 weighed[kFew];                   // masses of words, each in its two parts
+  u64 masses[kFew];                    // the same by rank
+  u8 places[kFew];                     // of ranks, among the weighed
   u8 by_id[kFew];                      // ranks in the order of ids
   alignas(8) u64 sums[kWarp];          // of warps
   u32 counts[kWarp];                   // of warps
-  u64 total;                           // of the kept, or what a target is beyond a bin
+  u64 total;                           // of the kept
+  u64 beyond;                          // what a target is beyond the bins before its own
   double exponentials[kWarp];          // sums of warps
   Logprobs logprobs;                   // of the logits as they came
   u32 kept;
-  u32 chosen;  // rank, or bin
+  u32 chosen;  // bin, or rank
+  u32 rank;    // of the last token
 
-  // Asks for the parameters of a row, which settle waits for. Both are for one warp.
-  DEVICE void fetch(const SampleArguments& a, u32 number) {
+  // Settles the parameters of a row: for one warp.
+  DEVICE void settle(const SampleArguments& a, u32 number) {
     constexpr u32 kReals = sizeof(RowParameters) / sizeof(u32);
     const u32 lane = thread_index() % kWarp;
-    if (lane == 0) added = 0;
     if (lane < kReals) {
       // Pointers and values are in one order.
       const u32* from = reinterpret_cast<const u32* const*>(&a.row_temperature)[lane];
@@ -98,44 +100,58 @@ struct Tail {
       } else {
         *to = reinterpret_cast<const u32*>(&a.temperature)[lane];
       }
-    } else if (lane < kReals + 2) {
-      const i64* from = lane == kReals ? a.row_seed : a.row_position;
-      u64* to = lane == kReals ? &seed : &position;
-      if (from) {
-        copy_later<8>(to, from + number);
-      } else {
-        *to = lane == kReals ? a.seed : a.position;
-      }
     }
-  }
-  DEVICE void settle(const SampleArguments& a, u32 number) {
-    const u32 lane = thread_index() % kWarp;
     wait_for_copies();
     warp_barrier();
     const RowParameters p = given;
-    numbers[lane] = law::uniform(seed, position, first_draw(a, number) + lane, law::kDraw);
-    if (lane == 0) {
-      if (p.drops_likely()) coin = law::uniform(seed, position, first_draw(a, number), law::kXTC);
-      scale = p.greedy(a) ? 0 : law::scale(p.temperature);
-      least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
-      valid = p.valid();
-      steps = p.steps();
-      left = left_by_top_k(a, number);
-    }
+    const float unit = law::scale(p.temperature);
+    if (lane > 0) return;
+    scale = p.greedy(a) ? 0 : unit;
+    least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
+    valid = p.valid();
+    steps = p.steps();
+    left = left_by_top_k(a, number);
+  }
+  // Draws the random numbers: for another.
+  DEVICE void prepare_numbers(const SampleArguments& a, u32 number) {
+    const u32 lane = thread_index() % kWarp;
+    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
+    // Those of draws, and behind them the one of xtc.
+    const u64 random = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
+    numbers[lane] = random;
+    if (lane == 0) seed = row_seed, position = row_position;
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {
-    return draw < kWarp ? numbers[draw] : law::uniform(seed, position, first_draw(a, number) + draw, law::kDraw);
+    return draw < kNumbers ? numbers[draw] : law::uniform(seed, position, first_draw(a, number) + draw, law::kDraw);
   }
 };
 
-// Sorted takes results where the tail wants them, while the first warp settles the
-// parameters.
+// What the threads of a block share: the kernel tells what there is beside block and tail.
+template <class W>
+union Shared;
+template <class W>
+DEVICE Shared<W>& block_shared() {
+  SHARED(Shared<W>, shared);
+  return shared;
+}
+template <class W>
+DEVICE Tail<W>& block_tail() { return block_shared<W>().tail; }
+template <class B>
+DEVICE B& the_block() { return block_shared<typename B::Candidate>().block; }
+
+constexpr u32 kWeighing = 3;  // warps
+
+// Sorted takes results where the tail wants them, while some warps weigh the candidates.
 template <class W>
 struct Sorted {
-  static constexpr u32 kBusy = 1;
-  W* words;
-  DEVICE void write(u32 rank, W word) const { words[rank] = word; }
+  static constexpr u32 kBusy = kWeighing;
+  Tail<W>& tail;
+  DEVICE void write(u32 rank, W word) const { tail.sorted[rank] = word; }
+  DEVICE void write(u32 rank, W word, u32 place) const {
+    tail.sorted[rank] = word;
+    if (rank < Tail<W>::kFew) tail.places[rank] = place;
+  }
 };
 
 DEVICE u64 shuffle_up_wide(u64 v, u32 lanes) {
@@ -212,85 +228,60 @@ DEVICE bool answers_more(const SampleArguments& a) { return a.kept || a.logprobs
 template <class T, class W, class B>
 DEVICE W find_best(B& block, Tail<W>& tail, const Row<T>& row, const Share& share) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  const u32 edge = thread < row.edges() ? row.edge(thread) : 0;
-  const u32 edge_key = thread < row.edges() ? T::key(row.bits(edge)) : 0;
-  u32 best = warp_max(larger(best_key<T>(share), edge_key));
+  u32 best = best_key<T>(share), edge = 0;
+  if (row.edges() > 0 && thread < row.edges()) edge = T::key(row.bits(row.edge(thread)));
+  best = warp_max(larger(best, edge));
   if (lane == 0) tail.counts[warp] = best;
   block_barrier();
   best = warp_max(lane < B::kWarps ? tail.counts[lane] : 0);
-  u32 first = edge_key == best ? ~edge : 0;  // the complement: its maximum is the smallest index
+  u32 first = edge == best ? ~row.edge(thread) : 0;  // the complement: its maximum is the smallest index
   if (T::beatable(best) && best != T::kNaNKey) {
-    const u32 slots = list_slots<T>(block, share, best), below = T::just_below(best);
-    if (slots) {
-      const u32 spread = spread_of<T, B::kThreads>(row, slots);
-      const auto note = [&](const Vector& v, u32 number) {
-        u32 marks = number < row.vectors ? T::mark(v, below) : 0;
+    const u32 below = T::just_below(best);
+    u32 slots = 0;
+#pragma unroll
+    for (u32 s = 0; s < kSlots; s++) slots |= T::beats(share.slot[s], below) ? 1u << s : 0;
 #pragma unroll 1
-        for (; marks; marks &= marks - 1) first = larger(first, ~(row.at(number) + T::marked_element(lowest_bit(marks))));
-      };
-      look_again<T, B::kThreads>(row, block.slots_of(warp), warp, spread, 0, slots << spread,
-                                 [&](const Vector& v, u32 i, const Vector& w, u32 next) {
-                                   note(v, i);
-                                   note(w, next);
-                                   return true;
-                                 });
+    for (; slots; slots &= slots - 1) {
+#pragma unroll 1
+      for (u32 i = lowest_bit(slots) * B::kThreads + thread; i < row.vectors; i += kSlots * B::kThreads) {
+        u32 marks = T::mark(row.vector(i), below);
+#pragma unroll 1
+        for (; marks; marks &= marks - 1) first = larger(first, ~(row.at(i) + T::marked_element(lowest_bit(marks))));
+      }
     }
   }
   first = warp_max(first);
   if (lane == 0) block.lows[warp] = first;
-  if (warp == 0) {
-    wait_for_copies();
-    warp_barrier();
-    if (lane == 0) tail.valid = tail.given.valid();
-  }
   block_barrier();
   return warp == 0 ? Word<W>::pack(best, ~warp_max(lane < B::kWarps ? block.lows[lane] : 0)) : 0;
 }
 
-struct ShareAndSum {
-  Share share;
-  double sum;
-};
-
-// Reads a thread's share of a row, and adds up its exponentials. Apart, for its registers.
-template <class T, u32 kThreads>
-DEVICE_APART ShareAndSum read_and_add(const SampleArguments& a, u32 number) {
+// Adds up the exponentials of a row, for logprobs: for all threads, before the row is read for
+// its best, which it is then near to.
+template <class T, class W, class B>
+DEVICE_APART void add_exponentials(const SampleArguments& a, u32 number) {
   const Row<T> row(a, number, 0, 1);
-  ShareAndSum both;
+  const u32 thread = thread_index();
   ExponentialSum<T> sum;
-#pragma unroll
-  for (u32 s = 0; s < kSlots; s++) both.share.slot[s] = T::kWorst;
-  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) {
-    both.share.slot[s] = T::best(both.share.slot[s], T::best(v));
+  read_vectors<T, B::kThreads>(row, [&](u32 s, const Vector& v) {
     sum.add(v);
     if (s == kSlots - 1) sum.settle();
   });
-  if (thread_index() < row.edges()) sum.sum += sum.one(row.bits(row.edge(thread_index())));
+  if (thread < row.edges()) sum.sum += sum.one(row.bits(row.edge(thread)));
   sum.settle();
-  both.sum = sum.total;
-  return both;
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) sum.total += as_double(shuffle_xor(as_bits(sum.total), d));
+  if (thread % kWarp == 0) block_tail<W>().exponentials[thread / kWarp] = sum.total;
 }
 
 // Reads a row that is sampled.
 template <class T, class W, class B>
-struct SampledReader {
+struct SampledReader : Reader<T> {
   B& block;
   Tail<W>& tail;
   const SampleArguments& a;
   u32 number;
   bool done = false;  // the row has its token
-
-  template <u32 kThreads>
-  DEVICE void read(const Row<T>& row, Share& share) {
-    if (!wants_raw(a)) return read_share<T, kThreads>(row, share);
-    const ShareAndSum both = read_and_add<T, kThreads>(a, number);
-    share = both.share;
-    double sum = both.sum;
-#pragma unroll
-    for (u32 d = 1; d < kWarp; d *= 2) sum += as_double(shuffle_xor(as_bits(sum), d));
-    if (thread_index() % kWarp == 0) tail.exponentials[thread_index() / kWarp] = sum;
-    if (thread_index() == 0) tail.added = 1;
-  }
 
   // Of a single token that is left.
   DEVICE bool decides(const Row<T>& row, const Share& share) {
@@ -324,16 +315,15 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
   return sum;
 }
 
-// Prepares logprobs of the logits as they came, for all threads. Without
-// exponentials, or where these leave the range of float32, by a pass over the row.
+// Prepares logprobs of the logits as they came, for all threads. Where the
+// exponentials leave the range of float32, by a pass over the row.
 template <class T, class W, class B>
 DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number) {
   const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
-  const bool added = tail.added;
   double sum = 0;
 #pragma unroll 1
-  for (u32 w = 0; added && w < B::kWarps; w++) sum += tail.exponentials[w];
-  if (added && most >= -40 && sum < 0x1p127) {
+  for (u32 w = 0; w < B::kWarps; w++) sum += tail.exponentials[w];
+  if (most >= -40 && sum < 0x1p127) {
     if (thread_index() == kWarp) tail.logprobs = {0, 1, law::kLn2 * law::log2(sum) + most * ExponentialSum<T>::kMissing};
     return;
   }
@@ -365,11 +355,15 @@ DEVICE void write_raw_top(const Tail<W>& tail, const SampleArguments& a, u32 num
   if (a.top_ids && !a.processed && thread_index() / kWarp == 1) write_top<T>(tail, a, number, selected, tail.logprobs);
 }
 
+// Where the warp that draws meets those that list ids.
+DEVICE void wait_for_list() { block_barrier(); }
+
 // Lists the ranks of k tokens in the order of their ids: for some warps, four tokens of each
 // at a time.
 template <class W>
-DEVICE void list_by_id(Tail<W>& tail, u32 k, u32 warp, u32 warps) {
+DEVICE_APART void list_by_id(u32 k, u32 warp, u32 warps) {
   constexpr u32 kAtOnce = 4, kField = 8;  // bits
+  Tail<W>& tail = block_tail<W>();
   const u32 lane = thread_index() % kWarp;
   const u32 one = lane < k ? Word<W>::index(tail.sorted[lane]) : kAllLanes;
   const u32 other = lane + kWarp < k ? Word<W>::index(tail.sorted[lane + kWarp]) : kAllLanes;
@@ -378,7 +372,7 @@ DEVICE void list_by_id(Tail<W>& tail, u32 k, u32 warp, u32 warps) {
     u32 through = 0;
 #pragma unroll
     for (u32 i = 0; i < kAtOnce; i++) {
-      const u32 id = Word<W>::index(tail.sorted[smaller(first + i * warps, Tail<W>::kMost - 1)]);
+      const u32 id = Word<W>::index(tail.sorted[smaller(first + i * warps, Tail<W>::kFew - 1)]);
       through |= count_at_least(count_at_least(0, id, one), id, other) << kField * i;
     }
     through = warp_sum(through);
@@ -387,66 +381,84 @@ DEVICE void list_by_id(Tail<W>& tail, u32 k, u32 warp, u32 warps) {
   }
 }
 
-// Draws the tokens of a row from up to 64. Of what is kept, tail.kept and tail.total tell, behind a
-// barrier.
-template <class T, class W, class B, class S>
-DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
-  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  constexpr u32 kEach = Tail<W>::kFew / kWarp;
-  law::Masses mass[kEach];
-  if (warp == 0) {
-    const float most = logit_of<T>(a, tail.sorted[0]), scale = tail.scale;
-#pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      const u32 rank = kEach * lane + i;
-      if (rank >= k) continue;
-      mass[i] = mass_beside(logit_of<T>(a, tail.sorted[rank]), most, scale);
-      tail.masses[rank] = (u64)mass[i].high << 32 | (u32)mass[i].low;
-    }
-  } else {
-    list_by_id(tail, k, warp - 1, B::kWarps - 1);
-  }
-  block_barrier();
-  if (warp > 0) return write_raw_top<T>(tail, a, number, selected);
-  stamps.set(6);
+// Weighs n words, candidates or sorted ones, beside their largest: for some warps, of which each
+// lane has one but the last, which has the largest of all.
+template <class T, class W, class B>
+DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
+  constexpr u32 kLast = kWarp - 1;
+  static_assert(kWeighing * kLast >= Tail<W>::kFew, "each word has a lane");
+  Tail<W>& tail = block_tail<W>();
+  const u32 lane = thread_index() % kWarp, at = thread_index() / kWarp % kWeighing * kLast + lane;
+  const W* words = sorted ? tail.sorted : the_block<B>().candidates;
+  const auto key_at = [&](u32 i) { return i < n ? Word<W>::key(words[i]) : 0; };
+  const u32 mine = key_at(at), best = warp_max(larger(key_at(lane), key_at(lane + kWarp)));
+  // Where there is no word, a logit that takes the longest way.
+  float logit = at < n || (lane == kLast && n > 0) ? number_of<T>(lane == kLast ? best : mine) : softcap;
+  if (softcap > 0) logit = law::capped(logit, softcap);
+  const law::Masses mass = mass_beside(logit, as_float(shuffle(as_bits(logit), kLast)), tail.scale);
+  if (lane == kLast || at >= Tail<W>::kFew) return;
+  tail.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
+  if (sorted) tail.places[at] = at;
+}
 
-  // The tokens of the lane in the order of ids. Those that are none have the mass 0.
-  u32 rank[kEach];
-  law::Masses by_id[kEach];
+// Draws the token of a row from k tokens, at most 64, that are sorted and weighed: for one
+// warp, of which a lane returns its rank and all others kAllLanes. Several tokens are written. The
+// warps that list ids are waited for, unless it is a rehearsal.
+template <class W>
+DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top_p, bool all_count, u32 draws, bool rehearsal) {
+  Tail<W>& tail = block_tail<W>();
+  const u32 lane = thread_index() % kWarp;
+  constexpr u32 kEach = Tail<W>::kFew / kWarp;
+  const u64 least = tail.least, random = tail.numbers[0];
+  law::Masses mass[kEach], own;
+  bool counts[kEach];
+  u64 parts[kEach];
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) parts[i] = tail.weighed[tail.places[kEach * lane + i] % Tail<W>::kFew];
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    rank[i] = kEach * lane + i < k ? tail.by_id[kEach * lane + i] : k;
-    if (rank[i] < k) by_id[i] = {(u32)(tail.masses[rank[i]] >> 32), (int)tail.masses[rank[i]]};
+    if (kEach * lane + i >= k) parts[i] = 0;
+    mass[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
+    counts[i] = kEach * lane + i < k && mass[i].sum() >= least;
+    if (counts[i] || all_count) own = own + mass[i];
   }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) tail.masses[kEach * lane + i] = parts[i];
 
   // The last that is kept.
-  u32 heavy = 0;
+  u32 kept = 0;
 #pragma unroll
-  for (u32 i = 0; i < kEach; i++) heavy += population(ballot(kEach * lane + i < k && mass[i].sum() >= tail.least));
-  u32 kept = heavy;
-  const float top_p = tail.given.top_p;
+  for (u32 i = 0; i < kEach; i++) kept += population(ballot(counts[i]));
   if (top_p < 1) {
-    law::Masses own;
-#pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      if (kEach * lane + i < (a.min_p_last ? k : heavy)) own = own + mass[i];
-    }
     const u64 enough = law::ceil_product(top_p, warp_sum(own).sum());
     law::Masses before = warp_scan(own) - own;
-    u32 reaching = 0;
+    bool reaches[kEach];
 #pragma unroll
     for (u32 i = 0; i < kEach; i++) {
-      reaching += population(ballot(kEach * lane + i < k && before.sum() < enough));
+      reaches[i] = kEach * lane + i < k && before.sum() < enough;
       before = before + mass[i];
     }
+    u32 reaching = 0;
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) reaching += population(ballot(reaches[i]));
     kept = smaller(kept, reaching);
   }
+  if (!rehearsal) wait_for_list();
 
-  // Where the tokens begin among the kept masses.
-  law::Masses own;
+  // The tokens in the order of their ids, and where they begin among the kept masses. Those that
+  // are not kept have the mass 0.
+  u32 rank[kEach];
+  law::Masses by_id[kEach];
+  own = {};
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    if (rank[i] >= kept) by_id[i] = {};
+    rank[i] = tail.by_id[kEach * lane + i];
+    parts[i] = tail.masses[rank[i] % Tail<W>::kFew];
+  }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    if (kEach * lane + i >= k || rank[i] >= kept) parts[i] = 0;
+    by_id[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
     own = own + by_id[i];
   }
   u64 total = warp_sum(own).sum();
@@ -458,122 +470,193 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
     size[i] = by_id[i].sum();
     at += size[i];
   }
-  if (lane == 0) tail.kept = kept, tail.total = total;
-
-  u32 draw = 0;
-#pragma unroll 1
-  for (;;) {
-    const u64 target = law::target(tail.number_of_draw(a, number, draw), total);
-    u64 gone = 0;
-    u32 hit = 0;
+  const auto place_of = [&](u64 target) {
+    u32 place = kEach;
 #pragma unroll
     for (u32 i = 0; i < kEach; i++) {
-      if (begin[i] <= target && target - begin[i] < size[i]) {
-        write_token(a, number, draw, Word<W>::index(tail.sorted[rank[i]]));
-        hit = i + 1, gone = size[i];
+      if (begin[i] <= target && target - begin[i] < size[i]) place = i;
+    }
+    return place;
+  };
+  const auto rank_of = [&](u32 place) { return place == 0 ? rank[0] : place == 1 ? rank[1] : kAllLanes; };
+  u32 place = place_of(law::target(random, total));
+  if (lane == 0 && !rehearsal) tail.kept = kept, tail.total = total;
+  if (draws == 1) return rank_of(place);
+#pragma unroll 1
+  for (u32 draw = 0;;) {
+    if (place < kEach) write_token(a, number, draw, Word<W>::index(tail.sorted[rank_of(place)]));
+    if (++draw == draws) break;
+    if (!a.replacement) {
+      // What comes behind the token moves up.
+      const u32 from = lowest_bit(ballot(place < kEach)), gone = shuffle(place, from) + from * kEach;
+      const u64 mine = place == 0 ? size[0] : size[1], mass = (u64)shuffle((u32)(mine >> 32), from) << 32 | shuffle((u32)mine, from);
+#pragma unroll
+      for (u32 i = 0; i < kEach; i++) {
+        if (kEach * lane + i > gone) begin[i] -= mass;
+        if (kEach * lane + i == gone) size[i] = 0;
+      }
+      total -= mass;
+      if (total == 0) {
+        end_row(a, number, draw, kExhausted, kWarp);
+        return kAllLanes;
       }
     }
-    if (++draw == (u32)a.draws) break;
-    if (a.replacement) continue;
-    // What comes behind the token moves up.
-    const u32 from = lowest_bit(ballot(hit > 0));
-    gone = (u64)shuffle((u32)(gone >> 32), from) << 32 | shuffle((u32)gone, from);
-    const u32 at = from * kEach + shuffle(hit, from) - 1;
-#pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      if (kEach * lane + i > at) begin[i] -= gone;
-      if (kEach * lane + i == at) size[i] = 0;
-    }
-    total -= gone;
-    if (total == 0) return end_row(a, number, draw, kExhausted, kWarp);
+    place = place_of(law::target(tail.number_of_draw(a, number, draw), total));
   }
   if (lane == 0 && a.status) a.status[number] = kDone;
+  return kAllLanes;
+}
+
+// Draws the tokens of a row from up to 64, which may be weighed already. Of what is kept, tail.kept and tail.total tell, behind a barrier.
+template <class T, class W, class B, class S>
+DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
+  const u32 thread = thread_index(), warp = thread / kWarp;
+  if (!weighed) {
+    if (warp < kWeighing) weigh_few<T, W, B>(true, k, a.softcap);
+    block_barrier();
+  }
+  stamps.set(6);
+  if (warp > 0) {
+    list_by_id<W>(k, warp - 1, B::kWarps - 1);
+    wait_for_list();
+    write_raw_top<T>(tail, a, number, selected);
+    return;
+  }
+  const u32 rank = draw_few<W>(a, number, k, tail.given.top_p, a.min_p_last, a.draws, false);
+  if (rank != kAllLanes) write_token(a, number, 0, Word<W>::index(tail.sorted[rank]));
+  if (a.draws == 1 && thread == 0 && a.status) a.status[number] = kDone;
   stamps.set(7);
 }
 
-// Kept is the kept set of a row, by rank.
-template <class W, class B>
-struct Kept {
-  B& block;
-  Tail<W>& tail;
-  u32 count;
+// Masses of many tokens, by rank. The candidates are no longer needed.
+template <class B>
+DEVICE u64* masses_of_many() { return reinterpret_cast<u64*>(the_block<B>().candidates); }
 
-  // The candidates are no longer needed.
-  DEVICE u64* masses() const { return reinterpret_cast<u64*>(block.candidates); }
-  DEVICE u32 id(u32 rank) const { return Word<W>::index(tail.sorted[rank]); }
-  DEVICE u32* highs() const { return sizeof(W) == 4 ? tail.highs : reinterpret_cast<u32*>(masses() + Tail<W>::kMost); }
-
-  // Finds which of n tokens, at ranks that rank_at tells, the target falls on, in the
-  // order of their ids.
-  template <class At>
-  DEVICE void find_among(u32 n, u64 target, At rank_at) const {
-    constexpr u32 kLanes = 8, kAtOnce = kWarp / kLanes;
-    const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+// Weighs k sorted tokens, and adds them up in the order of their ranks: for all threads. Returns
+// the sum, within the warp, of what is before those of this thread.
+template <class T, class W, class B>
+DEVICE_APART u64 weigh_many(u32 k, float softcap, bool all_count) {
+  Tail<W>& tail = block_tail<W>();
+  B& block = the_block<B>();
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
+  const u64 least = tail.least;
+  float most = number_of<T>(Word<W>::key(tail.sorted[0]));
+  if (softcap > 0) most = capped(most, softcap);
+  law::Masses own;
+  u32 heavy = 0;
 #pragma unroll 1
-    for (u32 base = warp * kAtOnce; base < n; base += B::kWarps * kAtOnce) {
-      const u32 i = base + lane / kLanes;
-      const u32 rank = rank_at(i < n ? i : 0), own = id(rank);
-      u64 below = 0;
-#pragma unroll 4
-      for (u32 j = lane % kLanes; j < n; j += kLanes) {
-        const u32 other = rank_at(j);
-        if (id(other) < own) below += masses()[other];
-      }
-#pragma unroll
-      for (u32 d = 1; d < kLanes; d *= 2) below += shuffle_xor(below, d);
-      if (lane % kLanes == 0 && i < n && below <= target && target - below < masses()[rank]) tail.chosen = rank;
-    }
-    block_barrier();
+  for (u32 i = 0; i < items; i++) {
+    const u32 rank = thread * items + i;
+    if (rank >= k) break;
+    float logit = number_of<T>(Word<W>::key(tail.sorted[rank]));
+    if (softcap > 0) logit = capped(logit, softcap);
+    const law::Masses mass = mass_beside(logit, most, tail.scale);
+    masses_of_many<B>()[rank] = mass.sum();
+    const bool counts = mass.sum() >= least;
+    heavy += counts;
+    if (counts || all_count) own = own + mass;
+  }
+  block.groups[thread] = 0;  // the bins
+  if (thread == 0) block.count = 0;
+  heavy = warp_sum(heavy);
+  const law::Masses through = warp_scan(own);
+  if (lane == kWarp - 1) tail.sums[warp] = through.sum(), tail.counts[warp] = heavy;
+  return (through - own).sum();
+}
+
+// Finds the last token that is kept: for all threads, each with what weigh_many returned, behind a
+// barrier.
+template <class W, class B>
+DEVICE_APART void cut_many(u64 before, u32 k, bool top_p) {
+  Tail<W>& tail = block_tail<W>();
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
+  const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
+  const u32 heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
+  before += warp_sum_wide(lane < warp ? sum : 0);
+  const u64 whole = warp_sum_wide(sum), enough = top_p ? law::ceil_product(tail.given.top_p, whole) : ~0ull;
+#pragma unroll 1
+  for (u32 i = 0; i < items; i++) {
+    const u32 rank = thread * items + i;
+    if (rank >= heavy || before >= enough) break;
+    const u64 through = before + masses_of_many<B>()[rank];
+    if (through >= enough || rank == heavy - 1) tail.kept = rank + 1, tail.total = through;
+    before = through;
+  }
+}
+
+// Bins of ids tell where a target falls: the sums of their masses, in two parts, and the tokens of
+// one bin.
+template <class W, class B>
+struct Bins {
+  static constexpr u32 kCount = 256, kLow = 21;  // bits of the lower part
+  static DEVICE u32* lows() { return the_block<B>().groups; }
+  static DEVICE u32* highs() { return the_block<B>().groups + kCount; }
+  // Room for the ranks of all tokens.
+  static DEVICE u16* list() { return reinterpret_cast<u16*>(sizeof(W) == 4 ? block_tail<W>().more : the_block<B>().groups + 2 * kCount); }
+  static DEVICE u32 id(u32 rank) { return Word<W>::index(block_tail<W>().sorted[rank]); }
+  static DEVICE u32 shift_of(u32 vocab) {
+    const u32 bits = kWarp - leading_zeros(vocab - 1);
+    return bits > 8 ? bits - 8 : 0;
   }
 
-  // The same for many tokens: the ids are dealt into bins, of at most 1,024 ids each.
-  DEVICE void find_by_bin(u64 target, u32 vocab) const {
-    constexpr u32 kLow = 21;  // bits
-    const u32 thread = thread_index(), bits = kWarp - leading_zeros(vocab - 1), shift = bits > 10 ? bits - 10 : 0;
-    for (u32 bin = thread; bin < kBins; bin += B::kThreads) block.groups[bin] = highs()[bin] = 0;
-    if (thread == 0) block.count = 0;
-    block_barrier();
+  // Adds the masses of tokens to the bins, which are empty: for all threads.
+  static DEVICE_APART void add(u32 count, u32 shift) {
 #pragma unroll 1
-    for (u32 rank = thread; rank < count; rank += B::kThreads) {
-      const u64 mass = masses()[rank];
-      atomic_add_only(&block.groups[id(rank) >> shift], (u32)mass & ((1u << kLow) - 1));
-      atomic_add_only(&highs()[id(rank) >> shift], (u32)(mass >> kLow));
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      const u64 mass = masses_of_many<B>()[rank];
+      const u32 bin = id(rank) >> shift;
+      atomic_add_only(&lows()[bin], (u32)mass & ((1u << kLow) - 1));
+      atomic_add_only(&highs()[bin], (u32)(mass >> kLow));
     }
-    block_barrier();
-    constexpr u32 kOwn = kBins / B::kThreads;
-    u64 size[kOwn], sum = 0, all;
+  }
+
+  // Finds the bin in which the target falls, and what the target is beyond the bins before: for one
+  // warp.
+  static DEVICE_APART void find(u64 target) {
+    constexpr u32 kEach = kCount / kWarp;
+    Tail<W>& tail = block_tail<W>();
+    const u32 first = thread_index() % kWarp * kEach;
+    u64 size[kEach], own = 0;
 #pragma unroll
-    for (u32 b = 0; b < kOwn; b++) {
-      size[b] = ((u64)highs()[thread * kOwn + b] << kLow) + block.groups[thread * kOwn + b];
-      sum += size[b];
+    for (u32 b = 0; b < kEach; b++) own += size[b] = ((u64)highs()[first + b] << kLow) + lows()[first + b];
+    u64 through = own;
+#pragma unroll
+    for (u32 d = 1; d < kWarp; d *= 2) {
+      const u64 up = shuffle_up_wide(through, d);
+      if (thread_index() % kWarp >= d) through += up;
     }
-    u64 before = scan<B>(tail, sum, all);
+    u64 before = through - own;
 #pragma unroll
-    for (u32 b = 0; b < kOwn; b++) {
-      if (before <= target && target - before < size[b]) tail.chosen = thread * kOwn + b, tail.total = target - before;
+    for (u32 b = 0; b < kEach; b++) {
+      if (before <= target && target - before < size[b]) tail.chosen = first + b, tail.beyond = target - before;
       before += size[b];
     }
-    block_barrier();
-    const u32 bin = tail.chosen;
-    const u64 rest = tail.total;
-#pragma unroll 1
-    for (u32 rank = thread; rank < count; rank += B::kThreads) {
-      if (id(rank) >> shift == bin) block.groups[atomic_add(&block.count, 1)] = rank;
-    }
-    block_barrier();
-    find_among(block.count, rest, [&](u32 i) { return block.groups[i]; });
   }
 
-  // The rank of the token that a target, less than the sum of masses, falls on.
-  DEVICE u32 find_target(u64 target, u32 vocab) const {
-    constexpr u32 kFew = 192;
-    if (count == 1) return 0;
-    if (count <= kFew) {
-      find_among(count, target, [](u32 i) { return i; });
-    } else {
-      find_by_bin(target, vocab);
+  // Lists the tokens of a bin: for all threads.
+  static DEVICE_APART void collect(u32 count, u32 shift, u32 bin) {
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      if (id(rank) >> shift == bin) list()[atomic_add(&the_block<B>().count, 1)] = rank;
     }
-    return tail.chosen;
+  }
+
+  // The rank of the token, of n that are listed, on which the target falls: for one warp, of which a lane
+  // returns it and all others kAllLanes.
+  static DEVICE_APART u32 find_listed(u32 n, u64 target) {
+    u32 found = kAllLanes;
+#pragma unroll 1
+    for (u32 base = 0; base < n; base += kWarp) {
+      const u32 i = base + thread_index() % kWarp, rank = list()[smaller(i, n - 1)], own = id(rank);
+      u64 before = 0;
+#pragma unroll 4
+      for (u32 j = 0; j < n; j++) {
+        const u32 other = list()[j];
+        if (id(other) < own) before += masses_of_many<B>()[other];
+      }
+      if (i < n && before <= target && target - before < masses_of_many<B>()[rank]) found = rank;
+    }
+    return found;
   }
 };
 
@@ -587,14 +670,14 @@ struct Steps {
   u32 count;
   u64 total;
 
-  DEVICE u64* masses() const { return Kept<W, B>{block, tail, 0}.masses(); }
+  DEVICE u64* masses() const { return masses_of_many<B>(); }
   DEVICE float logit(u32 rank) const { return logit_of<T>(a, tail.sorted[rank]); }
   // The magnitude of a surprise.
   DEVICE u32 surprise(u32 rank, float most) const {
     const float l = logit(rank);
     return l == most ? 0 : most > 0x1.fffffep127f ? -law::kLeastSurprise : -law::surprise(l, most, tail.scale);
   }
-  DEVICE u32& distance(u32 rank) const { return rank < kBins ? block.groups[rank] : tail.highs[rank - kBins]; }
+  DEVICE u32& distance(u32 rank) const { return rank < kBins ? block.groups[rank] : tail.more[rank - kBins]; }
   DEVICE u64 sum(u64 v) const { return block_sum<B>(tail, v); }
 
   // Takes the masses beside the largest that is left.
@@ -722,7 +805,7 @@ DEVICE_APART void take_steps(B& block, Tail<W>& tail, const SampleArguments& a) 
   steps.weigh();
   if (p.typical_p < 1) steps.typical(p.typical_p);
   if (p.top_n_sigma > 0) steps.top_n_sigma(p.top_n_sigma);
-  if (p.drops_likely() && law::coin(tail.coin, p.xtc_probability)) steps.drop_likely(p.xtc_threshold);
+  if (p.drops_likely() && law::coin(tail.numbers[Tail<W>::kNumbers], p.xtc_probability)) steps.drop_likely(p.xtc_threshold);
   if (thread_index() == 0) tail.kept = steps.count, tail.total = steps.total;
 }
 
@@ -730,71 +813,54 @@ DEVICE_APART void take_steps(B& block, Tail<W>& tail, const SampleArguments& a) 
 // tail.total tell, behind a barrier.
 template <class T, class W, class B, class S>
 DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
+  using Bins = Bins<W, B>;
+  const u32 thread = thread_index();
   write_raw_top<T>(tail, a, number, selected);
-  const Kept<W, B> row{block, tail, 0};
-
-  // Masses, those that min-p lets through, and the sums before each thread.
-  const float most = logit_of<T>(a, tail.sorted[0]), scale = tail.scale, top_p = tail.given.top_p;
-  const u64 least = tail.least;
-  const bool all_count = a.min_p_last;  // for top-p
-  const u32 items = (k + B::kThreads - 1) / B::kThreads;
-  u64 sum = 0;
-  u32 heavy = 0;
-#pragma unroll 1
-  for (u32 i = 0; i < items; i++) {
-    const u32 rank = thread * items + i;
-    if (rank >= k) break;
-    const u64 mass = mass_beside(logit_of<T>(a, tail.sorted[rank]), most, scale).sum();
-    row.masses()[rank] = mass;
-    heavy += mass >= least;
-    if (mass >= least || all_count) sum += mass;
-  }
-  heavy = warp_sum(heavy);
-  if (lane == 0) tail.counts[warp] = heavy;
-  u64 whole;
-  u64 before = scan<B>(tail, sum, whole);
-  heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
-
-  // The last that is kept.
-  const u64 enough = top_p < 1 ? law::ceil_product(top_p, whole) : ~0ull;
-#pragma unroll 1
-  for (u32 i = 0; i < items; i++) {
-    const u32 rank = thread * items + i;
-    if (rank >= heavy || before >= enough) break;
-    const u64 through = before + row.masses()[rank];
-    if (through >= enough || rank == heavy - 1) tail.kept = rank + 1, tail.total = through;
-    before = through;
-  }
+  const u64 before = weigh_many<T, W, B>(k, a.softcap, a.min_p_last);
   block_barrier();
+  cut_many<W, B>(before, k, tail.given.top_p < 1);
+  block_barrier();
+  stamps.set(6);
   if (tail.steps) {
     take_steps<T>(block, tail, a);
+    block.groups[thread] = 0;  // where they were at work
     block_barrier();
   }
-  const Kept<W, B> kept{block, tail, tail.kept};
-  const u64 all = tail.total;
-  u64 total = all;
-  block_barrier();  // before bins use it
-  stamps.set(6);
+  const u32 kept = tail.kept, shift = Bins::shift_of(a.vocab);
+  u64 total = tail.total;
+  Bins::add(kept, shift);
+  block_barrier();
 #pragma unroll 1
-  for (u32 draw = 0; draw < (u32)a.draws; draw++) {
-    if (total == 0) {
-      end_row(a, number, draw, kExhausted, B::kThreads);
-      break;
+  for (u32 draw = 0;;) {
+    if (thread < kWarp) Bins::find(law::target(tail.number_of_draw(a, number, draw), total));
+    block_barrier();
+    Bins::collect(kept, shift, tail.chosen);
+    block_barrier();
+    if (thread < kWarp) {
+      const u32 rank = Bins::find_listed(block.count, tail.beyond);
+      if (rank != kAllLanes) {
+        write_token(a, number, draw, Bins::id(rank));
+        tail.rank = rank;
+      }
     }
-    const u64 target = law::target(tail.number_of_draw(a, number, draw), total);
-    const u32 rank = kept.find_target(target, a.vocab);
-    if (thread == 0) write_token(a, number, draw, kept.id(rank));
-    if (!a.replacement) total -= kept.masses()[rank];
-    if (draw + 1 == (u32)a.draws) {
-      if (thread == 0 && a.status) a.status[number] = kDone;
-      break;
-    }
+    if (++draw == (u32)a.draws) break;
+    block_barrier();
+    const u64 mass = a.replacement ? 0 : masses_of_many<B>()[tail.rank];
+    total -= mass;
+    if (total == 0) return end_row(a, number, draw, kExhausted, B::kThreads);
     block_barrier();  // all have read it
-    if (!a.replacement && thread == 0) kept.masses()[rank] = 0;
+    if (thread == 0) {
+      block.count = 0;
+      const u32 bin = Bins::id(tail.rank) >> shift;
+      if (mass > 0) {
+        Bins::lows()[bin] -= (u32)mass & ((1u << Bins::kLow) - 1);
+        Bins::highs()[bin] -= (u32)(mass >> Bins::kLow);
+        masses_of_many<B>()[tail.rank] = 0;
+      }
+    }
     block_barrier();
   }
-  if (thread == 0) tail.total = all;
+  if (thread == 0 && a.status) a.status[number] = kDone;
   stamps.set(7);
 }
 
@@ -877,9 +943,10 @@ DEVICE_APART void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 nu
   }
 }
 
-// Draws the tokens of a row, of which so many are sorted, and of these top-k leaves k: behind a barrier.
+// Draws the tokens of a row, of which so many are sorted, perhaps weighed, and top-k leaves k: behind
+// a barrier.
 template <class T, class W, class B, class S>
-DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
+DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) {
     if (a.kept && thread_index() == 0) a.kept_count[number] = 0;
@@ -888,7 +955,7 @@ DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 n
   }
   const bool steps = tail.steps && k > 1;
   if (k <= Tail<W>::kFew && !steps) {
-    draw_from_few<T, W, B>(tail, a, number, k, selected, stamps);
+    draw_from_few<T, W, B>(tail, a, number, k, selected, weighed, stamps);
   } else {
     draw_from_many<T>(block, tail, a, number, k, selected, stamps);
   }

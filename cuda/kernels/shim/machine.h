@@ -157,7 +157,7 @@ DEVICE u64 as_bits(double x) {
   memcpy(&bits, &x, sizeof bits);
   return bits;
 }
-DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
+DEVICE int nearest_integer(float x) { return x == x ? int(std::nearbyint(x)) : 0; }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
 
 DEVICE double square_root(double x) { return std::sqrt(x); }

@@ -69,11 +69,26 @@ func orOne(p float32) float32 {
 
 // sample answers rows of one launch by the kernels.
 func sample[T topk.Float](k *kernels, wide bool, order uint64) samplingtest.Engine[T] {
+	return sampleBy[T](k, 1, order, func(vocab int) string { return "block" + width(short[T](), topk.Row(vocab, 1), wide) })
+}
+
+// sampleWhole answers them by the kernels for rows without a top-k, of so many blocks each.
+func sampleWhole[T topk.Float](k *kernels, blocks int, order uint64) samplingtest.Engine[T] {
+	return sampleBy[T](k, blocks, order, func(int) string {
+		if blocks > 1 {
+			return "whole_cluster"
+		}
+		return "whole"
+	})
+}
+
+// sampleBy answers them by the kernels of that name.
+func sampleBy[T topk.Float](k *kernels, blocks int, order uint64, name func(vocab int) string) samplingtest.Engine[T] {
 	calls := order << 32
 	return samplingtest.Alike(func(rows []samplingtest.Row, logits []T, vocab int) ([]samplingtest.Answer, error) {
 		calls++
 		alike, n := sampledAs(rows[0]), len(rows)
-		symbol := "sample_" + short[T]() + "_block" + width(short[T](), topk.Row(vocab, 1), wide)
+		symbol := "sample_" + short[T]() + "_" + name(vocab)
 		most := min(vocab, mostKept(symbol))
 		temperature, topP, minP := make([]float32, n), make([]float32, n), make([]float32, n)
 		typicalP, topNSigma, xtcProbability, xtcThreshold := make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
@@ -94,7 +109,7 @@ func sample[T topk.Float](k *kernels, wide bool, order uint64) samplingtest.Engi
 		a := sampleArguments{
 			arguments: arguments{
 				logits: first(logits), stride: int64(vocab), resultStride: int64(alike.draws + 1), rows: int32(n), vocab: int32(vocab),
-				k: int32(most), groups: int32(groups(most, 0)), chunks: 1, indexBytes: 8,
+				k: int32(most), groups: int32(groups(most, 0)), chunks: int32(blocks), indexBytes: 8,
 			},
 			rowTemperature: first(temperature), rowTopK: first(topK), rowTopP: first(topP), rowMinP: first(minP),
 			rowTypicalP: first(typicalP), rowTopNSigma: first(topNSigma),
@@ -118,7 +133,7 @@ func sample[T topk.Float](k *kernels, wide bool, order uint64) samplingtest.Engi
 		if alike.replacement {
 			a.replacement = 1
 		}
-		if _, err := k.Launch(symbol, n, blockThreads, 1, calls, unsafe.Pointer(&a)); err != nil {
+		if _, err := k.Launch(symbol, n*blocks, blockThreads, blocks, calls, unsafe.Pointer(&a)); err != nil {
 			return nil, err
 		}
 		answers := make([]samplingtest.Answer, n)
