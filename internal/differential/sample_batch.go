@@ -133,6 +133,9 @@ func (b *SampleBatch) generate(rng *rand.Rand, number int, dtype cuda.DType) {
 		if b.MaskWords+b.BiasCount+b.PenaltyCount == 0 {
 			b.BiasCount = 1
 		}
+		if b.PenaltyCount == 0 { // penalties that count nothing are refused
+			b.Repetition, b.Frequency, b.Presence = 1, 0, 0
+		}
 	}
 	b.Logits = room(b.Logits, (b.Offset+rows*b.Stride)*dtype.Bytes())
 	ragged := rng.IntN(6) == 0
