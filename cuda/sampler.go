@@ -33,11 +33,12 @@ type SamplerOptions struct {
 // RowParams are the addresses of parameters of each row, [Rows] of the type that is
 // named. 0 stands for the parameter that the Sampler was made with. They are read
 // when the kernel runs, so that a captured graph serves every step. There, top_p = 1,
-// min_p = 0 and a top_k below 1 are off.
+// min_p = 0, typical_p = 1, top_n_sigma = 0, xtc_probability = 0 and a top_k below 1 are off.
 type RowParams struct {
-	Temperature, TopP, MinP Pointer // float32
-	TopK                    Pointer // int32
-	Seed, Position          Pointer // uint64
+	Temperature, TopP, MinP, TypicalP       Pointer // float32
+	TopNSigma, XTCProbability, XTCThreshold Pointer // float32
+	TopK                                    Pointer // int32
+	Seed, Position                          Pointer // uint64
 }
 
 // Tokens is where the answer goes.
@@ -50,7 +51,21 @@ type Tokens struct {
 	// Kept becomes [Rows, MostKept] int32: the kept set of each row in contract order; and
 	// KeptCount [Rows] int32, their numbers, -1 for a row of which [Sampler.MostKept] says
 	// that it is drawn from by passes: its kept set is not told. Both or neither are 0.
-	Kept, KeptCount Pointer
+	// KeptProbabilities, [Rows, MostKept] float32, are what the kept are likely; or 0.
+	Kept, KeptCount, KeptProbabilities Pointer
+	// Logprobs becomes [Rows, Draws] float32: the natural logprobs of the tokens, within 1e-6
+	// times the larger of 1 and their magnitude; and Ranks [Rows, Draws] int32, from 1 for
+	// the most likely; or 0. No token has -Inf and the rank 0.
+	Logprobs, Ranks Pointer
+	// TopIDs and TopLogprobs become [Rows, TopCount] int32 and float32: the TopCount most likely
+	// tokens, at most 1,024, and their logprobs. Where there are fewer, InvalidToken
+	// and -Inf stand for the others, as in a row without tokens. Both or neither are 0.
+	TopIDs, TopLogprobs Pointer
+	TopCount            int
+	// Processed makes logprobs and ranks those among the kept set of a row, in place of those of the
+	// logits as they came, at a temperature of 1. A row that is drawn from by passes has
+	// none then: they are those of no token.
+	Processed bool
 }
 
 // draws returns the tokens of a row.
@@ -89,8 +104,9 @@ func EditBytes(rows, vocab int) int { return 4 * rows * vocab }
 // use by many goroutines, on many streams at once. Its tokens are those of package
 // sampling, to the bit.
 //
-// It has the presets vllm and nanochat, of their steps temperature, min_p, top_k and
-// top_p, and softcap; and [Edits].
+// It has the presets vllm and nanochat, of their steps temperature, min_p, top_k, top_p,
+// typical_p, top_n_sigma and xtc, the last three behind a top_k of at most [Sampler.MostKept];
+// and softcap, and [Edits].
 type Sampler struct {
 	owned
 	penalties [3]float32 // repetition, frequency, presence
@@ -134,12 +150,15 @@ func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sa
 	s := &Sampler{options: options, penalties: [3]float32{repetition, params.FrequencyPenalty, params.PresencePenalty}, arguments: sampleArguments{
 		seed: params.Seed, position: params.Position,
 		temperature: params.Temperature, topK: int32(min(max(params.TopK, 0), math.MaxInt32)), topP: params.TopP, minP: params.MinP, softcap: params.Softcap,
-		typicalP: 1, repetition: repetition, frequency: params.FrequencyPenalty, presence: params.PresencePenalty,
+		typicalP: params.TypicalP, topNSigma: max(0, params.TopNSigma), xtcProbability: params.XTCProbability, xtcThreshold: params.XTCThreshold,
+		repetition: repetition, frequency: params.FrequencyPenalty, presence: params.PresencePenalty,
 		greedyBelow: greedyBelow, firstDraw: options.FirstDraw, invalidToken: options.InvalidToken,
 	}}
 	a := &s.arguments
-	if a.topP == 0 {
-		a.topP = 1
+	for _, p := range [...]*float32{&a.topP, &a.typicalP, &a.xtcThreshold} {
+		if *p == 0 {
+			*p = 1
+		}
 	}
 	if options.Preset == sampling.Nanochat {
 		a.greedyBelow, a.minPLast = law.ColdestTemperature, 1
@@ -184,12 +203,10 @@ func supported(p sampling.Params, preset sampling.Preset) error {
 		{sampling.MinTokens, p.MinTokens > 0},
 		{sampling.ForcedIDs, len(p.ForcedIDs) > 0},
 		{sampling.DynamicTemperature, p.DynatempRange > 0},
-		{sampling.TypicalP, p.TypicalP != 0 && p.TypicalP < 1},
 		{sampling.EpsilonCutoff, p.EpsilonCutoff > 0},
 		{sampling.EtaCutoff, p.EtaCutoff > 0},
-		{sampling.TopNSigma, p.TopNSigma > 0},
 		{sampling.TopH, p.TopH != 0 && p.TopH < 1},
-		{sampling.XTC, p.XTCProbability > 0},
+		{"xtc_special_ids", len(p.XTCSpecialIDs) > 0 && p.XTCProbability > 0},
 		{sampling.AdaptiveP, p.AdaptiveTarget > 0},
 		{"min_keep", p.MinKeep > 1},
 	} {
@@ -248,32 +265,68 @@ func (s *Sampler) sample(stream *Stream, logits Logits, shape Shape, rows RowPar
 		}
 		logits, shape.Stride, shape.Expand = Logits{edits.Workspace.Pointer, Float32}, shape.Vocab, false
 	}
-	symbols := &sampleSymbols[logits.DType]
-	symbol := symbols.wide
-	if width(PlanShape{DType: logits.DType, Vocab: shape.Vocab}) == narrow {
-		symbol = symbols.narrow
-	}
-	kernel, ok := s.device.kernels[symbol]
-	if !ok {
-		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, symbol, s.device.architecture.Name, ErrUnsupported)
-	}
 	k := s.MostKept(logits.DType, shape.Vocab)
+	if step := s.stepBehind(); step != "" && rows.TopK == 0 && !s.fits(rows, k, shape.Vocab) {
+		return fmt.Errorf("cuda: step %s behind a top_k of %d, of which there is room for %d: %w", step, s.arguments.topK, k, ErrUnsupported)
+	}
+	plan := chooseSample(sampleShape{
+		rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType,
+		whole: s.whole(shape, rows, tokens, k),
+	}, s.device.architecture)
+	kernel, ok := s.device.kernels[plan.Symbol]
+	if !ok {
+		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, plan.Symbol, s.device.architecture.Name, ErrUnsupported)
+	}
 	c.arguments = s.arguments
 	a := &c.arguments
 	a.selectArguments = selectArguments{
 		logits: logits.Pointer, rowLengths: shape.RowLengths,
 		stride: int64(shape.stride()), resultStride: int64(tokens.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
-		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: 1, indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
+		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: int32(plan.Cluster), indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
 	}
 	a.rowTemperature, a.rowTopK, a.rowTopP, a.rowMinP = rows.Temperature, rows.TopK, rows.TopP, rows.MinP
+	a.rowTypicalP, a.rowTopNSigma, a.rowXtcProbability, a.rowXtcThreshold = rows.TypicalP, rows.TopNSigma, rows.XTCProbability, rows.XTCThreshold
 	a.rowSeed, a.rowPosition = rows.Seed, rows.Position
-	a.tokens, a.status, a.kept, a.keptCount = tokens.Tokens, tokens.Status, tokens.Kept, tokens.KeptCount
-	a.draws = int32(tokens.draws())
+	a.tokens, a.status, a.draws = tokens.Tokens, tokens.Status, int32(tokens.draws())
+	a.kept, a.keptCount, a.keptProbabilities = tokens.Kept, tokens.KeptCount, tokens.KeptProbabilities
+	a.logprobs, a.ranks, a.topIds, a.topLogprobs, a.topCount = tokens.Logprobs, tokens.Ranks, tokens.TopIDs, tokens.TopLogprobs, int32(tokens.TopCount)
+	if tokens.Processed {
+		a.processed = 1
+	}
 	if rows.Seed == 0 {
 		a.rowDraws = a.draws
 	}
-	c.launch.Configure(shape.Rows, blockThreads, 1, s.options.Dependent)
+	c.launch.Configure(plan.Grid, plan.Block, plan.Cluster, s.options.Dependent)
 	return s.device.launch(&c.launch, kernel, stream)
+}
+
+// whole reports whether the rows of a call have no top-k and are told nothing but tokens.
+func (s *Sampler) whole(shape Shape, rows RowParams, tokens Tokens, k int) bool {
+	a := &s.arguments
+	answers := tokens.Kept | tokens.Logprobs | tokens.TopIDs
+	steps := rows.TopK | rows.TypicalP | rows.TopNSigma | rows.XTCProbability | rows.XTCThreshold
+	greedy := rows.Temperature == 0 && a.temperature < a.greedyBelow
+	return answers == 0 && steps == 0 && (a.topK == 0 || int(a.topK) >= shape.Vocab) && k < shape.Vocab && !greedy
+}
+
+// stepBehind returns the first step behind top_p that the parameters turn on, or none.
+func (s *Sampler) stepBehind() sampling.Step {
+	a := &s.arguments
+	switch {
+	case a.typicalP < 1:
+		return sampling.TypicalP
+	case a.topNSigma > 0:
+		return sampling.TopNSigma
+	case a.xtcProbability > 0 && a.xtcThreshold <= 0.5:
+		return sampling.XTC
+	}
+	return ""
+}
+
+// fits reports whether there is room for the k tokens that the parameters leave of a row.
+func (s *Sampler) fits(rows RowParams, k, vocab int) bool {
+	a := &s.arguments
+	return vocab <= k || a.topK > 0 && int(a.topK) <= k || rows.Temperature == 0 && a.temperature < a.greedyBelow
 }
 
 // editChunk is how many ids a block edits.
@@ -358,6 +411,14 @@ func (s *Sampler) check(stream *Stream, logits Logits, shape Shape, rows RowPara
 		return fmt.Errorf("cuda: rows = %d times token stride = %d overflows: %w", shape.Rows, stride, topk.ErrShape)
 	case (tokens.Kept == 0) != (tokens.KeptCount == 0):
 		return fmt.Errorf("cuda: the kept set without its count: %w", topk.ErrShape)
+	case tokens.KeptProbabilities != 0 && tokens.Kept == 0:
+		return fmt.Errorf("cuda: probabilities of the kept set without its tokens: %w", topk.ErrShape)
+	case tokens.Ranks != 0 && tokens.Logprobs == 0:
+		return fmt.Errorf("cuda: ranks without logprobs: %w", topk.ErrShape)
+	case (tokens.TopIDs == 0) != (tokens.TopLogprobs == 0) || (tokens.TopIDs == 0) != (tokens.TopCount == 0):
+		return fmt.Errorf("cuda: the most likely tokens need ids, logprobs and a count, got %d: %w", tokens.TopCount, topk.ErrShape)
+	case tokens.TopCount < 0 || tokens.TopCount > mostTop:
+		return fmt.Errorf("cuda: top count = %d is outside 0 to %d: %w", tokens.TopCount, mostTop, topk.ErrShape)
 	}
 	if shape.Rows == 0 {
 		return nil
@@ -376,11 +437,20 @@ func (s *Sampler) check(stream *Stream, logits Logits, shape Shape, rows RowPara
 		{"top_k", rows.TopK, 4, false},
 		{"top_p", rows.TopP, 4, false},
 		{"min_p", rows.MinP, 4, false},
+		{"typical_p", rows.TypicalP, 4, false},
+		{"top_n_sigma", rows.TopNSigma, 4, false},
+		{"xtc_probability", rows.XTCProbability, 4, false},
+		{"xtc_threshold", rows.XTCThreshold, 4, false},
 		{"seeds", rows.Seed, 8, false},
 		{"positions", rows.Position, 8, false},
 		{"statuses", tokens.Status, 1, false},
 		{"kept", tokens.Kept, 4, false},
 		{"kept counts", tokens.KeptCount, 4, false},
+		{"kept probabilities", tokens.KeptProbabilities, 4, false},
+		{"logprobs", tokens.Logprobs, 4, false},
+		{"ranks", tokens.Ranks, 4, false},
+		{"top ids", tokens.TopIDs, 4, false},
+		{"top logprobs", tokens.TopLogprobs, 4, false},
 	} {
 		if memory.pointer == 0 && !memory.needed {
 			continue
@@ -392,12 +462,15 @@ func (s *Sampler) check(stream *Stream, logits Logits, shape Shape, rows RowPara
 	return nil
 }
 
+// mostTop is the most that TopCount may be: what every kernel has room for.
+const mostTop = 1024
+
 // MostKept returns how many tokens a row may have among which a call draws fast: as many
 // as the option MostTopK or the parameter TopK says, or as there is room for. A row with a
 // larger top_k, or without one, is drawn from by passes over all of it, unless its
 // vocabulary is no larger.
 func (s *Sampler) MostKept(dtype DType, vocab int) int {
-	room := 1024
+	room := mostTop
 	if width(PlanShape{DType: dtype, Vocab: vocab}) == narrow {
 		room = 2048
 	}
@@ -410,13 +483,3 @@ func (s *Sampler) MostKept(dtype DType, vocab int) int {
 	}
 	return min(k, vocab)
 }
-
-// sampleSymbols are the kernels for each type, and for its rows of few tokens.
-var sampleSymbols = func() (symbols [len(dtypes)]struct{ wide, narrow, edit string }) {
-	for t, names := range dtypes {
-		symbols[t].wide = "sample_" + names.symbol + "_block"
-		symbols[t].narrow = symbols[t].wide + narrow
-		symbols[t].edit = "edit_" + names.symbol
-	}
-	return symbols
-}()

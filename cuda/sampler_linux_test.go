@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -22,10 +23,19 @@ type together struct {
 	replacement bool
 	preset      sampling.Preset
 	softcap     float32
+	asked       samplingtest.Asked
 }
 
 func togetherOf(row samplingtest.Row) together {
-	return together{max(1, row.Params.Draws), row.Params.Replacement, row.Options.Preset, row.Params.Softcap}
+	return together{max(1, row.Params.Draws), row.Params.Replacement, row.Options.Preset, row.Params.Softcap, row.Asked}
+}
+
+// orOne returns a parameter that is off at 1, for which 0 stands in package sampling.
+func orOne(p float32) float32 {
+	if p == 0 {
+		return 1
+	}
+	return p
 }
 
 // sampledOn answers by a Sampler, with every parameter in device memory, or, for one row,
@@ -43,21 +53,32 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			params, options.MostTopK = one.Params, 0
 		} else {
 			temperature, topP, minP := make([]float32, n), make([]float32, n), make([]float32, n)
+			typicalP, topNSigma := make([]float32, n), make([]float32, n)
+			xtcProbability, xtcThreshold := make([]float32, n), make([]float32, n)
 			topK, seed, position := make([]int32, n), make([]uint64, n), make([]uint64, n)
 			for i, row := range rows {
 				p := row.Params
-				temperature[i], topK[i], topP[i], minP[i], seed[i], position[i] = p.Temperature, int32(p.TopK), p.TopP, p.MinP, p.Seed, p.Position
-				if p.TopP == 0 {
-					topP[i] = 1
+				temperature[i], topK[i], topP[i], minP[i], seed[i], position[i] = p.Temperature, int32(p.TopK), orOne(p.TopP), p.MinP, p.Seed, p.Position
+				typicalP[i], topNSigma[i], xtcProbability[i], xtcThreshold[i] = orOne(p.TypicalP), p.TopNSigma, p.XTCProbability, orOne(p.XTCThreshold)
+				if stepsBehind(p) { // which have to fit
+					options.MostTopK = max(options.MostTopK, min(p.TopK, mostTop))
+					if p.TopK == 0 {
+						options.MostTopK = mostTop
+					}
 				}
 				if !fitsVocab(row, vocab) {
 					temperature[i] = float32(math.NaN())
 				}
 			}
 			by = RowParams{
-				Temperature: upload(m, "temperature", 0, temperature), TopK: upload(m, "top_k", 0, topK),
-				TopP: upload(m, "top_p", 0, topP), MinP: upload(m, "min_p", 0, minP),
+				Temperature: upload(m, "temperature", 0, temperature),
+				TopP:        upload(m, "top_p", 0, topP), MinP: upload(m, "min_p", 0, minP),
+				TypicalP: upload(m, "typical_p", 0, typicalP), TopNSigma: upload(m, "top_n_sigma", 0, topNSigma),
+				XTCProbability: upload(m, "xtc_probability", 0, xtcProbability), XTCThreshold: upload(m, "xtc_threshold", 0, xtcThreshold),
 				Seed: upload(m, "seed", 0, seed), Position: upload(m, "position", 0, position),
+			}
+			if slices.Max(topK) > 0 {
+				by.TopK = upload(m, "top_k", 0, topK)
 			}
 		}
 		s, err := m.device.NewSampler(params, options)
@@ -72,7 +93,17 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 			to.Tokens = upload(m, "tokens", 0, make([]int32, n*stride))
 		}
 		to.Status = upload(m, "status", 0, make([]uint8, n))
-		to.Kept, to.KeptCount = upload(m, "kept", 0, make([]int32, n*vocab)), upload(m, "kept count", 0, make([]int32, n))
+		if m.calls%4 != 0 || alike.asked.Processed { // of which the count tells whether there are logprobs
+			to.Kept, to.KeptCount = upload(m, "kept", 0, make([]int32, n*vocab)), upload(m, "kept count", 0, make([]int32, n))
+			to.KeptProbabilities = upload(m, "kept probabilities", 0, make([]float32, n*vocab))
+		}
+		if asked := alike.asked; asked.Logprobs {
+			to.Logprobs, to.Ranks = upload(m, "logprobs", 0, make([]float32, n*alike.draws)), upload(m, "ranks", 0, make([]int32, n*alike.draws))
+			to.TopCount, to.Processed = asked.Top, asked.Processed
+			if asked.Top > 0 {
+				to.TopIDs, to.TopLogprobs = upload(m, "top ids", 0, make([]int32, n*asked.Top)), upload(m, "top logprobs", 0, make([]float32, n*asked.Top))
+			}
+		}
 		if m.err != nil {
 			return nil, m.err
 		}
@@ -89,19 +120,54 @@ func sampledOn[T topk.Float](m *memory) samplingtest.Engine[T] {
 		} else {
 			tokens = widen(download[int32](m, "tokens", n*stride))
 		}
-		status, kept, count := download[uint8](m, "status", n), download[int32](m, "kept", n*k), download[int32](m, "kept count", n)
+		status := download[uint8](m, "status", n)
+		var kept, count []int32
+		var probabilities []float32
+		if to.Kept != 0 {
+			kept, count = download[int32](m, "kept", n*k), download[int32](m, "kept count", n)
+			probabilities = download[float32](m, "kept probabilities", n*k)
+		}
 		answers := make([]samplingtest.Answer, n)
 		for i := range answers {
 			answers[i].Status = sampling.Status(status[i])
-			if count[i] >= 0 {
-				answers[i].Kept = kept[i*k:][:count[i]]
+			if count != nil && count[i] >= 0 {
+				answers[i].Kept, answers[i].Probabilities = kept[i*k:][:count[i]], probabilities[i*k:][:count[i]]
 			}
 			for _, token := range tokens[i*stride:][:alike.draws] {
 				answers[i].Tokens = append(answers[i].Tokens, sampling.Token(token))
 			}
 		}
+		if asked := alike.asked; asked.Logprobs {
+			logprobs, ranks := download[float32](m, "logprobs", n*alike.draws), download[int32](m, "ranks", n*alike.draws)
+			var topIDs []int32
+			var topLogprobs []float32
+			if asked.Top > 0 {
+				topIDs, topLogprobs = download[int32](m, "top ids", n*asked.Top), download[float32](m, "top logprobs", n*asked.Top)
+			}
+			for i := range answers {
+				answer := &answers[i]
+				if asked.Processed && answer.Kept == nil {
+					continue // not told
+				}
+				answer.Logprobs, answer.Top = []sampling.Logprob{}, []sampling.Logprob{}
+				for d, token := range answer.Tokens {
+					at := i*alike.draws + d
+					answer.Logprobs = append(answer.Logprobs, sampling.Logprob{Token: token, Logprob: logprobs[at], Rank: int(ranks[at])})
+				}
+				for j := range asked.Top {
+					if at := i*asked.Top + j; topIDs[at] != sampling.NoToken {
+						answer.Top = append(answer.Top, sampling.Logprob{Token: topIDs[at], Logprob: topLogprobs[at], Rank: j + 1})
+					}
+				}
+			}
+		}
 		return answers, m.err
 	}, togetherOf)
+}
+
+// stepsBehind reports whether a step behind top_p is on.
+func stepsBehind(p sampling.Params) bool {
+	return p.TypicalP != 0 || p.TopNSigma != 0 || p.XTCProbability != 0
 }
 
 // fitsVocab reports whether package sampling takes parameters and ids.
@@ -127,7 +193,8 @@ func testSamplerConformance(t *testing.T, d *Device, draws int) {
 		Float32: sampledOn[float32](m), Float16: sampledOn[topk.Float16](m), BFloat16: sampledOn[topk.BFloat16](m),
 		Supports: func(row samplingtest.Row, vocab int) bool {
 			p := row.Params
-			return p.Draws <= draws && row.Options.Chain == nil && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
+			fits := !stepsBehind(p) || vocab <= mostTop || p.TopK > 0 && p.TopK <= mostTop
+			return p.Draws <= draws && row.Options.Chain == nil && fits && (supported(p, row.Options.Preset) == nil || !fitsVocab(row, vocab))
 		},
 		Reduce: func(row *samplingtest.Row) {
 			p := row.Params
@@ -135,9 +202,50 @@ func testSamplerConformance(t *testing.T, d *Device, draws int) {
 				Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP, Softcap: float32(p.MinTokens) / 2,
 				Seed: p.Seed, Position: p.Position, Draws: p.Draws, Replacement: p.Replacement,
 			}
+			if p.Seed%8 >= 4 {
+				row.Params.TypicalP, row.Params.TopNSigma = p.TypicalP, p.TopNSigma
+				row.Params.XTCProbability, row.Params.XTCThreshold = p.XTCProbability*float32(p.Seed%5)/4, p.XTCThreshold
+			}
+			row.Asked = samplingtest.Asked{Logprobs: p.Seed%5 < 2, Top: int(p.Seed % 30), Processed: p.Seed%7 < 3}
 			row.Options = sampling.Options{Preset: []sampling.Preset{"", sampling.VLLM, sampling.Nanochat}[p.Seed%3]}
 		},
 	})
+}
+
+// Rows without a top-k have the tokens of package sampling, from one block each or several.
+func TestSamplerOfWholeRows(t *testing.T) {
+	fake(t)
+	d := open(t, 0)
+	m := &memory{device: d, buffers: map[string]*Buffer{}}
+	rng := rand.New(rand.NewPCG(20, 20))
+	for _, rows := range []int{1, 3} {
+		for _, vocab := range []int{2100, 9001} {
+			t.Run(fmt.Sprintf("%d x %d", rows, vocab), func(t *testing.T) {
+				logits := topktest.Convert[topk.BFloat16](topktest.Random(rng, rows*vocab))
+				for _, params := range []sampling.Params{
+					{Temperature: 1}, {Temperature: 0.7, MinP: 0.05}, {Temperature: 1, TopP: 0.9}, {Temperature: 2, TopP: 0.5, MinP: 0.01},
+					{Temperature: 1, TopP: 0.95, TopK: vocab}, {Temperature: 1, Softcap: 2},
+				} {
+					params.Seed, params.Draws, params.Replacement = rng.Uint64(), 1+rng.IntN(3), rng.IntN(2) == 0
+					var batch []samplingtest.Row
+					for range rows {
+						batch = append(batch, samplingtest.Row{Params: params})
+					}
+					m.calls = 3 // the next asks for no kept set
+					answers, err := sampledOn[topk.BFloat16](m)(batch, logits, vocab)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for i, row := range batch {
+						want := samplingtest.Oracle(row, logits[i*vocab:(i+1)*vocab])
+						if !slices.Equal(answers[i].Tokens, want.Tokens) || answers[i].Status != want.Status {
+							t.Errorf("row %d, %+v: %v, %v; want %v, %v", i, params, answers[i].Tokens, answers[i].Status, want.Tokens, want.Status)
+						}
+					}
+				}
+			})
+		}
+	}
 }
 
 // One seed for a batch gives its rows different draws, those of sampling.SampleRows.
@@ -194,7 +302,8 @@ func TestSamplerNamesWhatIsUnsupported(t *testing.T) {
 		names  string
 	}{
 		{sampling.Params{Temperature: 1}, sampling.HF, ErrUnsupported, "hf"},
-		{sampling.Params{TypicalP: 0.5}, "", ErrUnsupported, "typical_p"},
+		{sampling.Params{XTCProbability: 0.5, XTCSpecialIDs: []int32{1}}, "", ErrUnsupported, "xtc_special_ids"},
+		{sampling.Params{TopH: 0.5}, "", ErrUnsupported, "top_h"},
 		{sampling.Params{LogitBias: map[int32]float32{3: 1}}, "", ErrUnsupported, "logit_bias"},
 		{sampling.Params{BannedIDs: []int32{1}}, sampling.Nanochat, ErrUnsupported, "banned_ids"},
 		{sampling.Params{GrammarBitmask: []int32{1}}, "", ErrUnsupported, "bitmask"},

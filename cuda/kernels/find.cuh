@@ -39,17 +39,27 @@ struct Stamps {
   }
 };
 
+// Reader reads rows of which nothing is wanted but their best elements.
+template <class T>
+struct Reader {
+  template <u32 kThreads>
+  DEVICE void read(const Row<T>& row, Share& share) { read_share<T, kThreads>(row, share); }
+  // Whether the best of its slots decide a row: then nothing is found.
+  DEVICE bool decides(const Row<T>&, const Share&) { return false; }
+};
+
 // Stage 1 for the block's row, or for its chunk of a row.
-template <class T, class B, class R, class A, class S>
-DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps) {
+template <class T, class B, class R, class A, class S, class D>
+DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps, D& reader) {
   const Row<T> row(a, number, chunk, chunks);
-  if (row.k == 0) return {0, 0};
   u32 threshold = 0, n = 0;
-  // A row that has room as it is needs no threshold.
+  // A row that has room as it is needs no threshold. The row does not wait for its k, which may
+  // come from memory.
   if (row.length > 512 && (row.length > B::kRoom || row.k * 2 <= row.length)) {
     Share share;
-    read_share<T, B::kThreads>(row, share);
+    reader.template read<B::kThreads>(row, share);
     stamps.set(1);
+    if (row.k == 0 || reader.decides(row, share)) return {0, 0};
     threshold = find_threshold(block, row, share, a.groups);
     stamps.set(2);
     if (T::beatable(threshold)) {
@@ -65,8 +75,14 @@ DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk,
       }
     }
   }
+  if (row.k == 0) return {0, 0};
   Found found = {n, row.k};
   if (n < row.k || n > B::kRoom) found = find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n);
   stamps.set(3);
   return found;
+}
+template <class T, class B, class R, class A, class S>
+DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps) {
+  Reader<T> reader;
+  return find<T>(block, results, a, number, chunk, chunks, stamps, reader);
 }

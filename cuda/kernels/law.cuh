@@ -24,7 +24,8 @@ DEVICE int surprise(float logit, float max, float scale) {
 // The mass of a surprise before it is rounded to an integer, at most 2^42.
 DEVICE float weight(int surprise) {
   const u32 s = 2 * (u32)surprise;
-  const float t = as_float((s & 0x7fffff) | 0x3f800000) - 1;
+  const u32 fraction = s & 0x7fffff;
+  const float t = as_float(fraction + 0x3f800000) - 1;
   // In units of 2^-42, which changes no rounding.
   constexpr float kUnit = 0x1p42f;
   float p = 0x1.c4458p-13f * kUnit * t + 0x1.473738p-10f * kUnit;
@@ -33,7 +34,7 @@ DEVICE float weight(int surprise) {
   p = p * t + 0x1.ebfd3ap-3f * kUnit;
   p = p * t + 0x1.62e42cp-1f * kUnit;
   p = p * t + kUnit;
-  return as_float(as_bits(p) + (s & 0xff800000));
+  return as_float(as_bits(p) + s - fraction);
 }
 
 // A mass, or the sum of at most 512 of one thread, in two parts that need no
@@ -96,6 +97,27 @@ DEVICE u64 ceil_product(float p, u64 w) {
   return (high << (64 - shift) | low >> shift) + (low << (64 - shift) != 0);
 }
 
+// p * w rounded down, for p from 0 to 1.
+DEVICE u64 floor_product(float p, u64 w) {
+  const u32 exponent = as_bits(p) >> 23;
+  const u64 fraction = (as_bits(p) & 0x7fffff) | (exponent ? 0x800000 : 0);
+  const u32 shift = exponent ? 150 - exponent : 149;  // at least 23
+  const u64 high = multiply_high(fraction, w);
+  return shift >= 128 ? 0 : shift >= 64 ? high >> (shift - 64) : high << (64 - shift) | fraction * w >> shift;
+}
+
+// Whether a random number is less than 2^64 times q, which is from 0 to 1.
+DEVICE bool coin(u64 u, float q) {
+  const u32 exponent = as_bits(q) >> 23;
+  const u64 fraction = (as_bits(q) & 0x7fffff) | (exponent ? 0x800000 : 0);
+  const u32 shift = exponent ? 150 - exponent : 149;
+  if (q >= 1) return true;
+  if (shift <= 64) return u < fraction << (64 - shift);
+  // Below a number that is not whole is below the next that is.
+  const u32 lost = shift - 64;
+  return lost >= 24 ? u == 0 && fraction > 0 : u < (fraction >> lost) + ((fraction & ((1ull << lost) - 1)) != 0);
+}
+
 // 2^x for x from -100 to 0.
 DEVICE double exp2(double x) {
   constexpr double kUnits = 0x1.8p52;
@@ -130,6 +152,49 @@ DEVICE double tanh(double x) {
 DEVICE float capped(float logit, float cap) {
   if (!(logit >= -0x1.fffffep127f)) return logit;
   return (float)((double)cap * tanh((double)logit / (double)cap));
+}
+
+constexpr double kLn2 = 0x1.62e42fefa39efp-1;
+
+// The logarithm to the base 2 of a positive, normal number.
+DEVICE double log2(double x) {
+  const u64 word = as_bits(x);
+  int n = (int)(word >> 52) - 1023;
+  double m = as_double((word & ((1ull << 52) - 1)) | 0x3ffull << 52);
+  if (m > 0x1.6a09e667f3bcdp+0) m = m / 2, n++;
+  const double s = (m - 1) / (m + 1), z = s * s;
+  constexpr double kSeries[] = {1.0 / 3, 1.0 / 5, 1.0 / 7, 1.0 / 9, 1.0 / 11, 1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21};
+  double p = 0;
+#pragma unroll
+  for (int i = 9; i >= 0; i--) p = p * z + kSeries[i];
+  const double series = s + p * z * s;
+  return (double)n + 2 * 0x1.71547652b82fep+0 * series;
+}
+
+// How many bits less likely the heaviest token is than certain, of a total that is not 0.
+DEVICE double log_total(u64 total) { return log2((double)total * 0x1p-42); }
+
+// An unsigned integer of 128 bits.
+struct Wide {
+  u64 high, low;
+  // With each half rounded, and their sum.
+  DEVICE double number() const { return (double)high * 0x1p64 + (double)low; }
+};
+
+// a * 2^shift + b, for a shift from 1 to 63.
+DEVICE Wide shifted_sum(u64 a, u32 shift, u64 b) {
+  const u64 low = (a << shift) + b;
+  return {(a >> (64 - shift)) + (low < b ? 1 : 0), low};
+}
+
+// The entropy of a law in bits: the total of its masses, and the sum of each times the
+// magnitude of its surprise.
+DEVICE double entropy(u64 total, Wide weighted) { return log_total(total) + weighted.number() / ((double)total * (1 << kSurpriseBits)); }
+
+// Bits in units of a surprise, to the nearest integer, the even one of two.
+DEVICE i64 on_grid(double bits) {
+  constexpr double kUnits = 0x1.8p52;
+  return (i64)(bits * (1 << kSurpriseBits) + kUnits - kUnits);
 }
 
 }  // namespace law

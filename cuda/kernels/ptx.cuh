@@ -56,6 +56,14 @@ DEVICE const Vector* kept(const Vector* at) {
   return at;
 }
 
+// Asks for 4 or 8 bytes to be copied to shared memory; there when this thread has waited
+// for its copies, for others behind a barrier.
+template <u32 kBytes>
+DEVICE void copy_later(void* shared, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"((u32)__cvta_generic_to_shared(shared)), "l"(from), "n"(kBytes) : "memory");
+}
+DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 // Asks for a line of 128 bytes to be brought to L2.
 DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
@@ -144,12 +152,17 @@ DEVICE u32 min_u16x2(u32 a, u32 b) {
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float x) { return __float_as_uint(x); }
 DEVICE double as_double(u64 bits) { return __longlong_as_double((i64)bits); }
-// The nearest integer, the even one of two.
+DEVICE u64 as_bits(double x) { return (u64)__double_as_longlong(x); }
+// The nearest integer, the even one of two; of NaN it is 0.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
 // The upper half of a product.
 DEVICE u64 multiply_high(u64 a, u64 b) { return __umul64hi(a, b); }
 
-// Approximations, for guesses only.
+// Rounded once.
+DEVICE double square_root(double x) { return __dsqrt_rn(x); }
+DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+// Approximations: of guesses, and of sums that no token depends on.
 DEVICE float approximate_log2(float x) {
   float r;
   asm("lg2.approx.f32 %0, %1;" : "=f"(r) : "f"(x));

@@ -53,9 +53,10 @@ struct Share {
 };
 
 // Calls see(slot, vector) for each whole vector of this thread's share, with kSlots
-// loads in flight: as soon as one has come, the next of its slot is asked for.
-template <class T, u32 kThreads, class See>
-DEVICE void read_vectors(const Row<T>& row, See see) {
+// loads in flight: as soon as one has come, the next of its slot is asked for. While
+// the first are awaited, meanwhile() is called.
+template <class T, u32 kThreads, class See, class Meanwhile>
+DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
   constexpr u32 kBatch = kSlots * kThreads;
   const Vector* at = kept(row.vector_at(thread_index()));
   int left = row.vectors - thread_index();
@@ -67,6 +68,7 @@ DEVICE void read_vectors(const Row<T>& row, See see) {
   // The next batch of a row that is not in L2 would be waited for twice.
   const u32 line = kBatch + thread_index() * kLine;
   if (line < row.vectors) prefetch_line(row.vector_at(line));
+  meanwhile();
 #pragma unroll 1
   for (u32 seen = 0; seen < row.vectors; seen += kBatch, left -= kBatch) {
     at += kBatch;
@@ -76,6 +78,11 @@ DEVICE void read_vectors(const Row<T>& row, See see) {
       if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
     }
   }
+}
+
+template <class T, u32 kThreads, class See>
+DEVICE void read_vectors(const Row<T>& row, See see) {
+  read_vectors<T, kThreads>(row, see, [] {});
 }
 
 template <class T, u32 kThreads>

@@ -5,6 +5,7 @@ package samplingtest
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -19,14 +20,25 @@ import (
 type Row struct {
 	Params  sampling.Params
 	Options sampling.Options
+	Asked   Asked
 }
 
-// Answer is what a backend makes of a row. Kept is nil if it does not tell the kept
-// set.
+// Asked is what a row is asked for beside its tokens and kept set.
+type Asked struct {
+	Logprobs  bool // of the tokens, and of the Top most likely ones
+	Top       int
+	Processed bool // of the kept set, not of the logits as they came
+}
+
+// Answer is what a backend makes of a row. What it does not tell is nil.
 type Answer struct {
-	Tokens []sampling.Token
-	Status sampling.Status
-	Kept   []sampling.Token // in contract order
+	Tokens        []sampling.Token
+	Status        sampling.Status
+	Kept          []sampling.Token // in contract order
+	Probabilities []float32        // of Kept
+	// Logprobs are those of Tokens, -Inf and the rank 0 for no token, if the row is asked for
+	// them; and Top those of the most likely tokens.
+	Logprobs, Top []sampling.Logprob
 }
 
 // Engine samples a batch of [len(rows), vocab] logits of one type.
@@ -95,11 +107,63 @@ func Oracle[T topk.Float](row Row, logits []T) Answer {
 	if err != nil {
 		return Answer{Tokens: none(row), Status: sampling.StatusBadParams, Kept: []sampling.Token{}}
 	}
-	answer := Answer{Tokens: e.Tokens, Status: e.Status, Kept: []sampling.Token{}}
+	answer := Answer{Tokens: e.Tokens, Status: e.Status, Kept: []sampling.Token{}, Probabilities: []float32{}}
 	for _, kept := range e.Kept {
 		answer.Kept = append(answer.Kept, kept.Token)
+		answer.Probabilities = append(answer.Probabilities, float32(kept.Probability))
+	}
+	if row.Asked.Logprobs {
+		answer.Logprobs, answer.Top = logprobs(s, row, logits, answer)
 	}
 	return answer
+}
+
+// logprobs returns what package sampling tells of the tokens of an answer.
+func logprobs[T topk.Float](s *sampling.Sampler[T], row Row, logits []T, answer Answer) (own, top []sampling.Logprob) {
+	tokens := make([]sampling.Token, len(answer.Tokens))
+	if err := sampling.SampleRows(tokens, nil, []*sampling.Sampler[T]{s}, logits, topk.Row(len(logits), 0)); err != nil {
+		return nil, nil
+	}
+	own, top = []sampling.Logprob{}, []sampling.Logprob{}
+	for _, token := range answer.Tokens {
+		entry := sampling.Logprob{Token: token, Logprob: float32(math.Inf(-1))}
+		if token != sampling.NoToken {
+			var list []sampling.Logprob
+			if row.Asked.Processed {
+				list = s.AppendProcessedLogprobs(nil, token, row.Asked.Top)
+			} else {
+				list, _ = s.AppendLogprobs(nil, logits, token, row.Asked.Top)
+			}
+			entry, top = list[0], list[1:]
+		}
+		own = append(own, entry)
+	}
+	return own, top
+}
+
+// agrees reports whether an answer is the one that is wanted: logprobs within the contract,
+// all else to the bit.
+func (a Answer) agrees(want Answer) bool {
+	near := func(a, b sampling.Logprob) bool {
+		x, y := float64(a.Logprob), float64(b.Logprob)
+		return a.Token == b.Token && a.Rank == b.Rank && (x == y || math.Abs(x-y) <= 1e-6*max(1, math.Abs(y)))
+	}
+	return slices.Equal(a.Tokens, want.Tokens) && a.Status == want.Status &&
+		(a.Kept == nil || slices.Equal(a.Kept, want.Kept)) &&
+		(a.Probabilities == nil || slices.Equal(a.Probabilities, want.Probabilities)) &&
+		(a.Logprobs == nil || slices.EqualFunc(a.Logprobs, want.Logprobs, near)) &&
+		(a.Top == nil || slices.EqualFunc(a.Top, want.Top, near))
+}
+
+// Agree fails the test where an answer is not the oracle's.
+func Agree[T topk.Float](t testing.TB, name string, row Row, logits []T, got Answer) {
+	t.Helper()
+	if want := Oracle(row, logits); !got.agrees(want) {
+		show := func(a Answer) string {
+			return fmt.Sprintf("%v, status %v, kept %d tokens, logprobs %v, top %v", a.Tokens, a.Status, len(a.Kept), a.Logprobs, a.Top)
+		}
+		t.Errorf("%s, vocab %d, %+v\n%s; want\n%s", name, len(logits), row, show(got), show(want))
+	}
 }
 
 // Alike returns an engine for any batch, made of one for batches of rows that are of
@@ -163,11 +227,7 @@ func check[T topk.Float](t *testing.T, engine Engine[T], rows []Row, logits []T,
 		t.Fatalf("%d answers for %d rows", len(answers), len(rows))
 	}
 	for i, row := range rows {
-		want, got := Oracle(row, logits[i*vocab:(i+1)*vocab]), answers[i]
-		if !slices.Equal(got.Tokens, want.Tokens) || got.Status != want.Status || got.Kept != nil && !slices.Equal(got.Kept, want.Kept) {
-			t.Errorf("row %d of %d, vocab %d, %+v\n%v, status %v, kept %d tokens; want %v, %v, %d",
-				i, len(rows), vocab, row, got.Tokens, got.Status, len(got.Kept), want.Tokens, want.Status, len(want.Kept))
-		}
+		Agree(t, fmt.Sprintf("row %d of %d", i, len(rows)), row, logits[i*vocab:(i+1)*vocab], answers[i])
 	}
 }
 
@@ -251,7 +311,7 @@ func testCommon[T topk.Float](t *testing.T, b Backend, engine Engine[T]) {
 	} {
 		for _, preset := range []sampling.Preset{sampling.VLLM, sampling.Nanochat} {
 			params.Seed, params.Draws = uint64(i)<<32, 2
-			row := Row{params, sampling.Options{Preset: preset, History: history}}
+			row := Row{Params: params, Options: sampling.Options{Preset: preset, History: history}}
 			if b.Supports(row, vocab) {
 				check(t, engine, []Row{row}, logits, vocab)
 			}

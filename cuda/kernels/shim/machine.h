@@ -57,6 +57,13 @@ DEVICE Vector load_vector(const void* from) {
 
 DEVICE const Vector* kept(const Vector* at) { return at; }
 
+template <u32 kBytes>
+DEVICE void copy_later(void* shared, const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % kBytes != 0) shim::fault("copy_later from %p, which is not aligned to %u bytes", from, kBytes);
+  memcpy(shared, from, kBytes);
+}
+DEVICE void wait_for_copies() {}
+
 // There is no cache to bring a line to, but its first vector must be there.
 DEVICE void prefetch_line(const void* from) { load_vector(from); }
 
@@ -145,8 +152,16 @@ DEVICE double as_double(u64 bits) {
   memcpy(&x, &bits, sizeof x);
   return x;
 }
-DEVICE int nearest_integer(float x) { return int(std::nearbyint(x)); }
+DEVICE u64 as_bits(double x) {
+  u64 bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+DEVICE int nearest_integer(float x) { return x == x ? int(std::nearbyint(x)) : 0; }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
+
+DEVICE double square_root(double x) { return std::sqrt(x); }
+DEVICE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 
 DEVICE float approximate_log2(float x) { return std::log2(x); }
 DEVICE float approximate_exp2(float x) { return std::exp2(x); }

@@ -1,0 +1,976 @@
+// The tail of a sampling launch: the tokens of a row, from the best k of it in shared
+// memory.
+//
+// Masses never grow with the rank, so that min-p and top-p both keep a prefix; a scan
+// finds where it ends. A draw asks for the token at which the sum of masses in the order
+// of ids exceeds a target.
+//
+// Up to 64 tokens are one warp's, two of each lane: one scan by rank and one by id, in
+// halves of masses that need no carry. The other warps tell meanwhile which rank is the
+// next in the order of ids. More tokens are the block's: bins of ids tell the few that come
+// into question. Bytes: none but the parameters and the answer.
+#pragma once
+
+#include "sample.cuh"
+
+// Logprobs turns logits into natural logprobs: those of a law with this largest logit and
+// temperature, by the logarithm of its mass.
+struct Logprobs {
+  double most, temperature, log_mass;
+
+  DEVICE float of(float logit) const {
+    if (logit < -0x1.fffffep127f) return logit;
+    const double x = logit == most ? 0 : ((double)logit - most) / temperature;
+    return (float)smaller_of(x - log_mass, 0);
+  }
+  static DEVICE double smaller_of(double a, double b) { return a < b ? a : b; }
+};
+
+// ExponentialSum adds up e^logit of a thread's elements, for logprobs: within 5e-7 of it, and always
+// in one order. The part of an exponent that is lost to rounding is made up for by its
+// first order.
+template <class T>
+struct ExponentialSum {
+  static constexpr float kLog2E = 0x1.715476p+0f;
+  // What kLog2E lacks, times ln 2: of logarithms near the largest logit.
+  static constexpr double kMissing = 0x1.4ae0bf85ddf44p-26 * law::kLn2;
+  float sum = 0, lost = 0;
+  double total = 0;
+
+  DEVICE float one(u32 bits) {
+    float logit = number_of_bits<T>(bits);
+    logit = logit > -100 ? logit : -100;
+    const float x = logit * kLog2E, e = approximate_exp2(x);
+    lost = multiply_add(e, multiply_add(logit, kLog2E, -x), lost);
+    return e;
+  }
+  DEVICE void add(const Vector& v) {
+    float words[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) words[i] = T::kPerWord == 1 ? one(v.word[i]) : one(v.word[i] & 0xffff) + one(v.word[i] >> 16);
+    sum += (words[0] + words[1]) + (words[2] + words[3]);
+  }
+  DEVICE void settle() {
+    total += (double)sum + law::kLn2 * (double)lost;
+    sum = lost = 0;
+  }
+};
+
+// Tail is what the threads share behind the selection, beside what is the block's.
+template <class W>
+struct Tail {
+  static constexpr u32 kMost = 8192 / sizeof(W);  // results
+  static constexpr u32 kFew = 2 * kWarp;
+  alignas(16) W sorted[kMost];
+  u32 more[sizeof(W) == 4 ? kBins : 1];  // room for what is known of so many
+  alignas(16) RowParameters given;
+  alignas(8) u64 seed;
+  u64 position;
+  static constexpr u32 kNumbers = kWarp - 1;
+  u64 numbers[kWarp];  // random, of the first draws; the last is that of xtc
+  u64 least;           // mass that min-p lets through
+  float scale;
+  u32 valid;                           // whether all that is given is in its range
+  u32 steps;                           // whether there are some behind top-p
+  u32 left;                            // by top-k
+  u64 weighed[kFew];                   // masses of words, each in its two parts
+  u64 masses[kFew];                    // the same by rank
+  u8 places[kFew];                     // of ranks, among the weighed
+  u8 by_id[kFew];                      // ranks in the order of ids
+  alignas(8) u64 sums[kWarp];          // of warps
+  u32 counts[kWarp];                   // of warps
+  u64 total;                           // of the kept
+  u64 beyond;                          // what a target is beyond the bins before its own
+  double exponentials[kWarp];          // sums of warps
+  Logprobs logprobs;                   // of the logits as they came
+  u32 kept;
+  u32 chosen;  // bin, or rank
+  u32 rank;    // of the last token
+
+  // Settles the parameters of a row: for one warp.
+  DEVICE void settle(const SampleArguments& a, u32 number) {
+    constexpr u32 kReals = sizeof(RowParameters) / sizeof(u32);
+    const u32 lane = thread_index() % kWarp;
+    if (lane < kReals) {
+      // Pointers and values are in one order.
+      const u32* from = reinterpret_cast<const u32* const*>(&a.row_temperature)[lane];
+      u32* to = reinterpret_cast<u32*>(&given) + lane;
+      if (from) {
+        copy_later<4>(to, from + number);
+      } else {
+        *to = reinterpret_cast<const u32*>(&a.temperature)[lane];
+      }
+    }
+    wait_for_copies();
+    warp_barrier();
+    const RowParameters p = given;
+    const float unit = law::scale(p.temperature);
+    if (lane > 0) return;
+    scale = p.greedy(a) ? 0 : unit;
+    least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
+    valid = p.valid();
+    steps = p.steps();
+    left = left_by_top_k(a, number);
+  }
+  // Draws the random numbers: for another.
+  DEVICE void prepare_numbers(const SampleArguments& a, u32 number) {
+    const u32 lane = thread_index() % kWarp;
+    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
+    // Those of draws, and behind them the one of xtc.
+    const u64 random = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
+    numbers[lane] = random;
+    if (lane == 0) seed = row_seed, position = row_position;
+  }
+  // The number of the n-th draw.
+  DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {
+    return draw < kNumbers ? numbers[draw] : law::uniform(seed, position, first_draw(a, number) + draw, law::kDraw);
+  }
+};
+
+// What the threads of a block share: the kernel tells what there is beside block and tail.
+template <class W>
+union Shared;
+template <class W>
+DEVICE Shared<W>& block_shared() {
+  SHARED(Shared<W>, shared);
+  return shared;
+}
+template <class W>
+DEVICE Tail<W>& block_tail() { return block_shared<W>().tail; }
+template <class B>
+DEVICE B& the_block() { return block_shared<typename B::Candidate>().block; }
+
+constexpr u32 kWeighing = 3;  // warps
+
+// Sorted takes results where the tail wants them, while some warps weigh the candidates.
+template <class W>
+struct Sorted {
+  static constexpr u32 kBusy = kWeighing;
+  Tail<W>& tail;
+  DEVICE void write(u32 rank, W word) const { tail.sorted[rank] = word; }
+  DEVICE void write(u32 rank, W word, u32 place) const {
+    tail.sorted[rank] = word;
+    if (rank < Tail<W>::kFew) tail.places[rank] = place;
+  }
+};
+
+DEVICE u64 shuffle_up_wide(u64 v, u32 lanes) {
+  return (u64)shuffle_up((u32)(v >> 32), lanes) << 32 | shuffle_up((u32)v, lanes);
+}
+
+// The sum over a warp, less than 2^57.
+DEVICE u64 warp_sum_wide(u64 v) {
+  constexpr u32 kLow = 26;  // bits
+  return warp_sum((u32)v & ((1u << kLow) - 1)) + ((u64)warp_sum((u32)(v >> kLow)) << kLow);
+}
+
+// The sum of what the threads before this one have, and of what all have.
+template <class B, class L>
+DEVICE u64 scan(L& tail, u64 mine, u64& all) {
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+  u64 through = mine;
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) {
+    const u64 up = shuffle_up_wide(through, d);
+    if (lane >= d) through += up;
+  }
+  if (lane == kWarp - 1) tail.sums[warp] = through;
+  block_barrier();
+  const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
+  all = warp_sum_wide(sum);
+  return through - mine + warp_sum_wide(lane < warp ? sum : 0);
+}
+
+DEVICE law::Masses operator+(const law::Masses& a, const law::Masses& b) { return {a.high + b.high, a.low + b.low}; }
+DEVICE law::Masses operator-(const law::Masses& a, const law::Masses& b) { return {a.high - b.high, a.low - b.low}; }
+DEVICE law::Masses warp_sum(const law::Masses& v) { return {warp_sum(v.high), (int)warp_sum((u32)v.low)}; }
+
+// The sum of what the lanes up to this one have, of at most 1,024 masses.
+DEVICE law::Masses warp_scan(law::Masses through) {
+  const u32 lane = thread_index() % kWarp;
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) {
+    const law::Masses up = {shuffle_up(through.high, d), (int)shuffle_up((u32)through.low, d)};
+    if (lane >= d) through = through + up;
+  }
+  return through;
+}
+
+// The mass of a logit beside the largest, which may be +Inf.
+DEVICE law::Masses mass_beside(float logit, float most, float scale) {
+  law::Masses mass;
+  mass.add(law::weight(law::surprise(logit, most, scale)));
+  return logit == most ? law::Masses{1u << (law::kMassBits - 21), 0} : mass;
+}
+
+// Apart, because it is long.
+DEVICE_APART float capped(float logit, float cap) { return law::capped(logit, cap); }
+
+// The logit of a sampled token's word, under the soft cap.
+template <class T, class W>
+DEVICE float logit_of(const SampleArguments& a, W word) {
+  const float logit = number_of<T>(Word<W>::key(word));
+  return a.softcap > 0 ? capped(logit, a.softcap) : logit;
+}
+
+// Why a row has no tokens; kDone if it has.
+template <class T, class W>
+DEVICE Status status_of(const Tail<W>& tail, W best, u32 k) {
+  const u32 key = Word<W>::key(best);
+  return k == 0 || !tail.valid ? kBadParameters : key == T::kNaNKey ? kNaN : key == T::kWorstNumber ? kEmpty : kDone;
+}
+
+// Whether a row has more answers than one token.
+DEVICE bool answers_more(const SampleArguments& a) { return a.kept || a.logprobs || a.top_ids; }
+
+// Finds the best element of a row, and its first if there are several, from the best of its
+// slots. The first warp returns its word.
+template <class T, class W, class B>
+DEVICE W find_best(B& block, Tail<W>& tail, const Row<T>& row, const Share& share) {
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
+  u32 best = best_key<T>(share), edge = 0;
+  if (row.edges() > 0 && thread < row.edges()) edge = T::key(row.bits(row.edge(thread)));
+  best = warp_max(larger(best, edge));
+  if (lane == 0) tail.counts[warp] = best;
+  block_barrier();
+  best = warp_max(lane < B::kWarps ? tail.counts[lane] : 0);
+  u32 first = edge == best ? ~row.edge(thread) : 0;  // the complement: its maximum is the smallest index
+  if (T::beatable(best) && best != T::kNaNKey) {
+    const u32 below = T::just_below(best);
+    u32 slots = 0;
+#pragma unroll
+    for (u32 s = 0; s < kSlots; s++) slots |= T::beats(share.slot[s], below) ? 1u << s : 0;
+#pragma unroll 1
+    for (; slots; slots &= slots - 1) {
+#pragma unroll 1
+      for (u32 i = lowest_bit(slots) * B::kThreads + thread; i < row.vectors; i += kSlots * B::kThreads) {
+        u32 marks = T::mark(row.vector(i), below);
+#pragma unroll 1
+        for (; marks; marks &= marks - 1) first = larger(first, ~(row.at(i) + T::marked_element(lowest_bit(marks))));
+      }
+    }
+  }
+  first = warp_max(first);
+  if (lane == 0) block.lows[warp] = first;
+  block_barrier();
+  return warp == 0 ? Word<W>::pack(best, ~warp_max(lane < B::kWarps ? block.lows[lane] : 0)) : 0;
+}
+
+// Adds up the exponentials of a row, for logprobs: for all threads, before the row is read for
+// its best, which it is then near to.
+template <class T, class W, class B>
+DEVICE_APART void add_exponentials(const SampleArguments& a, u32 number) {
+  const Row<T> row(a, number, 0, 1);
+  const u32 thread = thread_index();
+  ExponentialSum<T> sum;
+  read_vectors<T, B::kThreads>(row, [&](u32 s, const Vector& v) {
+    sum.add(v);
+    if (s == kSlots - 1) sum.settle();
+  });
+  if (thread < row.edges()) sum.sum += sum.one(row.bits(row.edge(thread)));
+  sum.settle();
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) sum.total += as_double(shuffle_xor(as_bits(sum.total), d));
+  if (thread % kWarp == 0) block_tail<W>().exponentials[thread / kWarp] = sum.total;
+}
+
+// Reads a row that is sampled.
+template <class T, class W, class B>
+struct SampledReader : Reader<T> {
+  B& block;
+  Tail<W>& tail;
+  const SampleArguments& a;
+  u32 number;
+  bool done = false;  // the row has its token
+
+  // Of a single token that is left.
+  DEVICE bool decides(const Row<T>& row, const Share& share) {
+    if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
+    const W best = find_best(block, tail, row, share);
+    done = a.draws == 1 && !answers_more(a);
+    if (thread_index() >= kWarp) return true;
+    if (!done) {
+      if (thread_index() == 0) tail.sorted[0] = best;
+    } else if (const Status status = status_of<T>(tail, best, 1); status != kDone) {
+      end_row(a, number, 0, status, kWarp);
+    } else if (thread_index() == 0) {
+      write_token(a, number, 0, Word<W>::index(best));
+      if (a.status) a.status[number] = kDone;
+    }
+    return true;
+  }
+};
+
+// The sum over the block.
+template <class B, class L>
+DEVICE u64 block_sum(L& tail, u64 sum) {
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) sum += shuffle_xor(sum, d);
+  block_barrier();  // all have read the sums before
+  if (thread_index() % kWarp == 0) tail.sums[thread_index() / kWarp] = sum;
+  block_barrier();
+  sum = 0;
+#pragma unroll 1
+  for (u32 w = 0; w < B::kWarps; w++) sum += tail.sums[w];
+  return sum;
+}
+
+// Prepares logprobs of the logits as they came, for all threads. Where the
+// exponentials leave the range of float32, by a pass over the row.
+template <class T, class W, class B>
+DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number) {
+  const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
+  double sum = 0;
+#pragma unroll 1
+  for (u32 w = 0; w < B::kWarps; w++) sum += tail.exponentials[w];
+  if (most >= -40 && sum < 0x1p127) {
+    if (thread_index() == kWarp) tail.logprobs = {0, 1, law::kLn2 * law::log2(sum) + most * ExponentialSum<T>::kMissing};
+    return;
+  }
+  const Row<T> row(a, number, 0, 1);
+  const float scale = law::scale(1);
+  u64 mass = 0;
+#pragma unroll 1
+  for (u32 i = thread_index(); i < row.length; i += B::kThreads) mass += mass_beside(number_of_bits<T>(row.bits(i)), most, scale).sum();
+  mass = block_sum<B>(tail, mass);
+  if (thread_index() == kWarp) tail.logprobs = {most, 1, law::kLn2 * law::log_total(mass)};
+}
+
+// Writes the most likely of n sorted tokens: for a warp.
+template <class T, class W>
+DEVICE void write_top(const Tail<W>& tail, const SampleArguments& a, u32 number, u32 n, const Logprobs& logprobs) {
+#pragma unroll 1
+  for (u32 i = thread_index() % kWarp; i < (u32)a.top_count; i += kWarp) {
+    const i64 at = (i64)number * a.top_count + i;
+    a.top_ids[at] = i < n ? (int)Word<W>::index(tail.sorted[i]) : a.invalid_token;
+    const float logit = i < n ? (a.processed ? logit_of<T>(a, tail.sorted[i]) : number_of<T>(Word<W>::key(tail.sorted[i]))) : as_float(0xff800000);
+    a.top_logprobs[at] = logprobs.of(logit);
+  }
+}
+
+// The same of the logits as they came, if it is asked for, by the second warp while others
+// draw.
+template <class T, class W>
+DEVICE void write_raw_top(const Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected) {
+  if (a.top_ids && !a.processed && thread_index() / kWarp == 1) write_top<T>(tail, a, number, selected, tail.logprobs);
+}
+
+// Where the warp that draws meets those that list ids.
+DEVICE void wait_for_list() { block_barrier(); }
+
+// Lists the ranks of k tokens in the order of their ids: for some warps, four tokens of each
+// at a time.
+template <class W>
+DEVICE_APART void list_by_id(u32 k, u32 warp, u32 warps) {
+  constexpr u32 kAtOnce = 4, kField = 8;  // bits
+  Tail<W>& tail = block_tail<W>();
+  const u32 lane = thread_index() % kWarp;
+  const u32 one = lane < k ? Word<W>::index(tail.sorted[lane]) : kAllLanes;
+  const u32 other = lane + kWarp < k ? Word<W>::index(tail.sorted[lane + kWarp]) : kAllLanes;
+#pragma unroll 1
+  for (u32 first = warp; first < k; first += kAtOnce * warps) {
+    u32 through = 0;
+#pragma unroll
+    for (u32 i = 0; i < kAtOnce; i++) {
+      const u32 id = Word<W>::index(tail.sorted[smaller(first + i * warps, Tail<W>::kFew - 1)]);
+      through |= count_at_least(count_at_least(0, id, one), id, other) << kField * i;
+    }
+    through = warp_sum(through);
+    const u32 mine = first + lane * warps;
+    if (lane < kAtOnce && mine < k) tail.by_id[(through >> kField * lane & ((1u << kField) - 1)) - 1] = mine;
+  }
+}
+
+// Weighs n words, candidates or sorted ones, beside their largest: for some warps, of which each
+// lane has one but the last, which has the largest of all.
+template <class T, class W, class B>
+DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
+  constexpr u32 kLast = kWarp - 1;
+  static_assert(kWeighing * kLast >= Tail<W>::kFew, "each word has a lane");
+  Tail<W>& tail = block_tail<W>();
+  const u32 lane = thread_index() % kWarp, at = thread_index() / kWarp % kWeighing * kLast + lane;
+  const W* words = sorted ? tail.sorted : the_block<B>().candidates;
+  const auto key_at = [&](u32 i) { return i < n ? Word<W>::key(words[i]) : 0; };
+  const u32 mine = key_at(at), best = warp_max(larger(key_at(lane), key_at(lane + kWarp)));
+  // Where there is no word, a logit that takes the longest way.
+  float logit = at < n || (lane == kLast && n > 0) ? number_of<T>(lane == kLast ? best : mine) : softcap;
+  if (softcap > 0) logit = law::capped(logit, softcap);
+  const law::Masses mass = mass_beside(logit, as_float(shuffle(as_bits(logit), kLast)), tail.scale);
+  if (lane == kLast || at >= Tail<W>::kFew) return;
+  tail.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
+  if (sorted) tail.places[at] = at;
+}
+
+// Draws the token of a row from k tokens, at most 64, that are sorted and weighed: for one
+// warp, of which a lane returns its rank and all others kAllLanes. Several tokens are written. The
+// warps that list ids are waited for, unless it is a rehearsal.
+template <class W>
+DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top_p, bool all_count, u32 draws, bool rehearsal) {
+  Tail<W>& tail = block_tail<W>();
+  const u32 lane = thread_index() % kWarp;
+  constexpr u32 kEach = Tail<W>::kFew / kWarp;
+  const u64 least = tail.least, random = tail.numbers[0];
+  law::Masses mass[kEach], own;
+  bool counts[kEach];
+  u64 parts[kEach];
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) parts[i] = tail.weighed[tail.places[kEach * lane + i] % Tail<W>::kFew];
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    if (kEach * lane + i >= k) parts[i] = 0;
+    mass[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
+    counts[i] = kEach * lane + i < k && mass[i].sum() >= least;
+    if (counts[i] || all_count) own = own + mass[i];
+  }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) tail.masses[kEach * lane + i] = parts[i];
+
+  // The last that is kept.
+  u32 kept = 0;
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) kept += population(ballot(counts[i]));
+  if (top_p < 1) {
+    const u64 enough = law::ceil_product(top_p, warp_sum(own).sum());
+    law::Masses before = warp_scan(own) - own;
+    bool reaches[kEach];
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      reaches[i] = kEach * lane + i < k && before.sum() < enough;
+      before = before + mass[i];
+    }
+    u32 reaching = 0;
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) reaching += population(ballot(reaches[i]));
+    kept = smaller(kept, reaching);
+  }
+  if (!rehearsal) wait_for_list();
+
+  // The tokens in the order of their ids, and where they begin among the kept masses. Those that
+  // are not kept have the mass 0.
+  u32 rank[kEach];
+  law::Masses by_id[kEach];
+  own = {};
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    rank[i] = tail.by_id[kEach * lane + i];
+    parts[i] = tail.masses[rank[i] % Tail<W>::kFew];
+  }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    if (kEach * lane + i >= k || rank[i] >= kept) parts[i] = 0;
+    by_id[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
+    own = own + by_id[i];
+  }
+  u64 total = warp_sum(own).sum();
+  u64 begin[kEach], size[kEach];
+  u64 at = (warp_scan(own) - own).sum();
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    begin[i] = at;
+    size[i] = by_id[i].sum();
+    at += size[i];
+  }
+  const auto place_of = [&](u64 target) {
+    u32 place = kEach;
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      if (begin[i] <= target && target - begin[i] < size[i]) place = i;
+    }
+    return place;
+  };
+  const auto rank_of = [&](u32 place) { return place == 0 ? rank[0] : place == 1 ? rank[1] : kAllLanes; };
+  u32 place = place_of(law::target(random, total));
+  if (lane == 0 && !rehearsal) tail.kept = kept, tail.total = total;
+  if (draws == 1) return rank_of(place);
+#pragma unroll 1
+  for (u32 draw = 0;;) {
+    if (place < kEach) write_token(a, number, draw, Word<W>::index(tail.sorted[rank_of(place)]));
+    if (++draw == draws) break;
+    if (!a.replacement) {
+      // What comes behind the token moves up.
+      const u32 from = lowest_bit(ballot(place < kEach)), gone = shuffle(place, from) + from * kEach;
+      const u64 mine = place == 0 ? size[0] : size[1], mass = (u64)shuffle((u32)(mine >> 32), from) << 32 | shuffle((u32)mine, from);
+#pragma unroll
+      for (u32 i = 0; i < kEach; i++) {
+        if (kEach * lane + i > gone) begin[i] -= mass;
+        if (kEach * lane + i == gone) size[i] = 0;
+      }
+      total -= mass;
+      if (total == 0) {
+        end_row(a, number, draw, kExhausted, kWarp);
+        return kAllLanes;
+      }
+    }
+    place = place_of(law::target(tail.number_of_draw(a, number, draw), total));
+  }
+  if (lane == 0 && a.status) a.status[number] = kDone;
+  return kAllLanes;
+}
+
+// Draws the tokens of a row from up to 64, which may be weighed already. Of what is kept, tail.kept and tail.total tell, behind a barrier.
+template <class T, class W, class B, class S>
+DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
+  const u32 thread = thread_index(), warp = thread / kWarp;
+  if (!weighed) {
+    if (warp < kWeighing) weigh_few<T, W, B>(true, k, a.softcap);
+    block_barrier();
+  }
+  stamps.set(6);
+  if (warp > 0) {
+    list_by_id<W>(k, warp - 1, B::kWarps - 1);
+    wait_for_list();
+    write_raw_top<T>(tail, a, number, selected);
+    return;
+  }
+  const u32 rank = draw_few<W>(a, number, k, tail.given.top_p, a.min_p_last, a.draws, false);
+  if (rank != kAllLanes) write_token(a, number, 0, Word<W>::index(tail.sorted[rank]));
+  if (a.draws == 1 && thread == 0 && a.status) a.status[number] = kDone;
+  stamps.set(7);
+}
+
+// Masses of many tokens, by rank. The candidates are no longer needed.
+template <class B>
+DEVICE u64* masses_of_many() { return reinterpret_cast<u64*>(the_block<B>().candidates); }
+
+// Weighs k sorted tokens, and adds them up in the order of their ranks: for all threads. Returns
+// the sum, within the warp, of what is before those of this thread.
+template <class T, class W, class B>
+DEVICE_APART u64 weigh_many(u32 k, float softcap, bool all_count) {
+  Tail<W>& tail = block_tail<W>();
+  B& block = the_block<B>();
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
+  const u64 least = tail.least;
+  float most = number_of<T>(Word<W>::key(tail.sorted[0]));
+  if (softcap > 0) most = capped(most, softcap);
+  law::Masses own;
+  u32 heavy = 0;
+#pragma unroll 1
+  for (u32 i = 0; i < items; i++) {
+    const u32 rank = thread * items + i;
+    if (rank >= k) break;
+    float logit = number_of<T>(Word<W>::key(tail.sorted[rank]));
+    if (softcap > 0) logit = capped(logit, softcap);
+    const law::Masses mass = mass_beside(logit, most, tail.scale);
+    masses_of_many<B>()[rank] = mass.sum();
+    const bool counts = mass.sum() >= least;
+    heavy += counts;
+    if (counts || all_count) own = own + mass;
+  }
+  block.groups[thread] = 0;  // the bins
+  if (thread == 0) block.count = 0;
+  heavy = warp_sum(heavy);
+  const law::Masses through = warp_scan(own);
+  if (lane == kWarp - 1) tail.sums[warp] = through.sum(), tail.counts[warp] = heavy;
+  return (through - own).sum();
+}
+
+// Finds the last token that is kept: for all threads, each with what weigh_many returned, behind a
+// barrier.
+template <class W, class B>
+DEVICE_APART void cut_many(u64 before, u32 k, bool top_p) {
+  Tail<W>& tail = block_tail<W>();
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
+  const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
+  const u32 heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
+  before += warp_sum_wide(lane < warp ? sum : 0);
+  const u64 whole = warp_sum_wide(sum), enough = top_p ? law::ceil_product(tail.given.top_p, whole) : ~0ull;
+#pragma unroll 1
+  for (u32 i = 0; i < items; i++) {
+    const u32 rank = thread * items + i;
+    if (rank >= heavy || before >= enough) break;
+    const u64 through = before + masses_of_many<B>()[rank];
+    if (through >= enough || rank == heavy - 1) tail.kept = rank + 1, tail.total = through;
+    before = through;
+  }
+}
+
+// Bins of ids tell where a target falls: the sums of their masses, in two parts, and the tokens of
+// one bin.
+template <class W, class B>
+struct Bins {
+  static constexpr u32 kCount = 256, kLow = 21;  // bits of the lower part
+  static DEVICE u32* lows() { return the_block<B>().groups; }
+  static DEVICE u32* highs() { return the_block<B>().groups + kCount; }
+  // Room for the ranks of all tokens.
+  static DEVICE u16* list() { return reinterpret_cast<u16*>(sizeof(W) == 4 ? block_tail<W>().more : the_block<B>().groups + 2 * kCount); }
+  static DEVICE u32 id(u32 rank) { return Word<W>::index(block_tail<W>().sorted[rank]); }
+  static DEVICE u32 shift_of(u32 vocab) {
+    const u32 bits = kWarp - leading_zeros(vocab - 1);
+    return bits > 8 ? bits - 8 : 0;
+  }
+
+  // Adds the masses of tokens to the bins, which are empty: for all threads.
+  static DEVICE_APART void add(u32 count, u32 shift) {
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      const u64 mass = masses_of_many<B>()[rank];
+      const u32 bin = id(rank) >> shift;
+      atomic_add_only(&lows()[bin], (u32)mass & ((1u << kLow) - 1));
+      atomic_add_only(&highs()[bin], (u32)(mass >> kLow));
+    }
+  }
+
+  // Finds the bin in which the target falls, and what the target is beyond the bins before: for one
+  // warp.
+  static DEVICE_APART void find(u64 target) {
+    constexpr u32 kEach = kCount / kWarp;
+    Tail<W>& tail = block_tail<W>();
+    const u32 first = thread_index() % kWarp * kEach;
+    u64 size[kEach], own = 0;
+#pragma unroll
+    for (u32 b = 0; b < kEach; b++) own += size[b] = ((u64)highs()[first + b] << kLow) + lows()[first + b];
+    u64 through = own;
+#pragma unroll
+    for (u32 d = 1; d < kWarp; d *= 2) {
+      const u64 up = shuffle_up_wide(through, d);
+      if (thread_index() % kWarp >= d) through += up;
+    }
+    u64 before = through - own;
+#pragma unroll
+    for (u32 b = 0; b < kEach; b++) {
+      if (before <= target && target - before < size[b]) tail.chosen = first + b, tail.beyond = target - before;
+      before += size[b];
+    }
+  }
+
+  // Lists the tokens of a bin: for all threads.
+  static DEVICE_APART void collect(u32 count, u32 shift, u32 bin) {
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      if (id(rank) >> shift == bin) list()[atomic_add(&the_block<B>().count, 1)] = rank;
+    }
+  }
+
+  // The rank of the token, of n that are listed, on which the target falls: for one warp, of which a lane
+  // returns it and all others kAllLanes.
+  static DEVICE_APART u32 find_listed(u32 n, u64 target) {
+    u32 found = kAllLanes;
+#pragma unroll 1
+    for (u32 base = 0; base < n; base += kWarp) {
+      const u32 i = base + thread_index() % kWarp, rank = list()[smaller(i, n - 1)], own = id(rank);
+      u64 before = 0;
+#pragma unroll 4
+      for (u32 j = 0; j < n; j++) {
+        const u32 other = list()[j];
+        if (id(other) < own) before += masses_of_many<B>()[other];
+      }
+      if (i < n && before <= target && target - before < masses_of_many<B>()[rank]) found = rank;
+    }
+    return found;
+  }
+};
+
+// Steps are those behind top-p, on a kept set that is no prefix afterwards: what they leave is
+// brought to the front of the sorted tokens. Their time grows with the square of the number of tokens.
+template <class T, class W, class B>
+struct Steps {
+  B& block;
+  Tail<W>& tail;
+  const SampleArguments& a;
+  u32 count;
+  u64 total;
+
+  DEVICE u64* masses() const { return masses_of_many<B>(); }
+  DEVICE float logit(u32 rank) const { return logit_of<T>(a, tail.sorted[rank]); }
+  // The magnitude of a surprise.
+  DEVICE u32 surprise(u32 rank, float most) const {
+    const float l = logit(rank);
+    return l == most ? 0 : most > 0x1.fffffep127f ? -law::kLeastSurprise : -law::surprise(l, most, tail.scale);
+  }
+  DEVICE u32& distance(u32 rank) const { return rank < kBins ? block.groups[rank] : tail.more[rank - kBins]; }
+  DEVICE u64 sum(u64 v) const { return block_sum<B>(tail, v); }
+
+  // Takes the masses beside the largest that is left.
+  DEVICE void weigh() {
+    const float most = logit(0);
+    u64 all = 0;
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) all += masses()[rank] = mass_beside(logit(rank), most, tail.scale).sum();
+    total = sum(all);
+  }
+
+  template <class Stays>
+  DEVICE void keep(Stays stays) {
+    constexpr u32 kEach = Tail<W>::kMost / B::kThreads;
+    const u32 first = thread_index() * kEach;
+    u32 marks = 0;
+#pragma unroll 1
+    for (u32 i = 0; i < kEach && first + i < count; i++) marks |= (stays(first + i) ? 1u : 0u) << i;
+    W words[kEach];
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) words[i] = tail.sorted[first + i];
+    block_barrier();  // all have read them, and the sums
+    u64 all;
+    u32 place = scan<B>(tail, population(marks), all);
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      if (marks >> i & 1) tail.sorted[place++] = words[i];
+    }
+    count = all;
+    block_barrier();
+    weigh();
+  }
+
+  // Whether a token comes before another, ties that a soft cap makes by their ids.
+  DEVICE bool ahead(u32 rank, u32 other) const {
+    const float l = logit(rank), beside = logit(other);
+    return l > beside || (l == beside && Word<W>::index(tail.sorted[rank]) < Word<W>::index(tail.sorted[other]));
+  }
+
+  // Keeps what is of the most typical surprise: arXiv 2202.00666.
+  DEVICE void typical(float p) {
+    constexpr u32 kLow = 21;  // bits of masses
+    const float most = logit(0);
+    u64 high = 0, low = 0;
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      const u32 q = surprise(rank, most);
+      high += (masses()[rank] >> kLow) * q;
+      low += (masses()[rank] & ((1u << kLow) - 1)) * q;
+    }
+    high = sum(high);
+    low = sum(low);
+    const i64 middle = law::on_grid(law::log_total(total)) - law::on_grid(law::entropy(total, law::shifted_sum(high, kLow, low)));
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      const i64 d = (i64)surprise(rank, most) + middle;
+      distance(rank) = d < 0 ? -d : d;
+    }
+    block_barrier();
+    const u64 enough = law::floor_product(p, total) + 1;
+    keep([&](u32 rank) {
+      const u32 own = distance(rank);
+      u64 before = 0;
+#pragma unroll 1
+      for (u32 other = 0; other < count; other++) {
+        if (distance(other) < own || (distance(other) == own && ahead(other, rank))) before += masses()[other];
+      }
+      return before < enough;
+    });
+  }
+
+  // How far a logit is below the largest, in units of 2^-16.
+  static DEVICE u64 below(float logit, float most) {
+    const double d = (double)(most - logit) * 0x1p16;
+    return (u64)((d < 0x1p31 ? d : 0x1p31) + 0x1p52 - 0x1p52);
+  }
+
+  // Keeps what is within n standard deviations of the largest logit: arXiv 2411.07641.
+  DEVICE void top_n_sigma(float n) {
+    const float most = logit(0);
+    if (most > 0x1.fffffep127f) return keep([&](u32 rank) { return logit(rank) == most; });
+    u64 finite = 0, sums = 0, high = 0, low = 0;
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
+      if (logit(rank) < -0x1.fffffep127f) continue;
+      const u64 d = below(logit(rank), most);
+      finite++, sums += d, high += d * d >> 32, low += d * d & 0xffffffff;
+    }
+    finite = sum(finite);
+    sums = sum(sums);
+    high = sum(high);
+    low = sum(low);
+    const law::Wide squares = law::shifted_sum(high, 32, low);
+    // The square of their number times the variance.
+    const u64 less = sums * sums, from = finite * squares.low;
+    const law::Wide spread = {multiply_high(finite, squares.low) + finite * squares.high - multiply_high(sums, sums) - (from < less ? 1 : 0), from - less};
+    const double limit = (double)n * (square_root(spread.number()) / (double)finite);
+    keep([&](u32 rank) { return logit(rank) >= -0x1.fffffep127f && (double)below(logit(rank), most) <= limit; });
+  }
+
+  // Drops all tokens that are likely enough but the least likely of them.
+  DEVICE void drop_likely(float threshold) {
+    const u64 product = law::ceil_product(threshold, total), least = product ? product : 1;
+    u64 likely = 0;
+#pragma unroll 1
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) likely += masses()[rank] >= least ? 1 : 0;
+    likely = sum(likely);
+    if (likely < 2) return;
+    keep([&](u32 rank) {
+      bool last = rank < likely && logit(rank) == logit(likely - 1);
+#pragma unroll 1
+      for (u32 other = 0; last && other < likely; other++) last = !ahead(rank, other);
+      return last || rank >= likely;
+    });
+  }
+
+};
+
+// Takes the steps that are on: for all threads, behind a barrier.
+template <class T, class W, class B>
+DEVICE_APART void take_steps(B& block, Tail<W>& tail, const SampleArguments& a) {
+  const RowParameters p = tail.given;
+  Steps<T, W, B> steps{block, tail, a, tail.kept, 0};
+  block_barrier();  // all have read what is kept
+  steps.weigh();
+  if (p.typical_p < 1) steps.typical(p.typical_p);
+  if (p.top_n_sigma > 0) steps.top_n_sigma(p.top_n_sigma);
+  if (p.drops_likely() && law::coin(tail.numbers[Tail<W>::kNumbers], p.xtc_probability)) steps.drop_likely(p.xtc_threshold);
+  if (thread_index() == 0) tail.kept = steps.count, tail.total = steps.total;
+}
+
+// Draws the tokens of a row from any number that there is room for. Of what is kept, tail.kept and
+// tail.total tell, behind a barrier.
+template <class T, class W, class B, class S>
+DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
+  using Bins = Bins<W, B>;
+  const u32 thread = thread_index();
+  write_raw_top<T>(tail, a, number, selected);
+  const u64 before = weigh_many<T, W, B>(k, a.softcap, a.min_p_last);
+  block_barrier();
+  cut_many<W, B>(before, k, tail.given.top_p < 1);
+  block_barrier();
+  stamps.set(6);
+  if (tail.steps) {
+    take_steps<T>(block, tail, a);
+    block.groups[thread] = 0;  // where they were at work
+    block_barrier();
+  }
+  const u32 kept = tail.kept, shift = Bins::shift_of(a.vocab);
+  u64 total = tail.total;
+  Bins::add(kept, shift);
+  block_barrier();
+#pragma unroll 1
+  for (u32 draw = 0;;) {
+    if (thread < kWarp) Bins::find(law::target(tail.number_of_draw(a, number, draw), total));
+    block_barrier();
+    Bins::collect(kept, shift, tail.chosen);
+    block_barrier();
+    if (thread < kWarp) {
+      const u32 rank = Bins::find_listed(block.count, tail.beyond);
+      if (rank != kAllLanes) {
+        write_token(a, number, draw, Bins::id(rank));
+        tail.rank = rank;
+      }
+    }
+    if (++draw == (u32)a.draws) break;
+    block_barrier();
+    const u64 mass = a.replacement ? 0 : masses_of_many<B>()[tail.rank];
+    total -= mass;
+    if (total == 0) return end_row(a, number, draw, kExhausted, B::kThreads);
+    block_barrier();  // all have read it
+    if (thread == 0) {
+      block.count = 0;
+      const u32 bin = Bins::id(tail.rank) >> shift;
+      if (mass > 0) {
+        Bins::lows()[bin] -= (u32)mass & ((1u << Bins::kLow) - 1);
+        Bins::highs()[bin] -= (u32)(mass >> Bins::kLow);
+        masses_of_many<B>()[tail.rank] = 0;
+      }
+    }
+    block_barrier();
+  }
+  if (thread == 0 && a.status) a.status[number] = kDone;
+  stamps.set(7);
+}
+
+// The rank of an element in the row as it came, from 1.
+template <class T, class B, class L>
+DEVICE_APART u32 rank_in_row(L& tail, const SampleArguments& a, u32 number, u32 index) {
+  const Row<T> row(a, number, 0, 1);
+  const u64 own = Word<u64>::pack(T::key(row.bits(index)), index);
+  u64 before = 0;
+#pragma unroll 1
+  for (u32 i = thread_index(); i < row.length; i += B::kThreads) before += Word<u64>::pack(T::key(row.bits(i)), i) > own ? 1 : 0;
+  return 1 + (u32)block_sum<B>(tail, before);
+}
+
+// Writes the logprobs of a row that has none: for all threads.
+DEVICE_APART void write_no_logprobs(const SampleArguments& a, u32 number, u32 threads) {
+  const float none = as_float(0xff800000);
+  for (u32 i = thread_index(); a.logprobs && i < (u32)a.draws; i += threads) {
+    a.logprobs[(i64)number * a.draws + i] = none;
+    if (a.ranks) a.ranks[(i64)number * a.draws + i] = 0;
+  }
+  for (u32 i = thread_index(); a.top_ids && i < (u32)a.top_count; i += threads) {
+    a.top_ids[(i64)number * a.top_count + i] = a.invalid_token;
+    a.top_logprobs[(i64)number * a.top_count + i] = none;
+  }
+}
+
+// Writes the kept set of a row, which is sorted first: for all threads.
+template <class T, class W, class B>
+DEVICE_APART void write_kept(const Tail<W>& tail, const SampleArguments& a, u32 number) {
+  const float most = logit_of<T>(a, tail.sorted[0]);
+  for (u32 rank = thread_index(); rank < tail.kept; rank += B::kThreads) {
+    const i64 at = (i64)number * a.k + rank;
+    a.kept[at] = Word<W>::index(tail.sorted[rank]);
+    const u64 mass = mass_beside(logit_of<T>(a, tail.sorted[rank]), most, tail.scale).sum();
+    if (a.kept_probabilities) a.kept_probabilities[at] = (float)((double)mass / (double)tail.total);
+  }
+  if (thread_index() == 0) a.kept_count[number] = tail.kept;
+}
+
+// Writes the logprobs of a row's tokens, and if they are of the kept set those of the most likely
+// ones: for all threads, behind the draws. Of the sorted tokens n are in question.
+template <class T, class W, class B>
+DEVICE_APART void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
+  const u32 thread = thread_index();
+  const RowParameters p = tail.given;
+  const float most = logit_of<T>(a, tail.sorted[0]);
+  Logprobs logprobs = tail.logprobs;
+  if (a.processed) {
+    logprobs = {most, p.greedy(a) ? 1 : p.temperature, law::kLn2 * law::log_total(tail.total)};
+    n = tail.kept;
+    if (a.top_ids && thread / kWarp == 1) write_top<T>(tail, a, number, n, logprobs);
+  }
+#pragma unroll 1
+  for (u32 draw = 0; a.logprobs && draw < (u32)a.draws; draw++) {
+    const i64 at = (i64)number * a.draws + draw;
+    const int token = token_of(a, number, draw);
+    if (token == a.invalid_token) {  // and all behind it
+      if (thread == 0) a.logprobs[at] = as_float(0xff800000);
+      if (thread == 0 && a.ranks) a.ranks[at] = 0;
+      continue;
+    }
+    if (thread == 0) tail.chosen = n;
+    block_barrier();
+    for (u32 rank = thread; rank < n; rank += B::kThreads) {
+      if ((int)Word<W>::index(tail.sorted[rank]) == token) tail.chosen = rank;
+    }
+    block_barrier();
+    u32 rank = tail.chosen + 1;
+    float logit;
+    if (rank <= n) {
+      logit = a.processed ? logit_of<T>(a, tail.sorted[rank - 1]) : number_of<T>(Word<W>::key(tail.sorted[rank - 1]));
+    } else {
+      logit = number_of_bits<T>(Row<T>(a, number, 0, 1).bits(token));
+      rank = rank_in_row<T, B>(tail, a, number, token);
+    }
+    if (thread == 0) a.logprobs[at] = logprobs.of(logit);
+    if (thread == 0 && a.ranks) a.ranks[at] = rank;
+    block_barrier();  // all have read what was chosen
+  }
+}
+
+// Draws the tokens of a row, of which so many are sorted, perhaps weighed, and top-k leaves k: behind
+// a barrier.
+template <class T, class W, class B, class S>
+DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
+  const Status status = status_of<T>(tail, tail.sorted[0], k);
+  if (status != kDone) {
+    if (a.kept && thread_index() == 0) a.kept_count[number] = 0;
+    if (a.logprobs || a.top_ids) write_no_logprobs(a, number, B::kThreads);
+    return end_row(a, number, 0, status, B::kThreads);
+  }
+  const bool steps = tail.steps && k > 1;
+  if (k <= Tail<W>::kFew && !steps) {
+    draw_from_few<T, W, B>(tail, a, number, k, selected, weighed, stamps);
+  } else {
+    draw_from_many<T>(block, tail, a, number, k, selected, stamps);
+  }
+  if (!answers_more(a)) return;
+  block_barrier();
+  if (a.kept) write_kept<T, W, B>(tail, a, number);
+  if (a.logprobs || a.top_ids) write_logprobs<T, W, B>(tail, a, number, steps ? 0 : selected);
+}
+
+// The answers of a row that was drawn from by passes over it, so many of which are sorted. There are none of
+// its kept set.
+template <class T, class W, class B>
+DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected) {
+  if (!a.logprobs && !a.top_ids) return;
+  if (a.processed || status_of<T>(tail, tail.sorted[0], selected) != kDone) return write_no_logprobs(a, number, B::kThreads);
+  write_raw_top<T>(tail, a, number, selected);
+  write_logprobs<T, W, B>(tail, a, number, selected);
+}
