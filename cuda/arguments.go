@@ -14,7 +14,7 @@ type selectArguments struct {
 	reserved                int32
 }
 
-// sampleArguments mirrors SampleArguments: the argument of the kernels that sample.
+// sampleArguments mirrors SampleArguments: the argument of the kernels that sample and edit.
 type sampleArguments struct {
 	selectArguments
 	rowTemperature, rowTopK, rowTopP, rowMinP, rowTypicalP                        Pointer
@@ -35,14 +35,4 @@ type sampleArguments struct {
 	firstDraw                                                                     uint32
 	rowDraws, replacement, minPLast, invalidToken, topCount                       int32
 	processed                                                                     int32
-}
-
-// editArguments mirrors EditArguments: the argument of the kernels that edit.
-type editArguments struct {
-	selectArguments
-	mask, biasIds, bias             Pointer
-	penaltyIds, penaltyCounts       Pointer
-	maskStride                      int64
-	maskWords, biases, penalties    int32
-	repetition, frequency, presence float32
 }

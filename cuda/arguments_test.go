@@ -18,9 +18,6 @@ func TestArgumentsMirrorHeader(t *testing.T) {
 	t.Run("sample", func(t *testing.T) {
 		testMirror(t, "struct SampleArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 432)
 	})
-	t.Run("edit", func(t *testing.T) {
-		testMirror(t, "struct EditArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[editArguments]()), 96, 168)
-	})
 }
 
 // ownFields returns the fields behind selectArguments, with which the structure begins.

@@ -39,6 +39,8 @@ type RowParams struct {
 	TopNSigma, XTCProbability, XTCThreshold Pointer // float32
 	TopK                                    Pointer // int32
 	Seed, Position                          Pointer // uint64
+	Repetition, Frequency, Presence         Pointer // float32: of the step penalties
+	Edits                                   Edits
 }
 
 // Tokens is where the answer goes.
@@ -79,27 +81,6 @@ func (t Tokens) stride() int {
 	return t.Stride
 }
 
-// Edits are what is done to the logits of each row before all else, in this order: the
-// steps bitmask, logit_bias and penalties. Ids outside the vocabulary stand for none, and
-// none comes twice in a list.
-type Edits struct {
-	// Bitmask, if not 0, is the address of [Rows, BitmaskWords] int32, rows BitmaskStride
-	// words apart, or 0 for one that serves all rows.
-	Bitmask                     Pointer
-	BitmaskWords, BitmaskStride int
-	BiasIDs, Biases             Pointer // [Rows, BiasCount] int32 and float32
-	BiasCount                   int
-	// The tokens that the penalties of the parameters count: [Rows, PenaltyCount] int32 ids, and how
-	// often each occurs in the output; 0 is one of the prompt alone.
-	PenaltyIDs, PenaltyCounts Pointer
-	PenaltyCount              int
-	// Workspace has room for EditBytes.
-	Workspace Workspace
-}
-
-// EditBytes returns the workspace that edits of so many rows need.
-func EditBytes(rows, vocab int) int { return 4 * rows * vocab }
-
 // Sampler draws the tokens of batches in device memory, in one launch, and is safe for
 // use by many goroutines, on many streams at once. Its tokens are those of package
 // sampling, to the bit.
@@ -119,7 +100,7 @@ type Sampler struct {
 type sampleCall struct {
 	arguments sampleArguments
 	launch    driver.Launch
-	edit      editArguments
+	edited    sampleArguments
 	before    driver.Launch // of the edits
 }
 
@@ -169,7 +150,7 @@ func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sa
 	s.calls.New = func() any {
 		c := &sampleCall{}
 		d.library.Prepare(&c.launch, unsafe.Pointer(&c.arguments))
-		d.library.Prepare(&c.before, unsafe.Pointer(&c.edit))
+		d.library.Prepare(&c.before, unsafe.Pointer(&c.edited))
 		return c
 	}
 	if err := d.own(&s.owned, "a sampler", func() error { return nil }, func() error { return nil }); err != nil {
@@ -228,50 +209,40 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	if err := s.usable(); err != nil {
 		return err
 	}
-	if s.penalises() {
-		return fmt.Errorf("cuda: step %s without the tokens that it counts, see SampleEdited: %w", sampling.Penalties, ErrUnsupported)
-	}
-	return s.sample(stream, logits, shape, rows, tokens, nil)
-}
 
-// SampleEdited is SampleDevice with edits, which take a launch of their own as yet: the edited
-// logits are in the workspace, as float32, when the tokens are drawn. Too little of it is an error
-// that wraps [ErrWorkspace]. A soft cap before edits, as the preset vllm has it, is one
-// that wraps [ErrUnsupported].
-func (s *Sampler) SampleEdited(stream *Stream, logits Logits, shape Shape, rows RowParams, edits Edits, tokens Tokens) error {
-	if err := s.usable(); err != nil {
-		return err
+	if s.penalises() && rows.Edits.PenaltyIDs == 0 {
+		return fmt.Errorf("cuda: step %s without the tokens that it counts, see Edits: %w", sampling.Penalties, ErrUnsupported)
 	}
-	if s.arguments.softcap > 0 && s.options.Preset != sampling.Nanochat {
-		return fmt.Errorf("cuda: softcap before edits: %w", ErrUnsupported)
-	}
-	return s.sample(stream, logits, shape, rows, tokens, &edits)
-}
-
-// penalises reports whether the step penalties is on.
-func (s *Sampler) penalises() bool { return s.penalties != [3]float32{1, 0, 0} }
-
-// sample is SampleDevice, with edits if these are not nil.
-func (s *Sampler) sample(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens, edits *Edits) error {
 	shape.K, shape.RowK = 0, 0
 	if err := s.check(stream, logits, shape, rows, tokens); err != nil || shape.Rows == 0 {
 		return err
 	}
 	c := s.calls.Get().(*sampleCall)
 	defer s.calls.Put(c)
-	if edits != nil {
-		if err := s.launchEdits(c, stream, logits, shape, edits); err != nil {
+	way := s.wayOfEdits(shape.Vocab, &rows)
+	if way != noEdits {
+		if err := s.checkEdits(shape, &rows, tokens, way); err != nil {
 			return err
 		}
-		logits, shape.Stride, shape.Expand = Logits{edits.Workspace.Pointer, Float32}, shape.Vocab, false
+	}
+	softcap := s.arguments.softcap
+	if way == editsBefore {
+		if err := s.launchEdits(c, stream, logits, shape, &rows); err != nil {
+			return err
+		}
+		softcap = s.softcapBehindEdits()
+		logits, shape.Stride, shape.Expand = Logits{rows.Edits.Workspace.Pointer, Float32}, shape.Vocab, false
 	}
 	k := s.MostKept(logits.DType, shape.Vocab)
+	if way == editsInLaunch {
+		k = s.MostKept(Float32, shape.Vocab)
+	}
 	if step := s.stepBehind(); step != "" && rows.TopK == 0 && !s.fits(rows, k, shape.Vocab) {
 		return fmt.Errorf("cuda: step %s behind a top_k of %d, of which there is room for %d: %w", step, s.arguments.topK, k, ErrUnsupported)
 	}
 	plan := chooseSample(sampleShape{
 		rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType,
-		whole: s.whole(shape, rows, tokens, k),
+		edited: way == editsInLaunch, whole: way != editsInLaunch && s.whole(shape, rows, tokens, k),
 	}, s.device.architecture)
 	kernel, ok := s.device.kernels[plan.Symbol]
 	if !ok {
@@ -283,6 +254,9 @@ func (s *Sampler) sample(stream *Stream, logits Logits, shape Shape, rows RowPar
 		logits: logits.Pointer, rowLengths: shape.RowLengths,
 		stride: int64(shape.stride()), resultStride: int64(tokens.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
 		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: int32(plan.Cluster), indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
+	}
+	if a.softcap = softcap; way == editsInLaunch {
+		a.setEdits(&rows)
 	}
 	a.rowTemperature, a.rowTopK, a.rowTopP, a.rowMinP = rows.Temperature, rows.TopK, rows.TopP, rows.MinP
 	a.rowTypicalP, a.rowTopNSigma, a.rowXtcProbability, a.rowXtcThreshold = rows.TypicalP, rows.TopNSigma, rows.XTCProbability, rows.XTCThreshold
@@ -327,64 +301,6 @@ func (s *Sampler) stepBehind() sampling.Step {
 func (s *Sampler) fits(rows RowParams, k, vocab int) bool {
 	a := &s.arguments
 	return vocab <= k || a.topK > 0 && int(a.topK) <= k || rows.Temperature == 0 && a.temperature < a.greedyBelow
-}
-
-// editChunk is how many ids a block edits.
-const editChunk = 8 * blockThreads
-
-// launchEdits checks the edits and launches them.
-func (s *Sampler) launchEdits(c *sampleCall, stream *Stream, logits Logits, shape Shape, edits *Edits) error {
-	d, chunks := s.device, (shape.Vocab+editChunk-1)/editChunk
-	for _, n := range [...]int{edits.BiasCount, edits.PenaltyCount, edits.BitmaskWords} {
-		if n < 0 || n > sampling.MaxVocab {
-			return fmt.Errorf("cuda: %d edits of a row, want 0 to %d: %w", n, sampling.MaxVocab, topk.ErrShape)
-		}
-	}
-	if edits.BitmaskStride != 0 && edits.BitmaskStride < edits.BitmaskWords {
-		return fmt.Errorf("cuda: bitmask stride = %d is less than its %d words: %w", edits.BitmaskStride, edits.BitmaskWords, topk.ErrShape)
-	}
-	if shape.Rows > math.MaxInt32/chunks {
-		return fmt.Errorf("cuda: rows = %d times chunks = %d of edits exceed %d: %w", shape.Rows, chunks, math.MaxInt32, ErrUnsupported)
-	}
-	if need := EditBytes(shape.Rows, shape.Vocab); edits.Workspace.Pointer == 0 || edits.Workspace.Bytes < need {
-		return fmt.Errorf("cuda: edits need a workspace of %d bytes for rows = %d, vocab = %d, got %d: %w",
-			need, shape.Rows, shape.Vocab, edits.Workspace.Bytes, ErrWorkspace)
-	}
-	for _, memory := range [...]struct {
-		name    string
-		pointer Pointer
-		bytes   int
-		needed  bool
-	}{
-		{"workspace", edits.Workspace.Pointer, 8, true},
-		{"bitmask", edits.Bitmask, 4, edits.Bitmask != 0},
-		{"bias ids", edits.BiasIDs, 4, edits.BiasCount > 0},
-		{"biases", edits.Biases, 4, edits.BiasCount > 0},
-		{"penalty ids", edits.PenaltyIDs, 4, edits.PenaltyCount > 0},
-		{"penalty counts", edits.PenaltyCounts, 4, edits.PenaltyCount > 0},
-	} {
-		if !memory.needed {
-			continue
-		}
-		if err := d.checkPointer(memory.name, memory.pointer, memory.bytes); err != nil {
-			return err
-		}
-	}
-	kernel, ok := d.kernels[sampleSymbols[logits.DType].edit]
-	if !ok {
-		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", d.properties.Ordinal, sampleSymbols[logits.DType].edit, d.architecture.Name, ErrUnsupported)
-	}
-	c.edit = editArguments{
-		selectArguments: selectArguments{
-			logits: logits.Pointer, values: edits.Workspace.Pointer, stride: int64(shape.stride()), resultStride: int64(shape.Vocab),
-			rows: int32(shape.Rows), vocab: int32(shape.Vocab), chunks: int32(chunks),
-		},
-		mask: edits.Bitmask, biasIds: edits.BiasIDs, bias: edits.Biases, penaltyIds: edits.PenaltyIDs, penaltyCounts: edits.PenaltyCounts,
-		maskStride: int64(edits.BitmaskStride), maskWords: int32(edits.BitmaskWords), biases: int32(edits.BiasCount), penalties: int32(edits.PenaltyCount),
-		repetition: s.penalties[0], frequency: s.penalties[1], presence: s.penalties[2],
-	}
-	c.before.Configure(shape.Rows*chunks, blockThreads, 1, s.options.Dependent)
-	return d.launch(&c.before, kernel, stream)
 }
 
 // check reports what is wrong with a call.
@@ -443,6 +359,9 @@ func (s *Sampler) check(stream *Stream, logits Logits, shape Shape, rows RowPara
 		{"xtc_threshold", rows.XTCThreshold, 4, false},
 		{"seeds", rows.Seed, 8, false},
 		{"positions", rows.Position, 8, false},
+		{"repetition penalties", rows.Repetition, 4, false},
+		{"frequency penalties", rows.Frequency, 4, false},
+		{"presence penalties", rows.Presence, 4, false},
 		{"statuses", tokens.Status, 1, false},
 		{"kept", tokens.Kept, 4, false},
 		{"kept counts", tokens.KeptCount, 4, false},

@@ -334,11 +334,17 @@ func testSamplerEdits(t *testing.T, d *Device) {
 
 func testEdits[T topk.Float](t *testing.T, m *memory) {
 	rng := rand.New(rand.NewPCG(19, 19))
-	const n, few = 3, 12 // rows, and edits of one
+	const n, few = 3, 12     // rows, and edits of one
+	before, inLaunch := 0, 0 // calls
 	for _, kind := range topktest.Rows() {
 		vocab := 40 + rng.IntN(9000)
 		params := sampling.Params{
-			Temperature: 0.9, TopK: rng.IntN(60), TopP: 0.9, RepetitionPenalty: 1.3, FrequencyPenalty: 0.3, PresencePenalty: -0.2,
+			Temperature: []float32{0, 0.9}[rng.IntN(2)], TopK: rng.IntN(60), TopP: 0.9, Softcap: []float32{0, 0, 2}[rng.IntN(3)],
+			RepetitionPenalty: 1.3, FrequencyPenalty: 0.3, PresencePenalty: -0.2,
+		}
+		penalties := few // of a row: with many of them, edits take a launch of their own
+		if rng.IntN(3) == 0 {
+			penalties = mostEdits
 		}
 		preset := []sampling.Preset{sampling.VLLM, sampling.Nanochat}[rng.IntN(2)]
 		var logits []T
@@ -367,6 +373,9 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 				}
 				penaltyIDs, counts = append(penaltyIDs, int32(id)), append(counts, int32(j%3))
 			}
+			for range penalties - few {
+				penaltyIDs, counts = append(penaltyIDs, -1), append(counts, 1)
+			}
 			for range words {
 				mask = append(mask, int32(rng.Uint32()))
 			}
@@ -381,7 +390,7 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 		}
 		from := Logits{upload(m, "logits", 0, logits), dtypeOf[T]()}
 		edits := Edits{
-			BitmaskWords: words, BitmaskStride: words, BiasCount: few, PenaltyCount: few,
+			BitmaskWords: words, BitmaskStride: words, BiasCount: few, PenaltyCount: penalties,
 			BiasIDs: upload(m, "bias ids", 0, biasIDs), Biases: upload(m, "biases", 0, biases),
 			PenaltyIDs: upload(m, "penalty ids", 0, penaltyIDs), PenaltyCounts: upload(m, "penalty counts", 0, counts),
 		}
@@ -390,18 +399,28 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 		}
 		to := Tokens{Tokens: upload(m, "tokens", 0, make([]int32, n)), Status: upload(m, "status", 0, make([]uint8, n))}
 		rows, shape := RowParams{Seed: upload(m, "seed", 0, seeds)}, Shape{Rows: n, Vocab: vocab}
-		if err := s.SampleEdited(m.stream, from, shape, rows, edits, to); !errors.Is(err, ErrWorkspace) {
-			t.Fatalf("without a workspace: %v", err)
-		}
 		if err := s.SampleDevice(m.stream, from, shape, rows, to); !errors.Is(err, ErrUnsupported) {
 			t.Fatalf("penalties without edits: %v", err)
 		}
-		workspace := m.buffer("workspace", EditBytes(n, vocab))
+		if rows.Edits = edits; rng.IntN(2) == 0 {
+			// Penalties of each row. The second is wrong.
+			repetition, frequency, presence := []float32{1.3, 0, 1.3}, []float32{0.3, 0.3, 0.3}, []float32{-0.2, -0.2, -0.2}
+			rows.Repetition, rows.Frequency, rows.Presence = upload(m, "repetition", 0, repetition), upload(m, "frequency", 0, frequency), upload(m, "presence", 0, presence)
+			want[1] = samplingtest.Answer{Tokens: []sampling.Token{-1}, Status: sampling.StatusBadParams}
+		}
+		if need := s.EditBytes(shape, rows); need > 0 {
+			if err := s.SampleDevice(m.stream, from, shape, rows, to); !errors.Is(err, ErrWorkspace) {
+				t.Fatalf("without a workspace: %v", err)
+			}
+			rows.Edits.Workspace = Workspace{m.buffer("workspace", need).Pointer(), need}
+			before++
+		} else {
+			inLaunch++
+		}
 		if m.err != nil {
 			t.Fatal(m.err)
 		}
-		edits.Workspace = Workspace{workspace.Pointer(), EditBytes(n, vocab)}
-		if err := errors.Join(s.SampleEdited(m.stream, from, shape, rows, edits, to), m.stream.Synchronize(), s.Close()); err != nil {
+		if err := errors.Join(s.SampleDevice(m.stream, from, shape, rows, to), m.stream.Synchronize(), s.Close()); err != nil {
 			t.Fatal(err)
 		}
 		tokens, status := download[int32](m, "tokens", n), download[uint8](m, "status", n)
@@ -410,5 +429,8 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 				t.Errorf("%s, vocab %d, row %d: token %d, status %v, want %d, %v", kind.Name, vocab, i, tokens[i], sampling.Status(status[i]), want[i].Tokens[0], want[i].Status)
 			}
 		}
+	}
+	if before == 0 || inLaunch == 0 {
+		t.Errorf("%d calls with edits in a launch of their own, %d in the one that samples", before, inLaunch)
 	}
 }

@@ -36,7 +36,8 @@ static_assert(sizeof(SelectArguments) == 96, "cuda/arguments.go mirrors this str
 // What a sampling kernel takes: the selection that it begins with, and what decides
 // the tokens. A parameter of rows is [rows] in device memory, or null: then its value
 // beside it is that of every row. Of the selection, k is the most that a row's top_k may
-// be, row_k is not read, and there are no values and indices.
+// be, row_k is not read, and there are no values and indices. A kernel that only edits
+// writes float32 values, row i at i * result_stride.
 struct SampleArguments BEGINS_AS_SELECTION
   const float* row_temperature;
   const int* row_top_k;
@@ -95,21 +96,3 @@ struct SampleArguments BEGINS_AS_SELECTION
 };
 
 static_assert(sizeof(struct SampleArguments) == 432, "cuda/arguments.go mirrors this structure");
-
-// What a kernel takes that edits logits before they are sampled. values are float32.
-struct EditArguments BEGINS_AS_SELECTION
-  const int* mask;               // [rows, mask_words], row i at i * mask_stride, or null: bit j%32 of word j/32 allows id j
-  const int* bias_ids;           // [rows, biases], each id once; those outside the vocab stand for none
-  const float* bias;             // [rows, biases]
-  const int* penalty_ids;        // [rows, penalties], as bias_ids
-  const int* penalty_counts;     // [rows, penalties]: how often an id occurs in the output
-  long long mask_stride;         // words
-  int mask_words;                // ids past them are allowed
-  int biases;
-  int penalties;
-  float repetition;              // 1: off
-  float frequency;
-  float presence;
-};
-
-static_assert(sizeof(struct EditArguments) == 168, "cuda/arguments.go mirrors this structure");

@@ -46,38 +46,64 @@ struct Reader {
   DEVICE void read(const Row<T>& row, Share& share) { read_share<T, kThreads>(row, share); }
   // Whether the best of its slots decide a row: then nothing is found.
   DEVICE bool decides(const Row<T>&, const Share&) { return false; }
+
+  // What edited rows add, see edit.cuh: the room that is left for the row's own candidates; what
+  // comes before a row that is not read; candidates beside those of the row, in the pool or with all that
+  // was found otherwise.
+  // Whether fewer than k will do, where the others are the worst number.
+  DEVICE bool wants_fewer() const { return false; }
+  template <class B>
+  DEVICE u32 room(const B&) const { return B::kRoom; }
+  DEVICE void prepare(const Row<T>&) {}
+  template <class B>
+  DEVICE void append(B&, u32) const {}
+  template <class B>
+  DEVICE u32 appended(const B&) const { return 0; }
+  template <class B>
+  DEVICE Found join(B&, Found found, u32) const { return found; }
 };
 
 // Stage 1 for the block's row, or for its chunk of a row.
 template <class T, class B, class R, class A, class S, class D>
 DEVICE Found find(B& block, const R& results, const A& a, u32 number, u32 chunk, u32 chunks, const S& stamps, D& reader) {
   const Row<T> row(a, number, chunk, chunks);
-  u32 threshold = 0, n = 0;
+  u32 threshold = 0, n = 0, added = 0;
   // A row that has room as it is needs no threshold. The row does not wait for its k, which may
   // come from memory.
-  if (row.length > 512 && (row.length > B::kRoom || row.k * 2 <= row.length)) {
+  if (row.length > 512 && (row.length > reader.room(block) || row.k * 2 <= row.length)) {
     Share share;
     reader.template read<B::kThreads>(row, share);
     stamps.set(1);
     if (row.k == 0 || reader.decides(row, share)) return {0, 0};
     threshold = find_threshold(block, row, share, a.groups);
     stamps.set(2);
+    const bool sparse = reader.wants_fewer() && !T::beatable(threshold);
+    if (sparse) threshold = T::kWorstNumber + 1;
     if (T::beatable(threshold)) {
       filter(block, BlockPool<B>{block}, row, share, threshold);
       if (row.edges()) append_edges<T>(block, a, number, chunk, chunks, threshold);
+      reader.append(block, threshold);
       block_barrier();
       n = found_at_least(block);
-      if (block.left > 0 && n <= B::kRoom) {
+      added = reader.appended(block);
+      if (block.left > 0 && n <= block.room()) {
         block_barrier();  // all have read that
         append_rest<T>(block, a, number, chunk, chunks, threshold);
         block_barrier();
         n = block.count;
       }
     }
+    if (sparse && n > 0 && n < row.k) return {n, n};
+  } else {
+    reader.prepare(row);
   }
   if (row.k == 0) return {0, 0};
   Found found = {n, row.k};
-  if (n < row.k || n > B::kRoom) found = find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n);
+  if (n < row.k || n > block.room()) {
+    // Of the row alone fewer than k, or else too many.
+    if (n - added < row.k) n -= added;
+    found = reader.join(block, find_otherwise<T>(block, results, a, number, chunk, chunks, threshold, n), row.k);
+  }
   stamps.set(3);
   return found;
 }

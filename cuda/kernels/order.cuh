@@ -17,6 +17,7 @@ template <class Bits, u32 kInfinity, u32 (*kBest)(u32, u32), bool kSmallestFirst
 struct Order {
   using Element = Bits;
   static constexpr bool kSmallest = kSmallestFirst;
+  static constexpr bool kMasked = false;
   static constexpr u32 kBits = sizeof(Bits) * 8;
   static constexpr u32 kPerWord = 4 / sizeof(Bits);     // elements
   static constexpr u32 kPerVector = 16 / sizeof(Bits);  // elements
@@ -63,6 +64,22 @@ struct Order {
   static DEVICE u32 marked_shift(u32 mark) { return mark & 16; }
   static DEVICE u32 marked_element(u32 mark) { return kPerWord == 1 ? mark % 4 : mark % 4 * 2 + mark / 16; }
 
+  // The vector with the worst number in place of the elements that have a 0 among these bits.
+  static DEVICE Vector masked(Vector v, u32 bits) {
+    if (kPerWord == 1) {
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) v.word[i] = bits >> i & 1 ? v.word[i] : kWorst;
+      return v;
+    }
+    // Each bit becomes the sign of a byte.
+    constexpr u32 kSpread = 0x10204080;
+    const u32 first = (bits & 15) * kSpread, last = (bits >> 4 & 15) * kSpread;
+    const u32 keep[4] = {byte_signs<0x9988>(first), byte_signs<0xbbaa>(first), byte_signs<0x9988>(last), byte_signs<0xbbaa>(last)};
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) v.word[i] = (v.word[i] & keep[i]) | (kWorst & ~keep[i]);
+    return v;
+  }
+
   // Whether an element of a word beats a number, and marks of those that do: bits 0
   // and 16.
   static DEVICE bool beats(u32 word, u32 below) { return kBest(word, below) != below; }
@@ -103,6 +120,12 @@ using f16_smallest = Order<u16, 0x7c00, min_f16x2, true>;
 using f32 = Order<u32, 0x7f800000, max_f32, false>;
 using f32_smallest = Order<u32, 0x7f800000, min_f32, true>;
 
+// Masked is an order for rows some elements of which do not count: see Row.
+template <class Elements>
+struct Masked : Elements {
+  static constexpr bool kMasked = true;
+};
+
 // Word is a candidate of 32 bits, for keys of 16 bits and at most 65,536
 // elements, or of 64 bits.
 template <class Bits>
@@ -125,3 +148,10 @@ struct Word<u64> {
   static DEVICE u32 top(u64 word) { return (u32)(word >> 32); }
   static DEVICE u32 bottom(u64 word) { return (u32)word; }
 };
+
+// The same, of another type: what the threads of a block share goes by the type of its
+// words.
+using EditedWord = unsigned long;
+static_assert(sizeof(EditedWord) == 8, "64 bits");
+template <>
+struct Word<EditedWord> : Word<u64> {};

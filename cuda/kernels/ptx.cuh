@@ -64,6 +64,11 @@ DEVICE void copy_later(void* shared, const void* from) {
 }
 DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// Waits for what eight loads bring.
+DEVICE void all_loaded(u32 (&v)[8]) {
+  asm volatile("" : "+r"(v[0]), "+r"(v[1]), "+r"(v[2]), "+r"(v[3]), "+r"(v[4]), "+r"(v[5]), "+r"(v[6]), "+r"(v[7]));
+}
+
 // Asks for a line of 128 bytes to be brought to L2.
 DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
@@ -88,6 +93,10 @@ DEVICE u32 count_at_least(u32 count, u64 a, u64 b) {
   asm("{.reg .u64 t; sub.cc.u64 t, %1, %2; addc.u32 %0, %0, 0;}" : "+r"(count) : "l"(a), "l"(b));
   return count;
 }
+DEVICE u32 count_at_least(u32 count, unsigned long a, unsigned long b) {
+  asm("{.reg .u64 t; sub.cc.u64 t, %1, %2; addc.u32 %0, %0, 0;}" : "+r"(count) : "l"(a), "l"(b));
+  return count;
+}
 
 DEVICE u32 population(u32 v) { return __popc(v); }
 DEVICE u32 lowest_bit(u32 v) { return __ffs(v) - 1; }
@@ -102,6 +111,22 @@ DEVICE u32 atomic_add(u32* at, u32 v) {
 // The same without the value before.
 DEVICE void atomic_add_only(u32* at, u32 v) {
   asm volatile("red.shared.add.u32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
+
+DEVICE void atomic_and_only(u32* at, u32 v) {
+  asm volatile("red.shared.and.b32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
+DEVICE void atomic_or_only(u32* at, u32 v) {
+  asm volatile("red.shared.or.b32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
+}
+
+// Four bytes of ones or of zeros: the signs of the bytes of v that the digits name, 8 above
+// their numbers.
+template <u32 kDigits>
+DEVICE u32 byte_signs(u32 v) {
+  u32 r;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(r) : "r"(v), "n"(kDigits));
+  return r;
 }
 
 // The larger of each pair, NaN if either is; the smaller of each, NaN only if both
@@ -170,7 +195,7 @@ DEVICE float approximate_log2(float x) {
 }
 DEVICE float approximate_exp2(float x) {
   float r;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(r) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
 

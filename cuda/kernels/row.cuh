@@ -12,6 +12,11 @@ DEVICE void limit_results(const SelectArguments& a, u32 number, u32& k) {
   if (a.row_k) k = clamp(a.row_k[number], a.k);
 }
 
+// A row of a masked order has a bit in the shared memory of the block for each element: 1 if
+// it counts. One that does not is as good as the worst number.
+template <class T>
+DEVICE u32* bitmap();
+
 template <class T>
 struct Row {
   const typename T::Element* logits;  // of the row, or of the chunk of it
@@ -42,12 +47,32 @@ struct Row {
   }
 
   DEVICE const Vector* vector_at(u32 i) const { return reinterpret_cast<const Vector*>(logits + head) + i; }
-  DEVICE Vector vector(u32 i) const { return load_vector(vector_at(i)); }
+  DEVICE Vector vector(u32 i) const {
+    const Vector v = load_vector(vector_at(i));
+    if constexpr (T::kMasked) return T::masked(v, *bits_at(i) >> bits_shift(i));
+    return v;
+  }
   // Index in this row or chunk of the first element of a whole vector.
   DEVICE u32 at(u32 vector) const { return head + vector * T::kPerVector; }
   // Elements outside of whole vectors: at most twice a vector less one.
   DEVICE u32 edges() const { return length - vectors * T::kPerVector; }
   DEVICE u32 edge(u32 i) const { return i < head ? i : i + vectors * T::kPerVector; }
 
-  DEVICE u32 bits(u32 i) const { return logits[i]; }
+  DEVICE u32 bits(u32 i) const {
+    if constexpr (T::kMasked) {
+      if (!counts(i)) return T::kWorst & T::kAll;
+    }
+    return logits[i];
+  }
+
+  // Bits stand in the order of the elements, those of a whole vector at a multiple of
+  // their number.
+  DEVICE u32 before_bits() const { return (0 - head) % T::kPerVector; }
+  DEVICE u32 bit_of(u32 i) const { return i + before_bits(); }
+  DEVICE bool counts(u32 i) const { return bitmap<T>()[bit_of(i) / 32] >> bit_of(i) % 32 & 1; }
+  // Where those of a whole vector are, and how far to shift that byte: the same for vectors that lie a multiple of
+  // two further.
+  DEVICE const u8* bits_at(u32 i) const { return reinterpret_cast<const u8*>(bitmap<T>()) + first_bit(i) / 8; }
+  DEVICE u32 bits_shift(u32 i) const { return first_bit(i) % 8; }
+  DEVICE u32 first_bit(u32 i) const { return (i + (head + before_bits()) / T::kPerVector) * T::kPerVector; }
 };

@@ -89,6 +89,7 @@ DEVICE int token_of(const SampleArguments& a, u32 number, u32 draw) {
 
 // Ends a row with a status, and no tokens from the n-th on.
 DEVICE void end_row(const SampleArguments& a, u32 number, u32 from, Status status, u32 threads) {
+#pragma unroll 1
   for (u32 draw = from + thread_index(); draw < (u32)a.draws; draw += threads) write_token(a, number, draw, a.invalid_token);
   if (thread_index() == 0 && a.status) a.status[number] = status;
 }

@@ -58,7 +58,7 @@ DEVICE void merge_chunks(const SelectArguments& a) {
     u32 place = 0;
     if (lanes && lane == 0) place = pool.reserve(population(lanes));
     place = shuffle(place, 0) + population(lanes & ((1u << lane) - 1));
-    if (word && place < pool.room()) pool.put(place, word);
+    if (word && place < pool.room()) block.candidates[place] = word;
   }
   block_barrier();
   merge(block, block.count, Row<T>(a, number, 0, 1).k, Results<T, u64>{a, number}, Stamps<false>(a));
@@ -74,7 +74,8 @@ struct GlobalPool {
   u32 places;
   DEVICE u32 room() const { return places; }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
-  DEVICE void put(u32 place, u64 word) const { words[place] = word; }
+  template <class T>
+  DEVICE void put(u32 place, u32 key, u32 index) const { words[place] = Word<u64>::pack(key, index); }
 };
 
 template <class T, class B, class R>
@@ -109,7 +110,8 @@ struct ClusterPool {
   B* home;
   DEVICE u32 room() const { return B::kRoom; }
   DEVICE u32 reserve(u32 n) const { return cluster_atomic_add(&home->count, n); }
-  DEVICE void put(u32 place, Candidate word) const { home->candidates[place] = word; }
+  template <class T>
+  DEVICE void put(u32 place, u32 key, u32 index) const { home->candidates[place] = Word<Candidate>::pack(key, index); }
 };
 
 // Each block reads a chunk, tells all blocks the best of its groups, and sends the

@@ -37,6 +37,9 @@ struct Block {
     if (thread_index() < kWarp) reach[thread_index()] = lows[thread_index()] = 0;
     if (thread_index() == 0) count = left = 0;
   }
+  DEVICE u32 room() const { return kRoom; }
+  template <class T>
+  DEVICE void put(u32 place, u32 key, u32 index) { candidates[place] = Word<W>::pack(key, index); }
   // Forgets the candidates, when all threads are done with them.
   DEVICE void empty() {
     block_barrier();
@@ -72,9 +75,22 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
 #pragma unroll 1
   for (u32 seen = 0; seen < row.vectors; seen += kBatch, left -= kBatch) {
     at += kBatch;
+    u32 bits[kSlots] = {};
+    if constexpr (T::kMasked) {
+      const u8* of = row.bits_at(seen + thread_index());
+      const u32 shift = row.bits_shift(thread_index());
+#pragma unroll
+      for (u32 s = 0; s < kSlots; s++) {  // behind the last, too: they are in shared memory
+        bits[s] = of[s * kThreads * T::kPerVector / 8];
+      }
+      // Not one by one between the loads of vectors, for which each would wait.
+      all_loaded(bits);
+#pragma unroll
+      for (u32 s = 0; s < kSlots; s++) bits[s] >>= shift;
+    }
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
-      if (left > int(s * kThreads)) see(s, v[s]);
+      if (left > int(s * kThreads)) see(s, T::kMasked ? T::masked(v[s], bits[s]) : v[s]);
       if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
     }
   }
@@ -85,11 +101,15 @@ DEVICE void read_vectors(const Row<T>& row, See see) {
   read_vectors<T, kThreads>(row, see, [] {});
 }
 
-template <class T, u32 kThreads>
-DEVICE void read_share(const Row<T>& row, Share& share) {
+template <class T, u32 kThreads, class Meanwhile>
+DEVICE void read_share(const Row<T>& row, Share& share, Meanwhile meanwhile) {
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
-  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); });
+  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); }, meanwhile);
+}
+template <class T, u32 kThreads>
+DEVICE void read_share(const Row<T>& row, Share& share) {
+  read_share<T, kThreads>(row, share, [] {});
 }
 
 // Counts, for a pivot of each lane, the groups that reach it. All threads of the block
@@ -202,9 +222,10 @@ template <class B>
 struct BlockPool {
   using Candidate = typename B::Candidate;
   B& block;
-  DEVICE u32 room() const { return B::kRoom; }
+  DEVICE u32 room() const { return block.room(); }
   DEVICE u32 reserve(u32 n) const { return atomic_add(&block.count, n); }
-  DEVICE void put(u32 place, Candidate word) const { block.candidates[place] = word; }
+  template <class T>
+  DEVICE void put(u32 place, u32 key, u32 index) const { block.template put<T>(place, key, index); }
 };
 
 // Appends the marked elements of each lane's two vectors, for the whole warp; first is
@@ -212,7 +233,6 @@ struct BlockPool {
 // for all; they are counted nevertheless.
 template <class T, class P>
 DEVICE bool append(const P& pool, u32 first, const Vector& v, u32 at, const Vector& next, u32 next_at, u32 marks) {
-  using W = typename P::Candidate;
   const u32 lane = thread_index() % kWarp, before = (1u << lane) - 1;
   const u32 some = ballot(marks != 0);
   if (!some) return true;
@@ -236,7 +256,7 @@ DEVICE bool append(const P& pool, u32 first, const Vector& v, u32 at, const Vect
     const u32 low = mark & 2 ? (second ? next.word[2] : v.word[2]) : (second ? next.word[0] : v.word[0]);
     const u32 high = mark & 2 ? (second ? next.word[3] : v.word[3]) : (second ? next.word[1] : v.word[1]);
     const u32 key = T::key((mark & 1 ? high : low) >> T::marked_shift(mark) & T::kAll);
-    pool.put(place++, Word<W>::pack(key, first + (second ? next_at : at) + T::marked_element(mark)));
+    pool.template put<T>(place++, key, first + (second ? next_at : at) + T::marked_element(mark));
     marks &= marks - 1;
   }
   warp_barrier();

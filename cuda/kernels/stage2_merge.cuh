@@ -12,12 +12,11 @@
 // share the code of this stage.
 template <class T, class W>
 struct Results {
-  static constexpr u32 kBusy = 0;  // warps that have other work while the rest rank few candidates
+  static constexpr u32 kBusy = 0;  // warps that have other work while the rest rank few candidates, and tell which one each is
   const SelectArguments& a;
   u32 row;
 
-  // Of a candidate it may be known which one it is.
-  DEVICE void write(u32 rank, W word, u32 = 0) const {
+  DEVICE void write(u32 rank, W word) const {
     const u32 key = Word<W>::key(word), index = Word<W>::index(word);
     const i64 at = row * a.result_stride + rank;
     u32 bits = T::bits_of(key) ^ (a.smallest ? T::kSign : 0);
@@ -39,7 +38,7 @@ struct Results {
 struct Words {
   static constexpr u32 kBusy = 0;
   u64* words;
-  DEVICE void write(u32 rank, u64 word, u32 = 0) const { words[rank] = word; }
+  DEVICE void write(u32 rank, u64 word) const { words[rank] = word; }
 };
 
 // Ranks up to kItems * 32 candidates, four or five at a time for each warp: their counts
@@ -70,7 +69,13 @@ DEVICE void rank_by_count(const B& block, u32 n, u32 k, const R& results, const 
     stamps.set(4);
     const u32 rank = better >> kField * smaller(lane, kAtOnce - 1) & ((1u << kField) - 1);
     const u32 mine = first + lane * kWarps;
-    if (lane < kAtOnce && mine < n && rank < k) results.write(rank, block.candidates[mine], mine);
+    if (lane < kAtOnce && mine < n && rank < k) {
+      if constexpr (R::kBusy > 0) {
+        results.write(rank, block.candidates[mine], mine);
+      } else {
+        results.write(rank, block.candidates[mine]);
+      }
+    }
   }
 }
 

@@ -27,21 +27,20 @@ struct Logprobs {
 };
 
 // ExponentialSum adds up e^logit of a thread's elements, for logprobs: within 5e-7 of it, and always
-// in one order. The part of an exponent that is lost to rounding is made up for by its
-// first order.
+// in one order. What rounding adds to an exponent is made up for by its first order.
 template <class T>
 struct ExponentialSum {
   static constexpr float kLog2E = 0x1.715476p+0f;
   // What kLog2E lacks, times ln 2: of logarithms near the largest logit.
   static constexpr double kMissing = 0x1.4ae0bf85ddf44p-26 * law::kLn2;
-  float sum = 0, lost = 0;
+  float sum = 0, gained = 0;
   double total = 0;
 
   DEVICE float one(u32 bits) {
     float logit = number_of_bits<T>(bits);
-    logit = logit > -100 ? logit : -100;
+    logit = logit > -87 ? logit : -87;  // nothing less is a normal number
     const float x = logit * kLog2E, e = approximate_exp2(x);
-    lost = multiply_add(e, multiply_add(logit, kLog2E, -x), lost);
+    gained = multiply_add(e, multiply_add(logit, -kLog2E, x), gained);
     return e;
   }
   DEVICE void add(const Vector& v) {
@@ -51,8 +50,8 @@ struct ExponentialSum {
     sum += (words[0] + words[1]) + (words[2] + words[3]);
   }
   DEVICE void settle() {
-    total += (double)sum + law::kLn2 * (double)lost;
-    sum = lost = 0;
+    total += (double)sum - law::kLn2 * (double)gained;
+    sum = gained = 0;
   }
 };
 
@@ -127,18 +126,21 @@ struct Tail {
   }
 };
 
-// What the threads of a block share: the kernel tells what there is beside block and tail.
-template <class W>
-union Shared;
-template <class W>
-DEVICE Shared<W>& block_shared() {
-  SHARED(Shared<W>, shared);
+// What the threads of a block share. Kernels may specialise it, to use the memory for more.
+template <class B>
+struct Shared {
+  B block;
+  Tail<typename B::Candidate> tail;
+};
+template <class B>
+DEVICE Shared<B>& block_shared() {
+  SHARED(Shared<B>, shared);
   return shared;
 }
-template <class W>
-DEVICE Tail<W>& block_tail() { return block_shared<W>().tail; }
 template <class B>
-DEVICE B& the_block() { return block_shared<typename B::Candidate>().block; }
+DEVICE B& the_block() { return block_shared<B>().block; }
+template <class B>
+DEVICE Tail<typename B::Candidate>& block_tail() { return block_shared<B>().tail; }
 
 constexpr u32 kWeighing = 3;  // warps
 
@@ -259,8 +261,7 @@ DEVICE W find_best(B& block, Tail<W>& tail, const Row<T>& row, const Share& shar
 // Adds up the exponentials of a row, for logprobs: for all threads, before the row is read for
 // its best, which it is then near to.
 template <class T, class W, class B>
-DEVICE_APART void add_exponentials(const SampleArguments& a, u32 number) {
-  const Row<T> row(a, number, 0, 1);
+DEVICE_APART void add_exponentials(Row<T> row) {
   const u32 thread = thread_index();
   ExponentialSum<T> sum;
   read_vectors<T, B::kThreads>(row, [&](u32 s, const Vector& v) {
@@ -271,7 +272,24 @@ DEVICE_APART void add_exponentials(const SampleArguments& a, u32 number) {
   sum.settle();
 #pragma unroll
   for (u32 d = 1; d < kWarp; d *= 2) sum.total += as_double(shuffle_xor(as_bits(sum.total), d));
-  if (thread % kWarp == 0) block_tail<W>().exponentials[thread / kWarp] = sum.total;
+  if (thread % kWarp == 0) block_tail<B>().exponentials[thread / kWarp] = sum.total;
+}
+
+// Writes the best element of a greedy row, of which the first warp has the word. False if there are
+// more answers than one token: then it is sorted.
+template <class T, class W>
+DEVICE bool end_greedy(Tail<W>& tail, const SampleArguments& a, u32 number, W best) {
+  const bool one = a.draws == 1 && !answers_more(a);
+  if (thread_index() >= kWarp) return one;
+  if (!one) {
+    if (thread_index() == 0) tail.sorted[0] = best;
+  } else if (const Status status = status_of<T>(tail, best, 1); status != kDone) {
+    end_row(a, number, 0, status, kWarp);
+  } else if (thread_index() == 0) {
+    write_token(a, number, 0, Word<W>::index(best));
+    if (a.status) a.status[number] = kDone;
+  }
+  return one;
 }
 
 // Reads a row that is sampled.
@@ -286,17 +304,7 @@ struct SampledReader : Reader<T> {
   // Of a single token that is left.
   DEVICE bool decides(const Row<T>& row, const Share& share) {
     if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
-    const W best = find_best(block, tail, row, share);
-    done = a.draws == 1 && !answers_more(a);
-    if (thread_index() >= kWarp) return true;
-    if (!done) {
-      if (thread_index() == 0) tail.sorted[0] = best;
-    } else if (const Status status = status_of<T>(tail, best, 1); status != kDone) {
-      end_row(a, number, 0, status, kWarp);
-    } else if (thread_index() == 0) {
-      write_token(a, number, 0, Word<W>::index(best));
-      if (a.status) a.status[number] = kDone;
-    }
+    done = end_greedy<T>(tail, a, number, find_best(block, tail, row, share));
     return true;
   }
 };
@@ -318,7 +326,8 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
 // Prepares logprobs of the logits as they came, for all threads. Where the
 // exponentials leave the range of float32, by a pass over the row.
 template <class T, class W, class B>
-DEVICE_APART void prepare_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number) {
+DEVICE_APART void prepare_logprobs(const SampleArguments& a, u32 number) {
+  Tail<W>& tail = block_tail<B>();
   const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
   double sum = 0;
 #pragma unroll 1
@@ -360,10 +369,10 @@ DEVICE void wait_for_list() { block_barrier(); }
 
 // Lists the ranks of k tokens in the order of their ids: for some warps, four tokens of each
 // at a time.
-template <class W>
+template <class W, class B>
 DEVICE_APART void list_by_id(u32 k, u32 warp, u32 warps) {
   constexpr u32 kAtOnce = 4, kField = 8;  // bits
-  Tail<W>& tail = block_tail<W>();
+  Tail<W>& tail = block_tail<B>();
   const u32 lane = thread_index() % kWarp;
   const u32 one = lane < k ? Word<W>::index(tail.sorted[lane]) : kAllLanes;
   const u32 other = lane + kWarp < k ? Word<W>::index(tail.sorted[lane + kWarp]) : kAllLanes;
@@ -387,7 +396,7 @@ template <class T, class W, class B>
 DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
   constexpr u32 kLast = kWarp - 1;
   static_assert(kWeighing * kLast >= Tail<W>::kFew, "each word has a lane");
-  Tail<W>& tail = block_tail<W>();
+  Tail<W>& tail = block_tail<B>();
   const u32 lane = thread_index() % kWarp, at = thread_index() / kWarp % kWeighing * kLast + lane;
   const W* words = sorted ? tail.sorted : the_block<B>().candidates;
   const auto key_at = [&](u32 i) { return i < n ? Word<W>::key(words[i]) : 0; };
@@ -404,9 +413,9 @@ DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
 // Draws the token of a row from k tokens, at most 64, that are sorted and weighed: for one
 // warp, of which a lane returns its rank and all others kAllLanes. Several tokens are written. The
 // warps that list ids are waited for, unless it is a rehearsal.
-template <class W>
+template <class W, class B>
 DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top_p, bool all_count, u32 draws, bool rehearsal) {
-  Tail<W>& tail = block_tail<W>();
+  Tail<W>& tail = block_tail<B>();
   const u32 lane = thread_index() % kWarp;
   constexpr u32 kEach = Tail<W>::kFew / kWarp;
   const u64 least = tail.least, random = tail.numbers[0];
@@ -517,12 +526,12 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
   }
   stamps.set(6);
   if (warp > 0) {
-    list_by_id<W>(k, warp - 1, B::kWarps - 1);
+    list_by_id<W, B>(k, warp - 1, B::kWarps - 1);
     wait_for_list();
     write_raw_top<T>(tail, a, number, selected);
     return;
   }
-  const u32 rank = draw_few<W>(a, number, k, tail.given.top_p, a.min_p_last, a.draws, false);
+  const u32 rank = draw_few<W, B>(a, number, k, tail.given.top_p, a.min_p_last, a.draws, false);
   if (rank != kAllLanes) write_token(a, number, 0, Word<W>::index(tail.sorted[rank]));
   if (a.draws == 1 && thread == 0 && a.status) a.status[number] = kDone;
   stamps.set(7);
@@ -536,7 +545,7 @@ DEVICE u64* masses_of_many() { return reinterpret_cast<u64*>(the_block<B>().cand
 // the sum, within the warp, of what is before those of this thread.
 template <class T, class W, class B>
 DEVICE_APART u64 weigh_many(u32 k, float softcap, bool all_count) {
-  Tail<W>& tail = block_tail<W>();
+  Tail<W>& tail = block_tail<B>();
   B& block = the_block<B>();
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
   const u64 least = tail.least;
@@ -568,7 +577,7 @@ DEVICE_APART u64 weigh_many(u32 k, float softcap, bool all_count) {
 // barrier.
 template <class W, class B>
 DEVICE_APART void cut_many(u64 before, u32 k, bool top_p) {
-  Tail<W>& tail = block_tail<W>();
+  Tail<W>& tail = block_tail<B>();
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
   const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
   const u32 heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
@@ -592,8 +601,8 @@ struct Bins {
   static DEVICE u32* lows() { return the_block<B>().groups; }
   static DEVICE u32* highs() { return the_block<B>().groups + kCount; }
   // Room for the ranks of all tokens.
-  static DEVICE u16* list() { return reinterpret_cast<u16*>(sizeof(W) == 4 ? block_tail<W>().more : the_block<B>().groups + 2 * kCount); }
-  static DEVICE u32 id(u32 rank) { return Word<W>::index(block_tail<W>().sorted[rank]); }
+  static DEVICE u16* list() { return reinterpret_cast<u16*>(sizeof(W) == 4 ? block_tail<B>().more : the_block<B>().groups + 2 * kCount); }
+  static DEVICE u32 id(u32 rank) { return Word<W>::index(block_tail<B>().sorted[rank]); }
   static DEVICE u32 shift_of(u32 vocab) {
     const u32 bits = kWarp - leading_zeros(vocab - 1);
     return bits > 8 ? bits - 8 : 0;
@@ -614,7 +623,7 @@ struct Bins {
   // warp.
   static DEVICE_APART void find(u64 target) {
     constexpr u32 kEach = kCount / kWarp;
-    Tail<W>& tail = block_tail<W>();
+    Tail<W>& tail = block_tail<B>();
     const u32 first = thread_index() % kWarp * kEach;
     u64 size[kEach], own = 0;
 #pragma unroll
@@ -904,7 +913,7 @@ DEVICE_APART void write_kept(const Tail<W>& tail, const SampleArguments& a, u32 
 // Writes the logprobs of a row's tokens, and if they are of the kept set those of the most likely
 // ones: for all threads, behind the draws. Of the sorted tokens n are in question.
 template <class T, class W, class B>
-DEVICE_APART void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
+DEVICE void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
   const u32 thread = thread_index();
   const RowParameters p = tail.given;
   const float most = logit_of<T>(a, tail.sorted[0]);
@@ -973,4 +982,34 @@ DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u3
   if (a.processed || status_of<T>(tail, tail.sorted[0], selected) != kDone) return write_no_logprobs(a, number, B::kThreads);
   write_raw_top<T>(tail, a, number, selected);
   write_logprobs<T, W, B>(tail, a, number, selected);
+}
+
+// Before they read the row, some warps settle what does not depend on it, and others go through
+// the code behind the selection with nothing to do: its instructions, which come slower than
+// they are executed, are there then when they count.
+template <class T, class W, class B>
+DEVICE void prepare(Tail<W>& tail, const SampleArguments& a, u32 number) {
+  const u32 last = B::kWarps - 1 - thread_index() / kWarp;
+  if (last == 0) return tail.settle(a, number);
+  if (last == 1) return tail.prepare_numbers(a, number);
+  if (!a.row_temperature && a.temperature < a.greedy_below) return;
+  if (a.k <= (int)Tail<W>::kFew || a.row_top_k) {
+    if (last == 2) {
+      weigh_few<T, W, B>(false, 0, a.softcap);
+    } else if (last == 3) {
+      draw_few<W, B>(a, number, 0, 0.9f, false, 1, true);
+    } else if (last == 4) {
+      list_by_id<W, B>(1, 0, 1);
+    }
+  } else if (last == 2) {
+    weigh_many<T, W, B>(0, a.softcap, false);
+  } else if (last == 3) {
+    cut_many<W, B>(0, 0, true);
+    Bins<W, B>::add(0, 0);
+  } else if (last == 4) {
+    Bins<W, B>::find(0);
+  } else if (last == 5) {
+    Bins<W, B>::collect(0, 0, 0);
+    Bins<W, B>::find_listed(0, 0);
+  }
 }

@@ -306,10 +306,11 @@ struct Weights {
   }
 };
 
-// The floor below which masses are less than `least`, for a whole warp; above 0 where the
-// search for it failed.
-DEVICE float floor_of(u64 least) {
-  if (least == 0) return law::kLeastSurprise;
+// The floor below which masses are less than min_p of the largest, for a whole warp; above 0 where
+// the search for it failed.
+DEVICE float floor_of(float min_p) {
+  if (!(min_p > 0)) return law::kLeastSurprise;
+  const u64 least = law::ceil_product(min_p, 1ull << law::kMassBits);
   // The surprise of a mass of least - 1/2, nearly, and its neighbours.
   const u32 bits = as_bits((float)(2 * least - 1));
   const float fraction = approximate_log2(as_float((bits & 0x7fffff) | 0x3f800000)) * (1 << law::kSurpriseBits);
@@ -335,8 +336,9 @@ struct Segments {
 
   template <class Team>
   DEVICE Segments(const Row<T>& row, const Team& team) {
-    shift = 5;
-    while (row.vectors > kSegments << shift) shift++;
+    constexpr u32 kLogSegments = 10;
+    static_assert(kSegments == 1u << kLogSegments, "so many fit");
+    shift = row.vectors > kSegments * kWarp ? kWarp - leading_zeros(row.vectors - 1) - kLogSegments : 5;
     count = larger(1, (row.vectors + (1u << shift) - 1) >> shift);
     const u32 each = (count + team.blocks() - 1) >> team.shift();
     first = smaller(team.rank() * each, count);
@@ -666,14 +668,10 @@ DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 eno
   }
 }
 
-// Ends top-p where it ends among the candidates, and has those that are kept added to their
-// segments. Returns the last place that is kept, or 0 if that does not lie in the
-// bracket or there was no room; for an empty bracket 1, if top-p ends below it. For the
-// team's first block.
-template <class T, class Team>
-DEVICE u64 cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, count = s.count;
-  // Masses above the bracket, and of all others.
+// The mass above the bracket, and that of all others. Clears the bins.
+template <class Team>
+DEVICE u64 mass_above(Whole& s, const Team& team, u64& others) {
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
   u64 above = 0, rest = thread < team.blocks() * Whole::kWarps ? s.rest[thread] : 0;
   for (u32 i = thread; i < kSegments; i += Whole::kThreads) above += s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]);
   above = warp_sum_any(above);
@@ -685,8 +683,20 @@ DEVICE u64 cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>&
   u64 both = s.of_warps[lane];
 #pragma unroll
   for (u32 d = 1; d < Whole::kWarps; d *= 2) both += shuffle_xor(both, d);
-  above = shuffle_wide(both, 0);
-  u64 enough = law::ceil_product(p, above + shuffle_wide(both, Whole::kWarps));
+  others = shuffle_wide(both, Whole::kWarps);
+  return shuffle_wide(both, 0);
+}
+
+// Ends top-p where it ends among the candidates, and has those that are kept added to their
+// segments. Returns the last place that is kept, or 0 if that does not lie in the
+// bracket or there was no room; for an empty bracket 1, if top-p ends below it. For the
+// team's first block.
+template <class T, class Team>
+DEVICE u64 cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p) {
+  const u32 thread = thread_index(), count = s.count;
+  u64 others;
+  const u64 above = mass_above(s, team, others);
+  u64 enough = law::ceil_product(p, above + others);
   if (bracket.low == bracket.high) return above <= enough ? 1 : 0;
   if (count > kCutRoom || above >= enough) return 0;
   enough -= above;
@@ -727,6 +737,127 @@ DEVICE u64 cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>&
   }
   block_barrier();
   return last;
+}
+
+// Ends top-p among more elements of one surprise than there is room for, as cut does; 0 if they
+// differ. A block alone.
+template <class T>
+DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p) {
+  constexpr u32 kOwn = kSegments / Whole::kThreads;
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
+  u64 others;
+  block_barrier();
+  const u64 above = mass_above(s, Alone(), others), mass = law::mass(bracket.low);
+  const u64 enough = law::ceil_product(p, above + others);
+  if (above >= enough || mass == 0) return 0;
+  const u64 wanted = (enough - above + mass - 1) / mass;
+  u32 best = 0, worst = kAllLanes;
+#pragma unroll 1
+  for (u32 i = thread; i < row.length; i += Whole::kThreads) {
+    const u32 bits = row.bits(i), key = T::key(bits);
+    if (!bracket.has(weights.surprise(number_of_bits<T>(bits)))) continue;
+    best = larger(best, key);
+    worst = smaller(worst, key);
+    atomic_add_only(&s.groups[segments.of_index(row, i)], 1);
+  }
+  best = warp_max(best);
+  worst = ~warp_max(~worst);
+  if (lane == 0) s.lows[warp] = best, s.lows[Whole::kWarps + warp] = worst;
+  block_barrier();
+  best = warp_max(lane < Whole::kWarps ? s.lows[lane] : 0);
+  worst = ~warp_max(lane < Whole::kWarps ? ~s.lows[Whole::kWarps + lane] : 0);
+  if (best != worst) return 0;
+  u64 counts[kOwn], sum = 0, all;
+#pragma unroll
+  for (u32 b = 0; b < kOwn; b++) sum += counts[b] = s.groups[thread * kOwn + b];
+  u64 before = scan(s, sum, all);
+#pragma unroll
+  for (u32 b = 0; b < kOwn; b++) {
+    const u64 through = before + counts[b];
+    if (before < wanted && wanted <= through) s.bin = thread * kOwn + b, s.before = before;
+    if (before < wanted) s.sums[thread * kOwn + b] += (wanted <= through ? wanted - before : counts[b]) * mass;
+    before = through;
+  }
+  block_barrier();
+  if (s.bin == kBins) return 0;
+  // The last of them in its segment, in the order of ids.
+  if (warp == 0) {
+    u32 missing = wanted - s.before, base = segments.begin(row, s.bin);
+    const u32 end = segments.begin(row, s.bin + 1);
+#pragma unroll 1
+    for (;; base += kWarp) {
+      u32 equal = ballot(base + lane < end && T::key(row.bits(base + lane)) == best);
+      if (population(equal) < missing && base + kWarp < end) {
+        missing -= population(equal);
+        continue;
+      }
+      while (--missing > 0) equal &= equal - 1;
+      if (lane == 0) s.last = place_of(best, base + lowest_bit(equal));
+      break;
+    }
+  }
+  block_barrier();
+  return s.last;
+}
+
+// The same as cut where more elements lie in the bracket than there is room for: in narrower and
+// narrower ones. A block alone, behind cut.
+template <class T>
+DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weights weights, Bracket bracket, float p) {
+  constexpr u32 kOwn = kBins / Whole::kThreads;
+  const Alone team;
+  const Row<T> row(a, number, 0, 1);
+  const Segments<T> segments(row, team);
+  const u32 thread = thread_index();
+#pragma unroll 1
+  for (u32 zoom = 0; zoom < 4; zoom++) {
+    const u32 width = bracket.high - bracket.low;
+    block_barrier();
+    u64 others;
+    const u64 above = mass_above(s, team, others), enough = law::ceil_product(p, above + others);
+    if (above >= enough) return 0;
+    const u32 shift = larger(kWarp - leading_zeros(width), 10) - 10;
+#pragma unroll 1
+    for (u32 i = thread; i < row.length; i += Whole::kThreads) {
+      const int q = weights.surprise(number_of_bits<T>(row.bits(i)));
+      if (bracket.has(q)) atomic_add_only(&s.groups[(u32)(bracket.high - 1 - q) >> shift], 1);
+    }
+    if (thread == 0) s.count = 0, s.bin = 0;
+    block_barrier();
+    float sizes[kOwn], all;
+#pragma unroll
+    for (u32 b = 0; b < kOwn; b++) {
+      const int middle = bracket.high - 1 - (int)((thread * kOwn + b) << shift) - (int)((1u << shift) / 2);
+      sizes[b] = s.groups[thread * kOwn + b] * (approximate_exp2(middle * 0x1p-22f) * 0x1p42f);
+      s.more[thread * kOwn + b] = s.more_highs[thread * kOwn + b] = 0;
+    }
+    // The last bin that has any; their numbers are exact.
+    const float own = s.groups[thread * kOwn], next = s.groups[thread * kOwn + 1];
+    float count, before = scan(s, own + next, count);
+    if (before < count && count <= before + own) s.bin_below = thread * kOwn;
+    if (before + own < count && count <= before + own + next) s.bin_below = thread * kOwn + 1;
+    block_barrier();
+    before = scan(s, sizes[0] + sizes[1], all);
+    const float exact = enough - above, spare = all * ((1u << shift) * 0x1p-23f + 0x1p-18f), least = exact - spare, most = exact + spare;
+#pragma unroll
+    for (u32 b = 0; b < kOwn; b++) {
+      const float through = before + sizes[b];
+      if (before < least && least <= through) s.bin = thread * kOwn + b;
+      if (before < most && most <= through) s.bin_below = thread * kOwn + b;
+      before = through;
+    }
+    block_barrier();
+    const int high = bracket.high;
+    bracket.high = high - (int)(s.bin << shift);
+    bracket.low = high - (int)((s.bin_below + 1) << shift);
+    block_barrier();  // all have read the bins
+    weigh<T, true, true>(s, team, row, segments, weights, bracket, row.edges());
+    block_barrier();
+    const u64 last = cut(s, team, row, segments, weights, bracket, p);
+    if (last != 0 || s.count <= kCutRoom) return last;
+    if (bracket.high - bracket.low == 1) return cut_ties(s, row, segments, weights, bracket, p);
+  }
+  return 0;
 }
 
 // Draws the tokens of a row by the kept masses of its segments: those of places from the last on. For the team's first
@@ -836,13 +967,12 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   // The largest logit, and meanwhile what does not depend on it.
   const RowParameters p(a, number);
   const bool greedy = p.greedy(a);
-  const u64 least = greedy ? 0 : law::ceil_product(p.min_p, 1ull << law::kMassBits);
   u32 best = T::kWorst;
   read_vectors<T, Whole::kThreads>(
       part, [&](u32, const Vector& v) { best = T::best(best, T::best(v)); },
       [&] {
         if (warp == Whole::kWarps - 1) {
-          const float scale = greedy ? 0x1p127f : law::scale(p.temperature), floor = greedy ? 0 : floor_of(least);
+          const float scale = greedy ? 0x1p127f : law::scale(p.temperature), floor = greedy ? 0 : floor_of(p.min_p);
           if (lane == 0) s.scale = scale, s.floor = floor;
         } else if (warp == Whole::kWarps - 2 && first) {
           const u64 seed = a.row_seed ? a.row_seed[number] : a.seed, position = a.row_position ? a.row_position[number] : a.position;
@@ -900,6 +1030,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
     team.meet();
     if (!first) return true;
     last = cut(s, team, row, segments, weights, bracket, top_p);
+    if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
     if (last == 0) return false;
     weights.floor = floor;
     if (last > 1 && surprise_of_place<T>(weights, last) < floor_surprise) return false;

@@ -56,6 +56,7 @@ DEVICE Vector load_vector(const void* from) {
 }
 
 DEVICE const Vector* kept(const Vector* at) { return at; }
+DEVICE void all_loaded(u32 (&)[8]) {}
 
 template <u32 kBytes>
 DEVICE void copy_later(void* shared, const void* from) {
@@ -88,6 +89,7 @@ DEVICE u32 lowest_bit(u32 v) { return u32(__builtin_ffs(int(v))) - 1; }
 DEVICE u32 leading_zeros(u32 v) { return v ? u32(__builtin_clz(v)) : 32; }
 DEVICE u32 count_at_least(u32 count, u32 a, u32 b) { return count + (a >= b); }
 DEVICE u32 count_at_least(u32 count, u64 a, u64 b) { return count + (a >= b); }
+DEVICE u32 count_at_least(u32 count, unsigned long a, unsigned long b) { return count + (a >= b); }
 DEVICE u32 atomic_add(u32* at, u32 v) {
   shim::maybe_wait();
   const u32 before = *at;
@@ -95,6 +97,20 @@ DEVICE u32 atomic_add(u32* at, u32 v) {
   return before;
 }
 DEVICE void atomic_add_only(u32* at, u32 v) { atomic_add(at, v); }
+DEVICE void atomic_and_only(u32* at, u32 v) {
+  shim::maybe_wait();
+  *at &= v;
+}
+DEVICE void atomic_or_only(u32* at, u32 v) {
+  shim::maybe_wait();
+  *at |= v;
+}
+template <u32 kDigits>
+DEVICE u32 byte_signs(u32 v) {
+  u32 signs = 0;
+  for (u32 i = 0; i < 32; i += 8) signs |= (v >> (kDigits >> i / 2 & 3) * 8 & 0x80 ? 0xffu : 0u) << i;
+  return signs;
+}
 
 namespace shim {
 

@@ -55,13 +55,23 @@ func large(rng *rand.Rand, vocab int) []float32 {
 	return row
 }
 
+// huge is a row of which many tokens have the same logit in a 16-bit type.
+func huge(rng *rand.Rand, vocab int) []float32 {
+	row := topktest.Random(rng, vocab)
+	for i := range row {
+		row[i] += 200
+	}
+	return row
+}
+
 // wholeKinds are rows, and whether they must be drawn from without passes for every
 // question.
 var wholeKinds = func() (kinds []wholeKind) {
 	for _, kind := range topktest.Rows() {
 		kinds = append(kinds, wholeKind{kind.Name, kind.Make, false})
 	}
-	return append(kinds, wholeKind{"random", topktest.Random, true}, wholeKind{"peaked", peaked, true}, wholeKind{"large", large, true})
+	return append(kinds, wholeKind{"random", topktest.Random, true}, wholeKind{"peaked", peaked, true}, wholeKind{"large", large, true},
+		wholeKind{"huge", huge, true}, wholeKind{"constant", topktest.Constant, true}, wholeKind{"two values", topktest.TwoValues, true})
 }()
 
 type wholeKind struct {

@@ -518,9 +518,8 @@ int cuLaunchKernelEx(const LaunchConfig* config, Kernel* kernel, void** paramete
   unsigned cluster;
   if (int code = cluster_of(config, cluster)) return code;
   if (!config->grid[0] || config->grid[0] > 0x7fffffffu || !config->block[0] || config->block[0] > 1024) return INVALID_VALUE;
-  const bool samples = kernel->symbol.rfind("sample_", 0) == 0, edits = kernel->symbol.rfind("edit_", 0) == 0;
-  const std::string arguments(static_cast<const char*>(parameters[0]),
-                              samples ? sizeof(SampleArguments) : edits ? sizeof(EditArguments) : sizeof(SelectArguments));
+  const bool samples = kernel->symbol.rfind("sample_", 0) == 0 || kernel->symbol.rfind("edit_", 0) == 0;
+  const std::string arguments(static_cast<const char*>(parameters[0]), samples ? sizeof(SampleArguments) : sizeof(SelectArguments));
   const unsigned grid = config->grid[0], block = config->block[0];
   const bool standin = setting("standin") && fakecuda_standin_has(kernel->symbol.c_str());
   return put(config->stream, [=]() -> int {
