@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -54,7 +55,7 @@ func (c Case) deviceParams() (sampling.Params, sampling.Preset) {
 	case EditedPipeline:
 		p.RepetitionPenalty, p.FrequencyPenalty, p.PresencePenalty = 1.1, 0.1, 0.1
 	case LogprobPipeline:
-		p.Logprobs = logprobCount
+		p.Logprobs = logprobCount // which a call is asked for, not the sampler
 	case NanochatPipeline:
 		return sampling.Params{Temperature: 0.8, TopK: c.TopK, Softcap: 15}, sampling.Nanochat
 	case Greedy:
@@ -134,6 +135,8 @@ type sampleBatch[T topk.Float] struct {
 	seeds   []uint64     // of each row
 	want    [][]sampling.Token
 	kept    [][]idSet // of each row, if there are peers
+	// Of LogprobPipeline: of each row the chosen token's, and the best ones.
+	logprobs [][][]sampling.Logprob
 }
 
 // newSampleBatch makes the inputs of a case, and the tokens that package sampling draws.
@@ -164,9 +167,6 @@ func (b *sampleBatch[T]) prepare(ctx context.Context) (err error) {
 		}
 	}
 	params, preset := b.sampled.deviceParams()
-	if b.sampled.Sampling == LogprobPipeline {
-		return fmt.Errorf("logprobs of sampled tokens: %w", cuda.ErrUnsupported)
-	}
 	if b.sampler, err = b.r.device.sampler(params, cuda.SamplerOptions{Preset: preset}); err != nil {
 		return err
 	}
@@ -187,9 +187,15 @@ func (b *sampleBatch[T]) prepare(ctx context.Context) (err error) {
 	}
 	b.want = make([][]sampling.Token, len(b.inputs))
 	b.kept = make([][]idSet, len(b.inputs))
+	if b.sampled.Sampling == LogprobPipeline {
+		b.logprobs = make([][][]sampling.Logprob, len(b.inputs))
+	}
 	for input, logits := range b.inputs {
 		b.want[input] = make([]sampling.Token, b.sampled.Batch)
 		b.kept[input] = make([]idSet, b.sampled.Batch)
+		if b.logprobs != nil {
+			b.logprobs[input] = make([][]sampling.Logprob, b.sampled.Batch)
+		}
 		errs := make([]error, b.sampled.Batch)
 		shareRows(16, b.sampled.Batch, func(first, last int) {
 			for row := first; row < last && ctx.Err() == nil; row++ {
@@ -215,8 +221,16 @@ func (b *sampleBatch[T]) sampleRow(input, row int, logits []T, params sampling.P
 	if err != nil {
 		return err
 	}
-	if b.want[input][row], err = s.Sample(logits); err != nil || len(b.r.Peers) == 0 {
+	if b.want[input][row], err = s.Sample(logits); err != nil {
 		return err
+	}
+	if b.logprobs != nil {
+		if b.logprobs[input][row], err = s.AppendLogprobs(nil, logits, b.want[input][row], logprobCount); err != nil {
+			return err
+		}
+	}
+	if len(b.r.Peers) == 0 {
+		return nil
 	}
 	kept := make(idSet, b.sampled.Vocab/64+1)
 	for _, candidate := range s.AppendKept(nil) {
@@ -249,13 +263,15 @@ type tokenMemory struct {
 	seeds          deviceMemory // [batch]
 	positions      deviceMemory // [inputs, batch]
 	edits          map[string]deviceMemory
+	// Of LogprobPipeline: [buffers, batch] of the tokens, and [buffers, batch, logprobCount].
+	logprobs, topIDs, topLogprobs deviceMemory
 }
 
 func (m *tokenMemory) close() {
 	for _, block := range m.edits {
 		block.close()
 	}
-	for _, block := range []deviceMemory{m.tokens, m.others, m.seeds, m.positions} {
+	for _, block := range []deviceMemory{m.tokens, m.others, m.seeds, m.positions, m.logprobs, m.topIDs, m.topLogprobs} {
 		if block != nil {
 			block.close()
 		}
@@ -288,12 +304,19 @@ func (b *sampleBatch[T]) newTokenMemory(buffers int) (*tokenMemory, error) {
 		positions = append(positions, slices.Repeat([]uint64{uint64(input)}, b.sampled.Batch)...)
 	}
 	none := make([]int32, buffers*b.sampled.Batch)
+	top := func() (deviceMemory, error) {
+		if b.logprobs == nil {
+			return nil, nil
+		}
+		return b.r.device.allocate(4 * buffers * b.sampled.Batch * logprobCount)
+	}
 	for _, block := range []struct {
 		memory *deviceMemory
 		make   func() (deviceMemory, error)
 	}{
 		{&m.tokens, func() (deviceMemory, error) { return upload(b.r.device, none) }},
 		{&m.others, func() (deviceMemory, error) { return upload(b.r.device, none) }},
+		{&m.logprobs, top}, {&m.topIDs, top}, {&m.topLogprobs, top},
 		{&m.seeds, func() (deviceMemory, error) { return upload(b.r.device, b.seeds) }},
 		{&m.positions, func() (deviceMemory, error) { return upload(b.r.device, positions) }},
 	} {
@@ -337,7 +360,12 @@ func (b *sampleBatch[T]) call(m *tokenMemory, s tokenSampler, edits *rowEdits, t
 		Seed:     m.seeds.pointer(),
 		Position: m.positions.pointer() + cuda.Pointer(8*b.sampled.Batch*(buffer%len(b.inputs))),
 	}
-	tokens := cuda.Tokens{Tokens: to.pointer() + cuda.Pointer(4*b.sampled.Batch*buffer)}
+	first := cuda.Pointer(4 * b.sampled.Batch * buffer)
+	tokens := cuda.Tokens{Tokens: to.pointer() + first}
+	if m.logprobs != nil && s == b.sampler {
+		tokens.Logprobs, tokens.TopCount = m.logprobs.pointer()+first, logprobCount
+		tokens.TopIDs, tokens.TopLogprobs = m.topIDs.pointer()+logprobCount*first, m.topLogprobs.pointer()+logprobCount*first
+	}
 	shape := cuda.Shape{Rows: b.sampled.Batch, Vocab: b.sampled.Vocab}
 	if edits == nil {
 		return s.sample(b.logitsOf(m.rotation, buffer), shape, rows, nil, tokens)
@@ -367,7 +395,12 @@ func (b *sampleBatch[T]) measure(ctx context.Context, cache string, conditions [
 		ours:   deviceContestant{m.buffers, func(i int) error { return b.call(m, b.sampler, b.edits, m.tokens, i) }},
 		floor:  deviceContestant{m.buffers, func(i int) error { return b.floor(m.rotation, i) }},
 		spoil: func() error {
-			return errors.Join(m.rotation.spoil(), m.tokens.upload(0, bytesOf(slices.Repeat([]int32{poisonToken}, m.buffers*b.sampled.Batch))))
+			poison := bytesOf(slices.Repeat([]int32{poisonToken}, m.buffers*b.sampled.Batch*logprobCount))
+			err := errors.Join(m.rotation.spoil(), m.tokens.upload(0, poison[:4*m.buffers*b.sampled.Batch]))
+			if m.logprobs != nil {
+				err = errors.Join(err, m.logprobs.upload(0, poison), m.topIDs.upload(0, poison), m.topLogprobs.upload(0, poison))
+			}
+			return err
 		},
 		check: func() (agreement, error) { return b.checkTokens(m) },
 	}
@@ -409,8 +442,36 @@ func (b *sampleBatch[T]) checkTokens(m *tokenMemory) (agreement, error) {
 			}
 		}
 	}
+	if b.logprobs != nil {
+		return b.checkLogprobs(m)
+	}
 	if b.sampled.deviceReference() == Select {
 		return b.check(m.rotation)
+	}
+	return agreement{valuesEqual: true, indicesEqual: true}, nil
+}
+
+// checkLogprobs compares those of all buffers with package sampling's: each may have an
+// error of 1e-6 times the larger of 1 and its magnitude, which is no difference.
+func (b *sampleBatch[T]) checkLogprobs(m *tokenMemory) (agreement, error) {
+	rows := m.buffers * b.sampled.Batch
+	chosen, ids, best := make([]float32, rows), make([]int32, rows*logprobCount), make([]float32, rows*logprobCount)
+	err := errors.Join(m.logprobs.download(bytesOf(chosen), 0), m.topIDs.download(bytesOf(ids), 0), m.topLogprobs.download(bytesOf(best), 0))
+	if err != nil {
+		return agreement{}, err
+	}
+	for i := range rows {
+		want := b.logprobs[i/b.sampled.Batch%len(b.inputs)][i%b.sampled.Batch]
+		for place, w := range want {
+			got, id := chosen[i], w.Token
+			if place > 0 {
+				got, id = best[i*logprobCount+place-1], ids[i*logprobCount+place-1]
+			}
+			if within := 2e-6 * max(1, math.Abs(float64(w.Logprob))); id != w.Token || !(math.Abs(float64(got)-float64(w.Logprob)) <= within) {
+				return agreement{}, fmt.Errorf("buffer %d, row %d, logprob %d: %v of token %d, want %v of token %d: %w",
+					i/b.sampled.Batch, i%b.sampled.Batch, place, got, id, w.Logprob, w.Token, ErrWrong)
+			}
+		}
 	}
 	return agreement{valuesEqual: true, indicesEqual: true}, nil
 }

@@ -72,7 +72,10 @@ func RunSample(ctx context.Context, config SampleConfig) (SampleCounts, error) {
 type Outcome struct {
 	Tokens []int64
 	Status sampling.Status
-	Kept   []int32 // in contract order; nil if it is not told
+	// Kept is in contract order, with what its tokens are likely; nil if it is not told.
+	Kept          []int32
+	Probabilities []float32
+	Logprobs, Top []sampling.Logprob // of the tokens, and of the most likely ones; nil if not asked for
 }
 
 // sampleWorker compares samplings.
@@ -125,8 +128,15 @@ func (w *sampleWorker) ask(b *SampleBatch, want []Outcome) error {
 			return fmt.Errorf("%s: row %d, %s: tokens %v, %v, want %v, %v: %w", b.call(), i, b.row(i),
 				got.Tokens, got.Status, want[i].Tokens, want[i].Status, errDifferent)
 		}
+		if err := b.compareLogprobs(i, got, want[i]); err != nil {
+			return fmt.Errorf("%s: row %d, %s: %w", b.call(), i, b.row(i), err)
+		}
 		if got.Kept == nil {
 			continue
+		}
+		if place := firstFar(got.Probabilities, want[i].Probabilities); slices.Equal(got.Kept, want[i].Kept) && place >= 0 {
+			return fmt.Errorf("%s: row %d, %s: the kept token at place %d is likely to %v, want %v: %w", b.call(), i, b.row(i),
+				place, got.Probabilities[place], want[i].Probabilities[place], errDifferent)
 		}
 		w.kept++
 		if !slices.Equal(got.Kept, want[i].Kept) {
@@ -140,6 +150,56 @@ func (w *sampleWorker) ask(b *SampleBatch, want []Outcome) error {
 	}
 	return nil
 }
+
+// firstFar returns the first place at which probabilities differ by more than rounding,
+// or -1.
+func firstFar(got, want []float32) int {
+	for i := range min(len(got), len(want)) {
+		if !near(got[i], want[i], want[i]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// near allows each of two numbers an error of 1e-6 of a scale.
+func near(got, want, scale float32) bool {
+	return got == want || math.Abs(float64(got)-float64(want)) <= 2e-6*math.Abs(float64(scale))
+}
+
+// asTold returns the outcome of a row as a device tells it: a whole row has no logprobs
+// among its kept set.
+func (b *SampleBatch) asTold(i int, o Outcome) Outcome {
+	if b.Processed && b.path(i, o.Status) == "whole row" {
+		o.Top, o.Logprobs = nil, slices.Repeat([]sampling.Logprob{noLogprob}, b.Draws)
+		for draw, token := range o.Tokens {
+			o.Logprobs[draw].Token = int32(token)
+		}
+	}
+	return o
+}
+
+// compareLogprobs compares what a row tells of its tokens and of the most likely ones.
+func (b *SampleBatch) compareLogprobs(i int, got, want Outcome) error {
+	want = b.asTold(i, want)
+	for _, of := range []struct {
+		name      string
+		got, want []sampling.Logprob
+	}{{"draw", got.Logprobs, want.Logprobs}, {"most likely token", got.Top, want.Top}} {
+		if len(of.got) != len(of.want) {
+			return fmt.Errorf("%d logprobs of each %s, want %d: %w", len(of.got), of.name, len(of.want), errDifferent)
+		}
+		for j, w := range of.want {
+			if g := of.got[j]; g.Token != w.Token || g.Rank != w.Rank || !near(g.Logprob, w.Logprob, max(1, -w.Logprob)) {
+				return fmt.Errorf("%s %d is %+v, want %+v: %w", of.name, j, g, w, errDifferent)
+			}
+		}
+	}
+	return nil
+}
+
+// noLogprob is that of no token.
+var noLogprob = sampling.Logprob{Token: sampling.NoToken, Logprob: float32(math.Inf(-1))}
 
 func (w *sampleWorker) count() int64 {
 	c, b := w.counts, &w.batch
@@ -220,6 +280,11 @@ func (b *SampleBatch) steps(i int) (names []string) {
 		{string(sampling.TopK), r.TopK > 0 && int(r.TopK) < r.Length},
 		{string(sampling.TopP), r.TopP < 1},
 		{string(sampling.MinP), r.MinP > 0},
+		{string(sampling.TypicalP), r.TypicalP < 1},
+		{string(sampling.TopNSigma), r.TopNSigma > 0},
+		{string(sampling.XTC), r.XTCProbability > 0 && r.XTCThreshold <= 0.5},
+		{"raw logprobs", b.Logprobs && !b.Processed},
+		{"processed logprobs", b.Logprobs && b.Processed},
 		{"draws", b.Draws > 1 && !b.Replacement},
 		{"replacement", b.Draws > 1 && b.Replacement},
 		{"one seed", b.OneSeed},
@@ -263,14 +328,45 @@ func answerAs[T topk.Float](b *SampleBatch) ([]Outcome, error) {
 			outcomes[i].Kept = []int32{}
 			for _, kept := range keptOf(s, status[0]) {
 				outcomes[i].Kept = append(outcomes[i].Kept, kept.Token)
+				outcomes[i].Probabilities = append(outcomes[i].Probabilities, float32(kept.Probability))
 			}
 		}
 		outcomes[i].Status = status[0]
 		for _, token := range tokens {
 			outcomes[i].Tokens = append(outcomes[i].Tokens, int64(token))
 		}
+		if b.Logprobs {
+			if err := addLogprobs(b, &outcomes[i], s, tokens, logits[i*b.Stride:][:r.Length]); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return outcomes, nil
+}
+
+// addLogprobs tells those of the row that was sampled last.
+func addLogprobs[T topk.Float](b *SampleBatch, o *Outcome, s *sampling.Sampler[T], tokens []sampling.Token, row []T) error {
+	o.Logprobs, o.Top = []sampling.Logprob{}, []sampling.Logprob{}
+	for draw, token := range tokens {
+		if token == sampling.NoToken {
+			o.Logprobs = append(o.Logprobs, noLogprob)
+			continue
+		}
+		var all []sampling.Logprob
+		if b.Processed {
+			all = s.AppendProcessedLogprobs(nil, token, b.TopCount)
+		} else {
+			var err error
+			if all, err = s.AppendLogprobs(nil, row, token, b.TopCount); err != nil {
+				return err
+			}
+		}
+		o.Logprobs = append(o.Logprobs, all[0])
+		if draw == 0 {
+			o.Top = append(o.Top, all[1:]...)
+		}
+	}
+	return nil
 }
 
 // keptOf returns the kept set of the row that was sampled last, if it was.
@@ -286,6 +382,7 @@ func (b *SampleBatch) Params(i int) (sampling.Params, sampling.Options) {
 	r := b.Each[i]
 	p := sampling.Params{
 		Temperature: r.Temperature, TopK: int(r.TopK), TopP: r.TopP, MinP: r.MinP, Softcap: b.Softcap,
+		TypicalP: r.TypicalP, TopNSigma: r.TopNSigma, XTCProbability: r.XTCProbability, XTCThreshold: r.XTCThreshold,
 		Seed: r.Seed, Position: r.Position, Replacement: b.Replacement,
 	}
 	o := sampling.Options{Preset: b.Preset, FirstDraw: b.FirstDraw}
@@ -325,6 +422,9 @@ func (b *SampleBatch) Params(i int) (sampling.Params, sampling.Options) {
 func (b *SampleBatch) call() string {
 	text := fmt.Sprintf("rows = %d, vocab = %d, stride = %d, offset %d, preset %s, softcap %v, draws %d, replacement %v, first draw %d, most top_k %d, one seed %v",
 		b.Rows(), b.Vocab, b.Stride, b.Offset, b.Preset, b.Softcap, b.Draws, b.Replacement, b.FirstDraw, b.MostTopK, b.OneSeed)
+	if b.Logprobs {
+		text += fmt.Sprintf(", logprobs (processed %v) and the %d best", b.Processed, b.TopCount)
+	}
 	if b.Edited {
 		text += fmt.Sprintf(", %d words of a bitmask (shared %v), %d biases, %d penalties (repetition %v, frequency %v, presence %v)",
 			b.MaskWords, b.SharedMask, b.BiasCount, b.PenaltyCount, b.Repetition, b.Frequency, b.Presence)
@@ -335,8 +435,8 @@ func (b *SampleBatch) call() string {
 // row describes a row.
 func (b *SampleBatch) row(i int) string {
 	r := b.Each[i]
-	return fmt.Sprintf("logits of kind %s, length %d, temperature %v, top_k %d, top_p %v, min_p %v, seed %#x, position %#x",
-		r.Kind, r.Length, r.Temperature, r.TopK, r.TopP, r.MinP, r.Seed, r.Position)
+	return fmt.Sprintf("logits of kind %s, length %d, temperature %v, top_k %d, top_p %v, min_p %v, typical_p %v, top_n_sigma %v, xtc %v of %v, seed %#x, position %#x",
+		r.Kind, r.Length, r.Temperature, r.TopK, r.TopP, r.MinP, r.TypicalP, r.TopNSigma, r.XTCProbability, r.XTCThreshold, r.Seed, r.Position)
 }
 
 // invalid is not a parameter.

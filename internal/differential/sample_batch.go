@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 
@@ -31,6 +32,11 @@ type SampleBatch struct {
 	Shared SharedParams
 	Edited bool // there are edits
 	Whole  bool // no row has a top-k
+	Behind bool // there are steps behind top-p
+	// Logprobs of the tokens and of the TopCount most likely ones: raw, or those among
+	// the kept set.
+	Logprobs, Processed bool
+	TopCount            int
 	// Of each row's edits.
 	MaskWords, BiasCount, PenaltyCount int
 	SharedMask                         bool // one serves all rows
@@ -46,7 +52,7 @@ type SampleBatch struct {
 }
 
 // SharedParams are parameters that all rows of a batch have in common.
-type SharedParams struct{ Temperature, TopK, TopP, MinP, Position bool }
+type SharedParams struct{ Temperature, TopK, TopP, MinP, Behind, Position bool }
 
 // SampleRow is one row of a batch.
 type SampleRow struct {
@@ -55,6 +61,9 @@ type SampleRow struct {
 	Temperature, TopP, MinP float32
 	TopK                    int32
 	Seed, Position          uint64
+
+	TypicalP, TopNSigma          float32 // behind top-p
+	XTCProbability, XTCThreshold float32
 
 	Mask                      []int32
 	BiasIDs                   []int32
@@ -75,10 +84,15 @@ func (b *SampleBatch) generate(rng *rand.Rand, number int, dtype cuda.DType) {
 		Preset: pick(rng, sampling.VLLM, sampling.Nanochat), Draws: pick(rng, 1, 1, 1, 2, 5), Replacement: rng.IntN(2) == 0,
 		MostTopK: pick(rng, 0, 0, 1, 50, 300, 5000), Index64: rng.IntN(3) == 0, Kept: rng.IntN(3) == 0,
 		OneSeed: rng.IntN(6) == 0, Edited: rng.IntN(4) == 0,
-		Shared: SharedParams{rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0},
+		Shared: SharedParams{rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0},
+		Behind: rng.IntN(4) == 0,
+	}
+	if rng.IntN(4) == 0 && !b.Edited { // an edited row's raw logits are those before the edits
+		b.Logprobs, b.Processed, b.TopCount = true, rng.IntN(3) == 0, pick(rng, 0, 1, 20)
 	}
 	if rng.IntN(5) == 0 { // no row has a top-k, and nothing but tokens is asked for: there may be a kernel for such batches
 		b.Whole, b.Shared.TopK, b.Kept, b.MostTopK = true, true, false, pick(rng, 0, 1, 50)
+		b.Behind, b.Logprobs, b.Processed, b.TopCount = false, false, false, 0
 	}
 	switch n := rng.IntN(200); {
 	case b.Whole && n < 60:
@@ -116,6 +130,12 @@ func (b *SampleBatch) generate(rng *rand.Rand, number int, dtype cuda.DType) {
 			b.BiasCount, b.PenaltyCount = min(b.BiasCount, 20), min(b.PenaltyCount, 64)
 		}
 		b.SharedMask = rng.IntN(3) == 0
+		if b.MaskWords+b.BiasCount+b.PenaltyCount == 0 {
+			b.BiasCount = 1
+		}
+		if b.PenaltyCount == 0 { // penalties that count nothing are refused
+			b.Repetition, b.Frequency, b.Presence = 1, 0, 0
+		}
 	}
 	b.Logits = room(b.Logits, (b.Offset+rows*b.Stride)*dtype.Bytes())
 	ragged := rng.IntN(6) == 0
@@ -152,6 +172,10 @@ func (b *SampleBatch) share(i int) {
 	if b.Shared.MinP {
 		r.MinP = first.MinP
 	}
+	if b.Shared.Behind {
+		r.TypicalP, r.TopNSigma = first.TypicalP, first.TopNSigma
+		r.XTCProbability, r.XTCThreshold = first.XTCProbability, first.XTCThreshold
+	}
 	if b.Shared.Position {
 		r.Position = first.Position
 	}
@@ -169,6 +193,12 @@ func (b *SampleBatch) randomRow(rng *rand.Rand) SampleRow {
 	}
 	if b.Whole {
 		r.TopK = 0
+	}
+	r.TypicalP, r.XTCThreshold = 1, 1
+	if b.Behind { // such rows have few tokens
+		r.TopK = 1 + rng.Int32N(int32(min(cmp.Or(b.MostTopK, 300), 300)))
+		r.TypicalP, r.TopNSigma = pick[float32](rng, 1, 0.2, 0.7, 0.95), pick[float32](rng, 0, 0, 0.5, 1.5)
+		r.XTCProbability, r.XTCThreshold = pick[float32](rng, 0, 0.5, 1), pick[float32](rng, 1, 0.001, 0.02, 0.1)
 	}
 	if rng.IntN(50) == 0 {
 		switch bad := pick(rng, -1, invalid, float32(math.Inf(1))); rng.IntN(3) {

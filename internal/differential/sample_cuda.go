@@ -124,6 +124,15 @@ func (e *cudaSampleEngine) Sample(b *SampleBatch) (err error) {
 	} else {
 		rows.MinP = column(u, "min_p", b, func(r *SampleRow) []float32 { return []float32{r.MinP} })
 	}
+	if b.Shared.Behind {
+		params.TypicalP, params.TopNSigma = first.TypicalP, first.TopNSigma
+		params.XTCProbability, params.XTCThreshold = first.XTCProbability, first.XTCThreshold
+	} else if b.Behind {
+		rows.TypicalP = column(u, "typical_p", b, func(r *SampleRow) []float32 { return []float32{r.TypicalP} })
+		rows.TopNSigma = column(u, "top_n_sigma", b, func(r *SampleRow) []float32 { return []float32{r.TopNSigma} })
+		rows.XTCProbability = column(u, "xtc_probability", b, func(r *SampleRow) []float32 { return []float32{r.XTCProbability} })
+		rows.XTCThreshold = column(u, "xtc_threshold", b, func(r *SampleRow) []float32 { return []float32{r.XTCThreshold} })
+	}
 	if b.Shared.Position {
 		params.Position = first.Position
 	} else {
@@ -160,6 +169,13 @@ func (e *cudaSampleEngine) Sample(b *SampleBatch) (err error) {
 	to := cuda.Tokens{Tokens: u.room("tokens", tokenBytes*n*b.Draws), Index64: b.Index64, Draws: b.Draws, Status: u.room("status", n)}
 	if b.Kept {
 		to.Kept, to.KeptCount = u.room("kept", 4*n*b.MostKept), u.room("kept count", 4*n)
+		to.KeptProbabilities = u.room("kept probabilities", 4*n*b.MostKept)
+	}
+	if b.Logprobs {
+		to.Logprobs, to.Ranks, to.Processed = u.room("logprobs", 4*n*b.Draws), u.room("ranks", 4*n*b.Draws), b.Processed
+	}
+	if b.TopCount > 0 {
+		to.TopIDs, to.TopLogprobs, to.TopCount = u.room("top ids", 4*n*b.TopCount), u.room("top logprobs", 4*n*b.TopCount), b.TopCount
 	}
 	edits := cuda.Edits{}
 	if b.Edited {
@@ -200,7 +216,9 @@ func (e *cudaSampleEngine) Sample(b *SampleBatch) (err error) {
 func (e *cudaSampleEngine) download(b *SampleBatch) error {
 	n := b.Rows()
 	tokens, narrow := make([]int64, n*b.Draws), make([]int32, n*b.Draws)
-	statuses, counts, kept := make([]uint8, n), make([]int32, n), make([]int32, n*b.MostKept)
+	statuses, counts, kept, probabilities := make([]uint8, n), make([]int32, n), make([]int32, n*b.MostKept), make([]float32, n*b.MostKept)
+	logprobs, ranks := make([]float32, n*b.Draws), make([]int32, n*b.Draws)
+	topIDs, topLogprobs := make([]int32, n*b.TopCount), make([]float32, n*b.TopCount)
 	var err error
 	if b.Index64 {
 		err = cuda.CopyToHost(e.stream, tokens, e.memory["tokens"], 0)
@@ -212,7 +230,14 @@ func (e *cudaSampleEngine) download(b *SampleBatch) error {
 	}
 	err = errors.Join(err, cuda.CopyToHost(e.stream, statuses, e.memory["status"], 0))
 	if b.Kept {
-		err = errors.Join(err, cuda.CopyToHost(e.stream, counts, e.memory["kept count"], 0), cuda.CopyToHost(e.stream, kept, e.memory["kept"], 0))
+		err = errors.Join(err, cuda.CopyToHost(e.stream, counts, e.memory["kept count"], 0), cuda.CopyToHost(e.stream, kept, e.memory["kept"], 0),
+			cuda.CopyToHost(e.stream, probabilities, e.memory["kept probabilities"], 0))
+	}
+	if b.Logprobs {
+		err = errors.Join(err, cuda.CopyToHost(e.stream, logprobs, e.memory["logprobs"], 0), cuda.CopyToHost(e.stream, ranks, e.memory["ranks"], 0))
+	}
+	if b.TopCount > 0 {
+		err = errors.Join(err, cuda.CopyToHost(e.stream, topIDs, e.memory["top ids"], 0), cuda.CopyToHost(e.stream, topLogprobs, e.memory["top logprobs"], 0))
 	}
 	if err != nil {
 		return err
@@ -222,6 +247,16 @@ func (e *cudaSampleEngine) download(b *SampleBatch) error {
 		b.Outcomes[i] = Outcome{Tokens: tokens[i*b.Draws:][:b.Draws], Status: sampling.Status(statuses[i])}
 		if b.Kept && counts[i] >= 0 {
 			b.Outcomes[i].Kept = kept[i*b.MostKept:][:min(int(counts[i]), b.MostKept)]
+			b.Outcomes[i].Probabilities = probabilities[i*b.MostKept:][:min(int(counts[i]), b.MostKept)]
+		}
+		for draw := 0; b.Logprobs && draw < b.Draws; draw++ {
+			at := i*b.Draws + draw
+			b.Outcomes[i].Logprobs = append(b.Outcomes[i].Logprobs, sampling.Logprob{Token: int32(tokens[at]), Logprob: logprobs[at], Rank: int(ranks[at])})
+		}
+		for j, id := range topIDs[i*b.TopCount:][:b.TopCount] {
+			if id != sampling.NoToken {
+				b.Outcomes[i].Top = append(b.Outcomes[i].Top, sampling.Logprob{Token: id, Logprob: topLogprobs[i*b.TopCount+j], Rank: j + 1})
+			}
 		}
 	}
 	return nil

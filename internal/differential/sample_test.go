@@ -24,6 +24,9 @@ func (e cpuSampleEngine) Close() error { e.closed.Add(1); return nil }
 func (e cpuSampleEngine) Sample(b *SampleBatch) (err error) {
 	b.MostKept = min(b.Vocab, 1024)
 	b.Outcomes, err = b.Answer()
+	for i, o := range b.Outcomes {
+		b.Outcomes[i] = b.asTold(i, o)
+	}
 	if e.spoil != nil {
 		e.spoil(b)
 	}
@@ -64,7 +67,8 @@ func TestRunSampleFindsNothing(t *testing.T) {
 		"presets": {counts.Presets, []string{"vllm", "nanochat"}},
 		"batches": {counts.Batch, []string{"1", "2", "7", "32", "512"}},
 		"steps": {counts.Steps, []string{
-			"bitmask", "logit_bias", "penalties", "softcap", "greedy", "temperature", "top_k", "top_p", "min_p", "draws", "replacement", "one seed", "shorter row",
+			"bitmask", "logit_bias", "penalties", "softcap", "greedy", "temperature", "top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "xtc",
+			"raw logprobs", "processed logprobs", "draws", "replacement", "one seed", "shorter row",
 		}},
 		"paths":    {counts.Paths, []string{"refused", "greedy", "among the largest", "whole row", "whole row, as all of the batch"}},
 		"statuses": {counts.Statuses, []string{"ok", "nan", "empty", "exhausted", "bad parameter"}},
