@@ -73,14 +73,6 @@ constexpr u32 kTeamBlocks = 8;  // at most
 // Apart, because it is long, and most rows have no soft cap.
 DEVICE_APART float soft_capped(float logit, float cap) { return law::capped(logit, cap); }
 
-// The value of an element, not NaN, by its bits.
-template <class T>
-DEVICE float number_of_bits(u32 bits) {
-  if (T::kBits == 32) return as_float(bits);
-  if (T::kBestNumber - T::kSign == 0x7f80) return as_float(bits << 16);
-  return number_of<T>(T::key(bits));
-}
-
 // RowLaw is the law of a row of logits. The kept set is a prefix in contract order, less
 // what has too little mass: the place of its last token tells it.
 template <class T>
@@ -99,6 +91,12 @@ struct RowLaw {
 
   static DEVICE u64 place(u32 key, u32 id) { return (u64)key << kIndexBits | ((1u << kIndexBits) - 1 - id); }
 
+  // The logit of an element that is not NaN.
+  static DEVICE float value(u32 bits) {
+    if (T::kBits == 32) return as_float(bits);
+    if (T::kBestNumber - T::kSign == 0x7f80) return as_float(bits << 16);
+    return number_of<T>(T::key(bits));
+  }
   DEVICE float capped(float logit) const { return softcap > 0 ? soft_capped(logit, softcap) : logit; }
   DEVICE float logit(u32 key) const { return capped(number_of<T>(key)); }
   DEVICE u64 mass_of(float logit) const {
@@ -111,7 +109,7 @@ struct RowLaw {
   DEVICE u32 bits(u32 id) const { return logits[id]; }
   DEVICE u64 mass_of_bits(u32 bits, u32 id) const {
     if (last > 0 && !keeps(T::key(bits), id)) return 0;
-    return enough(mass_of(capped(number_of_bits<T>(bits))));
+    return enough(mass_of(capped(value(bits))));
   }
 };
 
