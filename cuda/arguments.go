@@ -36,3 +36,28 @@ type sampleArguments struct {
 	rowDraws, replacement, minPLast, invalidToken, topCount                       int32
 	processed                                                                     int32
 }
+
+// lawArguments mirrors LawArguments: how rows of logits become laws of tokens.
+type lawArguments struct {
+	logits                                    Pointer
+	rowTemperature, rowTopK, rowTopP, rowMinP Pointer
+	stride                                    int64
+	temperature                               float32
+	topK                                      int32
+	topP, minP, softcap, greedyBelow          float32
+	minPLast, k, groups, reserved             int32
+}
+
+// verifyArguments mirrors VerifyArguments: the argument of the kernels that verify drafts.
+type verifyArguments struct {
+	target, draft                        lawArguments
+	probabilities, drafted, draftedCount Pointer
+	rowSeed, rowPosition                 Pointer
+	tokens, accepted, status, workspace  Pointer
+	draftedStride, resultStride          int64
+	seed, position                       uint64
+	sequences, drafts, vocab             int32
+	indexBytes, draftedBytes             int32
+	firstDraw                            uint32
+	rowDraws, invalidToken               int32
+}

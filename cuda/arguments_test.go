@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unsafe"
 )
 
 // The structures in Go have the fields of those in C++, in order, of the same
@@ -17,6 +18,12 @@ func TestArgumentsMirrorHeader(t *testing.T) {
 	})
 	t.Run("sample", func(t *testing.T) {
 		testMirror(t, "struct SampleArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 432)
+	})
+	t.Run("law", func(t *testing.T) {
+		testMirror(t, "struct LawArguments {", reflect.VisibleFields(reflect.TypeFor[lawArguments]()), 0, 88)
+	})
+	t.Run("verify", func(t *testing.T) {
+		testMirror(t, "struct VerifyArguments {", reflect.VisibleFields(reflect.TypeFor[verifyArguments]()), 0, 312)
 	})
 }
 
@@ -48,7 +55,7 @@ func testMirror(t *testing.T, head string, mirror []reflect.StructField, offset,
 	if len(fields) != len(mirror) {
 		t.Fatalf("%d fields in the header, %d in Go", len(fields), len(mirror))
 	}
-	sizes := map[string]uintptr{"int": 4, "float": 4, "long long": 8}
+	sizes := map[string]uintptr{"int": 4, "float": 4, "long long": 8, "struct LawArguments": unsafe.Sizeof(lawArguments{})}
 	for i, field := range fields {
 		kind, name, ours := strings.TrimSpace(field[1]), field[2], mirror[i]
 		size, ok := sizes[kind]

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
+	"github.com/ai-kernel-factory/aikf/sampling"
 	"github.com/ai-kernel-factory/aikf/topk"
 )
 
@@ -179,4 +180,58 @@ func ExampleLoadPlans() {
 		log.Fatal(err)
 	}
 	log.Print(selector.Plan(cuda.Shape{Rows: 32, Vocab: 50304, K: 50}, cuda.BFloat16))
+}
+
+// Drafts of four tokens each are verified for eight sequences. The parameters, seeds and
+// positions of sequences are in device memory in a server; here all share them.
+func ExampleVerifier_VerifyDevice() {
+	device, err := cuda.Open(0)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer device.Close()
+	stream, err := device.NewStream()
+	if err != nil {
+		log.Fatal(err)
+	}
+	const sequences, drafts, vocab = 8, 4, 50304
+	allocate := func(bytes int) *cuda.Buffer {
+		b, err := device.Allocate(bytes)
+		if err == nil {
+			err = cuda.Fill(stream, b, 0)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		return b
+	}
+	target := allocate(sequences * (drafts + 1) * vocab * 2)
+	draft := allocate(sequences * drafts * vocab * 2)
+	drafted, tokens := allocate(sequences*drafts*4), allocate(sequences*(drafts+1)*4)
+	accepted := allocate(sequences * 4)
+	workspace := allocate(cuda.VerifyBytes(sequences)) // 0 before the first call
+	params := sampling.Params{Temperature: 0.8, TopP: 0.95, Seed: 1}
+	verifier, err := device.NewVerifier(params, sampling.Params{Temperature: 0.8}, cuda.VerifierOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = verifier.VerifyDevice(stream,
+		cuda.Logits{Pointer: target.Pointer(), DType: cuda.BFloat16},
+		cuda.VerifyShape{Sequences: sequences, Drafts: drafts, Vocab: vocab},
+		cuda.RowParams{}, cuda.RowParams{},
+		cuda.Drafts{Tokens: drafted.Pointer(), Logits: draft.Pointer()},
+		cuda.Verified{Tokens: tokens.Pointer(), Accepted: accepted.Pointer()},
+		cuda.Workspace{Pointer: workspace.Pointer(), Bytes: workspace.Bytes()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := stream.Synchronize(); err != nil {
+		log.Fatal(err)
+	}
+	stand := make([]int32, sequences)
+	if err := cuda.CopyToHost(stream, stand, accepted, 0); err != nil {
+		log.Fatal(err)
+	}
+	log.Println(stand)
 }

@@ -96,3 +96,57 @@ struct SampleArguments BEGINS_AS_SELECTION
 };
 
 static_assert(sizeof(struct SampleArguments) == 432, "cuda/arguments.go mirrors this structure");
+
+// How rows of logits become laws of tokens: what verification takes of the target and
+// of the draft. A parameter of sequences is [sequences] in device memory, or null: then
+// its value beside it is that of every sequence.
+struct LawArguments {
+  const void* logits;            // [sequences, rows, vocab], row i of all at i * stride elements; null: no logits
+  const float* row_temperature;
+  const int* row_top_k;
+  const float* row_top_p;
+  const float* row_min_p;
+  long long stride;              // elements from one row to the next, 0: one row for all
+  float temperature;
+  int top_k;                     // below 1, or above vocab: off
+  float top_p;                   // 1: off
+  float min_p;                   // 0: off
+  float softcap;                 // 0: off
+  float greedy_below;            // a lower temperature takes the largest logit
+  int min_p_last;                // 1: behind top-p, 0: before it
+  int k;                         // the most that a top_k may be for the fast way
+  int groups;                    // as in SelectArguments, for k
+  int reserved;                  // 0
+};
+
+static_assert(sizeof(struct LawArguments) == 88, "cuda/arguments.go mirrors this structure");
+
+// What a kernel takes that verifies drafted tokens. Row i of a sequence is sampled at the
+// position of the sequence and i more.
+struct VerifyArguments {
+  struct LawArguments target;    // [sequences, drafts + 1, vocab]
+  struct LawArguments draft;     // [sequences, drafts, vocab]; of probabilities only its stride is read
+  const float* probabilities;    // [sequences, drafts, vocab], row i of all at i * draft.stride; read if the draft has no logits
+  const void* drafted;           // [sequences, drafts] int32 or int64 (drafted_bytes), sequence i at i * drafted_stride
+  const int* drafted_count;      // [sequences]: how many of them are there; or null: all
+  const long long* row_seed;     // [sequences], or null
+  const long long* row_position; // [sequences], or null
+  void* tokens;                  // [sequences, drafts + 1] int32 or int64 (index_bytes), sequence i at i * result_stride
+  int* accepted;                 // [sequences], or null: how many drafted tokens stand
+  unsigned char* status;         // [sequences], or null
+  void* workspace;               // [sequences] 8 bytes: 0 before the first launch, and behind each
+  long long drafted_stride;
+  long long result_stride;
+  long long seed;
+  long long position;
+  int sequences;
+  int drafts;                    // the most drafted tokens of a sequence
+  int vocab;
+  int index_bytes;               // 4 or 8
+  int drafted_bytes;             // 4 or 8
+  int first_draw;                // number of the draw of the first sequence
+  int row_draws;                 // sequence i has a draw that is so many later than that of i-1
+  int invalid_token;             // what stands behind the last token
+};
+
+static_assert(sizeof(struct VerifyArguments) == 312, "cuda/arguments.go mirrors this structure");

@@ -213,6 +213,20 @@ DEVICE void release_kernel_behind() {
 #endif
 }
 
+// On a variable in global memory, from any block of the grid. What a block wrote before it
+// adds is seen by those that add behind it.
+DEVICE void device_max(u32* at, u32 v) { asm volatile("red.relaxed.gpu.global.max.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory"); }
+DEVICE u32 device_add(u32* at, u32 v) {
+  u32 before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(v) : "memory");
+  return before;
+}
+DEVICE u32 device_exchange(u32* at, u32 v) {
+  u32 before;
+  asm volatile("atom.relaxed.gpu.global.exch.b32 %0, [%1], %2;" : "=r"(before) : "l"(at), "r"(v) : "memory");
+  return before;
+}
+
 // Cycles of this SM.
 DEVICE u64 clock_cycles() {
   u64 r;

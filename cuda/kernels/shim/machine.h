@@ -186,6 +186,15 @@ DEVICE float approximate_exp2(float x) { return std::exp2(x); }
 DEVICE void wait_for_kernel_before() {}
 DEVICE void release_kernel_behind() {}
 
+// Blocks of a launch follow one another here.
+DEVICE void device_max(u32* at, u32 v) { *at = larger(*at, v); }
+DEVICE u32 device_add(u32* at, u32 v) { return atomic_add(at, v); }
+DEVICE u32 device_exchange(u32* at, u32 v) {
+  const u32 before = *at;
+  *at = v;
+  return before;
+}
+
 DEVICE u64 clock_cycles() { return u64(std::chrono::steady_clock::now().time_since_epoch().count()); }
 
 DEVICE u32 cluster_rank() { return shim::here.rank; }
