@@ -225,10 +225,7 @@ func kernelSymbols() []string {
 				symbols = append(symbols, fmt.Sprintf(name, names.symbol)+narrow)
 			}
 		}
-		for _, name := range []string{
-			"select_%s_cluster", "select_%s_stage1", "select_%s_stage2", "select_%s_any", "floor_read_%s", "edit_%s", "verify_%s", "sample_%s_edited",
-			"sample_%s_whole", "sample_%s_whole_cluster",
-		} {
+		for _, name := range []string{"select_%s_cluster", "select_%s_stage1", "select_%s_stage2", "select_%s_any", "floor_read_%s", "edit_%s", "verify_%s", "sample_%s_edited", "sample_%s_whole", "sample_%s_whole_cluster"} {
 			symbols = append(symbols, fmt.Sprintf(name, names.symbol))
 		}
 	}

@@ -300,7 +300,7 @@ func testSamplerLaw(t *testing.T, d *Device, n int) {
 	} {
 		c.params.Seed = uint64(i)
 		counts := drawnOn(t, m, c.params, c.logits, n)
-		p := softmaxOf(t, c.params, c.logits)
+		p := expectedLaw(t, c.params, c.logits)
 		for id, count := range counts {
 			if p[id] == 0 && count > 0 {
 				t.Errorf("%s: token %d, which is not kept, came %d times", c.name, id, count)
@@ -340,8 +340,8 @@ func drawnOn(t *testing.T, m *memory, params sampling.Params, logits []float32, 
 	return counts
 }
 
-// softmaxOf returns the softmax in float64 over the tokens that package sampling keeps.
-func softmaxOf(t *testing.T, params sampling.Params, logits []float32) []float64 {
+// expectedLaw returns the softmax in float64 over the tokens that package sampling keeps.
+func expectedLaw(t *testing.T, params sampling.Params, logits []float32) []float64 {
 	t.Helper()
 	s, err := sampling.New[float32](params, sampling.Options{})
 	if err != nil {

@@ -77,6 +77,7 @@ DEVICE_APART float soft_capped(float logit, float cap) { return law::capped(logi
 // what has too little mass: the place of its last token tells it.
 template <class T>
 struct RowLaw {
+  using Bits = u32;
   static constexpr u32 kFew = 192, kIndexBits = 20;
 
   const typename T::Element* logits;
@@ -90,21 +91,26 @@ struct RowLaw {
 
   static DEVICE u64 place(u32 key, u32 id) { return (u64)key << kIndexBits | ((1u << kIndexBits) - 1 - id); }
 
-  DEVICE float logit(u32 key) const {
-    const float l = number_of<T>(key);
-    return softcap > 0 ? soft_capped(l, softcap) : l;
+  // The logit of an element that is not NaN.
+  static DEVICE float value(u32 bits) {
+    if (T::kBits == 32) return as_float(bits);
+    if (T::kBestNumber - T::kSign == 0x7f80) return as_float(bits << 16);
+    return number_of<T>(T::key(bits));
   }
+  DEVICE float capped(float logit) const { return softcap > 0 ? soft_capped(logit, softcap) : logit; }
+  DEVICE float logit(u32 key) const { return capped(number_of<T>(key)); }
   DEVICE u64 mass_of(float logit) const {
     if (most > 0x1.fffffep127f) return logit == most ? 1ull << law::kMassBits : 0;
     return law::mass(law::surprise(logit, most, scale));
   }
-  DEVICE u32 key(u32 id) const { return T::key(logits[id]); }
-  DEVICE u64 mass(u32 key, u32 id) const {
-    if (place(key, id) < last) return 0;
-    const u64 mass = mass_of(logit(key));
-    return mass < least ? 0 : mass;
+  DEVICE bool keeps(u32 key, u32 id) const { return place(key, id) >= last; }
+  DEVICE u64 enough(u64 mass) const { return mass < least ? 0 : mass; }
+  DEVICE u64 mass(u32 key, u32 id) const { return keeps(key, id) ? enough(mass_of(logit(key))) : 0; }
+  DEVICE u32 bits(u32 id) const { return logits[id]; }
+  DEVICE u64 mass_of_bits(u32 bits, u32 id) const {
+    if (last > 0 && !keeps(T::key(bits), id)) return 0;
+    return enough(mass_of(capped(value(bits))));
   }
-  DEVICE u64 mass(u32 id) const { return mass(key(id), id); }
 };
 
 // What the draft thinks of tokens, as RowLaw, or as probabilities if these are not null.
@@ -120,8 +126,13 @@ struct DraftLaw {
     one.add(p * 0x1p42f);
     return one.sum();
   }
-  DEVICE u64 mass(u32 id) const { return probabilities ? mass_of(probabilities[id]) : row.mass(id); }
+  DEVICE u32 bits(u32 id) const { return probabilities ? as_bits(probabilities[id]) : row.bits(id); }
+  DEVICE u64 mass_of_bits(u32 bits, u32 id) const { return probabilities ? mass_of(as_float(bits)) : row.mass_of_bits(bits, id); }
 };
+
+// The mass of an id.
+template <class L>
+DEVICE u64 mass_of_id(const L& law, u32 id) { return law.mass_of_bits(law.bits(id), id); }
 
 // Numbers are some of a warp, or of a block.
 constexpr u32 kNumbers = 8;
@@ -164,6 +175,24 @@ struct Part {
     end = smaller(begin + share, vocab);
   }
 };
+
+// Calls see(bits, id) for each id of this thread from begin to end, a step apart, with the
+// bits of kBatch of them on their way at a time.
+template <u32 kBatch, class L, class See>
+DEVICE void see_each(const L& law, u32 begin, u32 end, u32 step, See see) {
+#pragma unroll 1
+  for (u32 first = begin; first < end; first += kBatch * step) {
+    typename L::Bits bits[kBatch];
+#pragma unroll
+    for (u32 e = 0; e < kBatch; e++) {
+      if (first + e * step < end) bits[e] = law.bits(first + e * step);
+    }
+#pragma unroll
+    for (u32 e = 0; e < kBatch; e++) {
+      if (first + e * step < end) see(bits[e], first + e * step);
+    }
+  }
+}
 
 // The sum of what the threads before this one have, and of what all have.
 template <class T>
@@ -340,10 +369,10 @@ DEVICE RowLaw<T> law_of_best(Selection& block, Turn<T>& turn, u32 k, RowLaw<T> l
 }
 
 // Finds the token, in the order of ids, at which the sum of masses exceeds a target, and
-// returns whether it is in this block's part. mass tells that of an id, target what to look
-// for in a sum of all. The team calls it.
-template <class T, class P, class M>
-DEVICE bool find_in_order(Selection& block, Turn<T>& turn, u32 vocab, P target_of, M mass) {
+// returns whether it is in this block's part. The law tells masses of ids by their bits,
+// target_of what to look for in a sum of all. The team calls it.
+template <class T, class P, class L>
+DEVICE bool find_in_order(Selection& block, Turn<T>& turn, u32 vocab, P target_of, const L& law) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
   u64* pieces = block.candidates;  // sums of neighbouring ids
   const Part part(vocab);
@@ -353,11 +382,8 @@ DEVICE bool find_in_order(Selection& block, Turn<T>& turn, u32 vocab, P target_o
 #pragma unroll 1
   for (u32 i = warp; i < count; i += Selection::kWarps) {
     u64 sum = 0;
-#pragma unroll 2
-    for (u32 j = lane; j < piece; j += kWarp) {
-      const u32 id = part.begin + i * piece + j;
-      if (id < part.end) sum += mass(id);
-    }
+    const u32 first = part.begin + i * piece;
+    see_each<4>(law, first + lane, smaller(first + piece, part.end), kWarp, [&](const typename L::Bits& bits, u32 id) { sum += law.mass_of_bits(bits, id); });
     sum = warp_sum_of_masses(sum);
     if (lane == 0) pieces[i] = sum;
   }
@@ -387,7 +413,7 @@ DEVICE bool find_in_order(Selection& block, Turn<T>& turn, u32 vocab, P target_o
   // The same among the ids of that piece.
   const u32 own = (piece + kThreads - 1) / kThreads, first = part.begin + turn.chosen * piece, begin = thread * own;
   const u64 rest = turn.rest;
-  const auto mass_at = [&](u32 i) { return begin + i < piece && first + begin + i < part.end ? mass(first + begin + i) : 0; };
+  const auto mass_at = [&](u32 i) { return begin + i < piece && first + begin + i < part.end ? mass_of_id(law, first + begin + i) : 0; };
   sum = 0;
 #pragma unroll 1
   for (u32 i = 0; i < own; i++) sum += mass_at(i);
@@ -407,10 +433,19 @@ template <class T>
 DEVICE_APART u64 sum_of_law(Turn<T>& turn, const RowLaw<T>& law, u32 vocab) {
   u64 sum = 0;
   const Part part(vocab);
-#pragma unroll 4
-  for (u32 id = part.begin + thread_index(); id < part.end; id += kThreads) sum += law.mass(id);
+  see_each<4>(law, part.begin + thread_index(), part.end, kThreads, [&](u32 bits, u32 id) { sum += law.mass_of_bits(bits, id); });
   return team_sum(turn, {0, sum}).low;
 }
+
+// Having counts the ids that have a key.
+template <class T>
+struct Having {
+  using Bits = u32;
+  const RowLaw<T>& law;
+  u32 key;
+  DEVICE u32 bits(u32 id) const { return law.bits(id); }
+  DEVICE u64 mass_of_bits(u32 bits, u32) const { return T::key(bits) == key ? 1 : 0; }
+};
 
 // Finds the place of the last that is kept where the first in contract order are, as few as
 // have a sum of at least `enough`: of their masses, or of ones. Eighths of a range of keys at
@@ -426,14 +461,13 @@ DEVICE_APART u64 find_last(Selection& block, Turn<T>& turn, const RowLaw<T>& law
   while (range > 1) {
     const u32 bits = kWarp - leading_zeros(range - 1), shift = bits > 3 ? bits - 3 : 0;
     Numbers sums = {};
-#pragma unroll 2
-    for (u32 id = part.begin + thread_index(); id < part.end; id += kThreads) {
-      const u32 key = law.key(id), eighth = (key - low) >> shift;
-      if (key < low || key - low >= range || eighth == 0) continue;
+    see_each<4>(law, part.begin + thread_index(), part.end, kThreads, [&](u32 bits, u32 id) {
+      const u32 key = T::key(bits), eighth = (key - low) >> shift;
+      if (key < low || key - low >= range || eighth == 0) return;
       const u64 one = of(key, id);
 #pragma unroll
       for (u32 i = 1; i < kNumbers; i++) sums.of[i] += i == eighth ? one : 0;
-    }
+    });
     sums = team_sums(turn, sums);
     u32 chosen = 0;
 #pragma unroll
@@ -453,7 +487,7 @@ DEVICE_APART u64 find_last(Selection& block, Turn<T>& turn, const RowLaw<T>& law
   // none of these would be removed before.
   const u64 one = of(low, 0), missing = (enough - above + one - 1) / one;
   if (missing * one == reach - above) return RowLaw<T>::place(low, (1u << RowLaw<T>::kIndexBits) - 1);
-  const bool mine = find_in_order(block, turn, vocab, [&](u64) { return missing - 1; }, [&](u32 id) { return law.key(id) == low ? 1ull : 0; });
+  const bool mine = find_in_order(block, turn, vocab, [&](u64) { return missing - 1; }, Having<T>{law, low});
   const Numbers* told = tell_team(turn, {mine ? turn.chosen + 1ull : 0}, 1);
   u64 id = 0;
   for (u32 rank = 0; rank < Team::blocks(); rank++) id += told[rank].of[0];
@@ -573,61 +607,70 @@ DEVICE void draw_of_few(const u64* masses, Turn<T>& turn, u32 count, u64 target)
 }
 
 // Draws a token by masses, of which one is not 0, and returns whether this block has it.
-template <class T, class M>
-DEVICE bool draw_in_order(Selection& block, Turn<T>& turn, u32 vocab, u64 random, M mass) {
-  return find_in_order(block, turn, vocab, [&](u64 total) { return law::target(random, total); }, mass);
+template <class T, class L>
+DEVICE bool draw_in_order(Selection& block, Turn<T>& turn, u32 vocab, u64 random, const L& law) {
+  return find_in_order(block, turn, vocab, [&](u64 total) { return law::target(random, total); }, law);
 }
 
 // Draws a token of the target's law, and returns whether this block has it.
 template <class T>
 DEVICE bool draw_target(Selection& block, Turn<T>& turn, u32 vocab, u64 random) {
   const RowLaw<T> target = turn.target;
-  if (target.few == 0) return draw_in_order(block, turn, vocab, random, [&](u32 id) { return target.mass(id); });
+  if (target.few == 0) return draw_in_order(block, turn, vocab, random, target);
   draw_of_few(block.candidates, turn, target.few, law::target(random, target.total));
   return true;
 }
 
-// Residual is what the target has more of than the draft, times both totals.
+// Residual is what the target has more of than the draft, times both totals, without the
+// lowest bits.
 template <class T>
 struct Residual {
   const RowLaw<T> target;
   const DraftLaw<T> draft;
+  u32 shift;
 
-  DEVICE Wide excess(u64 mass, u32 id) const {
+  struct Bits {
+    u32 target, draft;
+  };
+  DEVICE Bits bits(u32 id) const { return {target.bits(id), draft.bits(id)}; }
+  DEVICE Wide excess(u64 mass, u32 draft_bits, u32 id) const {
     if (mass == 0) return {0, 0};
-    const Wide more = product(mass, draft.total), less = product(draft.mass(id), target.total);
+    const Wide more = product(mass, draft.total), less = product(draft.mass_of_bits(draft_bits, id), target.total);
     return more < less ? Wide{0, 0} : more - less;
   }
-  DEVICE Wide excess(u32 id) const { return excess(target.mass(id), id); }
+  DEVICE Wide excess(const Bits& bits, u32 id) const { return excess(target.mass_of_bits(bits.target, id), bits.draft, id); }
+  DEVICE u64 mass_of_bits(const Bits& bits, u32 id) const { return excess(bits, id).shifted(shift); }
 };
 
 // Draws a token of the residual, or of the target if there is none, and returns whether
 // this block has it.
 template <class T>
 DEVICE_APART bool draw_residual(Selection& block, Turn<T>& turn, u32 vocab, u64 random) {
-  const Residual<T> residual = {turn.target, turn.draft};
+  Residual<T> residual = {turn.target, turn.draft, 0};
   const u32 thread = thread_index(), few = residual.target.few;
+  static_assert(RowLaw<T>::kFew <= kThreads, "each thread has one");
   u64* masses = block.candidates;
   Wide sum = {0, 0};
   if (few > 0) {
-    if (thread < few) sum = residual.excess(masses[thread], Word<u64>::index(turn.sorted[thread]));
+    const u32 id = thread < few ? Word<u64>::index(turn.sorted[thread]) : 0;
+    if (thread < few) sum = residual.excess(masses[thread], residual.draft.bits(id), id);
+    const Wide mine = sum;
     sum = block_sum(turn, sum);
-  } else {
-    const Part part(vocab);
-#pragma unroll 2
-    for (u32 id = part.begin + thread; id < part.end; id += kThreads) sum = sum + residual.excess(id);
-    sum = team_sum(turn, sum);
+    const u64 mass = mine.shifted(excess_bits(sum));
+    u64 total;
+    scan_masses(turn, mass, total);
+    if (total == 0) return draw_target(block, turn, vocab, random);
+    if (thread < few) masses[thread] = mass;
+    block_barrier();
+    draw_of_few(masses, turn, few, law::target(random, total));
+    return true;
   }
+  const Part part(vocab);
+  see_each<2>(residual, part.begin + thread, part.end, kThreads, [&](const typename Residual<T>::Bits& bits, u32 id) { sum = sum + residual.excess(bits, id); });
+  sum = team_sum(turn, sum);
   if ((sum.high | sum.low) == 0) return draw_target(block, turn, vocab, random);
-  const u32 shift = excess_bits(sum);
-  if (few == 0) return draw_in_order(block, turn, vocab, random, [&](u32 id) { return residual.excess(id).shifted(shift); });
-  static_assert(RowLaw<T>::kFew <= kThreads, "each thread has one");
-  u64 total;
-  const u64 mass = thread < few ? residual.excess(masses[thread], Word<u64>::index(turn.sorted[thread])).shifted(shift) : 0;
-  if (thread < few) masses[thread] = mass;
-  scan_masses(turn, mass, total);
-  draw_of_few(masses, turn, few, law::target(random, total));
-  return true;
+  residual.shift = excess_bits(sum);
+  return draw_in_order(block, turn, vocab, random, residual);
 }
 
 // What a row comes to.
@@ -681,7 +724,7 @@ DEVICE Outcome verify_row(Selection& block, Turn<T>& turn, const VerifyArguments
   if (bonus) {
     found = draw_target(block, turn, a.vocab, law::uniform(seed, position, draw, law::kDraw));
   } else {
-    const Wide more = product(turn.target.mass(token), turn.draft.total), less = product(turn.draft.mass(token), turn.target.total);
+    const Wide more = product(mass_of_id(turn.target, token), turn.draft.total), less = product(mass_of_id(turn.draft, token), turn.target.total);
     const u64 random = law::uniform(seed, position, draw, law::kAccept);
     if ((product(random, less.high) + Wide{0, multiply_high(random, less.low)}) < more) return {token, false, kDone, !first};
     found = draw_residual(block, turn, a.vocab, law::uniform(seed, position, draw, law::kResidual));

@@ -521,8 +521,8 @@ int cuLaunchKernelEx(const LaunchConfig* config, Kernel* kernel, void** paramete
   const auto named = [&](const char* prefix) { return kernel->symbol.rfind(prefix, 0) == 0; };
   const std::string arguments(static_cast<const char*>(parameters[0]),
                               named("sample_") || named("edit_") ? sizeof(SampleArguments)
-                              : named("verify_")                ? sizeof(VerifyArguments)
-                                                                : sizeof(SelectArguments));
+                              : named("verify_")                 ? sizeof(VerifyArguments)
+                                                                 : sizeof(SelectArguments));
   const unsigned grid = config->grid[0], block = config->block[0];
   const bool standin = setting("standin") && fakecuda_standin_has(kernel->symbol.c_str());
   return put(config->stream, [=]() -> int {
