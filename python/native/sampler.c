@@ -24,6 +24,7 @@ typedef struct {
 enum {
   kOffsetStep = 4,       // the least by which torch advances a generator
   kMostDraws = 1 << 24,  // of a row
+  kKept = 1024,          // tokens for which there is room in a kept set
 };
 
 #define kMost 0x1.fffffep127  // the largest finite float32
@@ -185,7 +186,11 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   a->selection.vocab = (int)b->vocab;
   if (!penalises(a)) a->penalties = 0;
   const bool greedy = !a->row_temperature && a->temperature < a->greedy_below;
-  if (greedy && !a->kept) b->k = 1;
+  if (!a->kept) {
+    if (greedy) b->k = 1;
+  } else if (b->k < 1 || b->k > kKept) {
+    b->k = kKept;
+  }
   const struct plan_shape shape = {b->rows, b->vocab, b->k, b->dtype};
   a->selection.k = plan_room(&shape);
   if (b->device == kDevices) {

@@ -1,11 +1,14 @@
 """Launches of sampling, through a driver over host memory: the tokens are those of the CPU."""
 
 import itertools
+import random
 
 import pytest
 import torch
 from oracle import DTYPES, rows
+from test_cuda_sample import alike, steps
 from test_driver import Fake, Resident
+from test_sample import GOLDEN, arguments_of, floats, holds, near
 
 import aikf
 from aikf import _native, _sample
@@ -168,3 +171,64 @@ def test_verify(fake, dtype):
         for a, b in zip(answers, aikf.speculative_verify(logits, drafted, top_k=k, seed=3, position=5, **given)):
             assert torch.equal(a, b)
         assert (workspace == 0).all()
+
+
+class Played:
+    """A sampler whose launches have ended when it returns, for tensors on the CPU."""
+
+    def __init__(self, fake):
+        self.fake = fake
+
+    def quiet(self, x):
+        return True
+
+    def sample(self, logits, *given):
+        done = self.fake.sampler.sample(Resident(logits), *given)
+        self.fake.wait()
+        return done
+
+
+@pytest.fixture
+def played(fake, monkeypatch):
+    """sample by launches, and a function that samples on the CPU."""
+    sampler = _sample._sampler
+
+    def on_cpu_(x, **kwargs):
+        with monkeypatch.context() as patch:
+            patch.setattr(_sample, "_sampler", sampler)
+            return aikf.sample(x, **kwargs)
+
+    monkeypatch.setattr(_sample, "_sampler", Played(fake))
+    return on_cpu_
+
+
+def test_golden_tokens(played):
+    unsupported = 0
+    for case in GOLDEN:
+        x = floats(case["logits"], case["rows"], case["vocab"], getattr(torch, case["dtype"]))
+        given = arguments_of(case, "cpu")
+        try:
+            holds(case, aikf.sample(x, **given), near)
+        except NotImplementedError:
+            unsupported += 1
+    assert unsupported < len(GOLDEN) / 2
+
+
+@pytest.mark.parametrize("edits", [False, True], ids=["plain", "edited"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_random_steps(played, dtype, edits):
+    choose = random.Random(8)
+    torch.manual_seed(8)
+    unsupported = 0
+    for seed in range(40):
+        n, vocab = choose.choice([1, 2, 5]), choose.choice([1, 37, 700, 1300])
+        x = rows(("normal", "normal", "two values", "masked", "special")[seed % 5], n, vocab, dtype, seed) * choose.choice([1, 4])
+        given = steps(choose, n, vocab, edits)
+        want = played(x, **given)
+        try:
+            got = aikf.sample(x, **given)
+        except NotImplementedError:
+            unsupported += 1
+            continue
+        alike(got, want, (tuple(x.shape), x.dtype, given))
+    assert unsupported < 20

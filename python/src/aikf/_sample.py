@@ -18,6 +18,7 @@ MOST_VOCAB = 1 << 20
 MOST_DRAWS = 1 << 24
 MOST_DRAFTS = 1 << 16
 MOST_LOGPROBS = 1024
+MOST_KEPT = 1024
 REALS = (  # parameters, and what turns each off
     ("temperature", 1.0), ("top_p", 1.0), ("min_p", 0.0), ("typical_p", 1.0), ("top_n_sigma", 0.0), ("xtc_probability", 0.0),
     ("xtc_threshold", 1.0), ("repetition_penalty", 1.0), ("frequency_penalty", 0.0), ("presence_penalty", 0.0),
@@ -114,7 +115,7 @@ def sample(
             -Inf bans. Ids as in token_counts.
         bitmask: int32 of [..., words] or [words], 32 ids a word from the least significant bit on, as xgrammar makes them: 1 allows. Ids
             past its end are allowed.
-        softcap: cap * tanh(logit / cap), before all edits; 0: none. With edits, a GPU has it by the preset "nanochat" alone.
+        softcap: cap * tanh(logit / cap), before all edits; 0: none.
         seed: of the random numbers, from -2^63 to 2^64-1. One seed for the batch gives row i the draws i * draws to
             (i + 1) * draws - 1, so that equal rows get different tokens; with a seed for each row, draws begin at 0.
         position: of the token in its sequence, the other half of what decides a random number; 0 if it is not given.
@@ -127,9 +128,9 @@ def sample(
         logprobs: how many of the most likely tokens to report beside each row's own, up to 1,024; 0 is the tokens' own alone, and
             None reports nothing. They are within 1e-6 times the larger of 1 and their magnitude, and natural.
         processed_logprobs: whether logprobs are of what all steps keep, instead of the logits as they came.
-            On a GPU these, typical_p, top_n_sigma and xtc are for rows with a top_k for which there is room: of at most 1,024.
+            They are the only ones of edited rows on a GPU. There these, typical_p, top_n_sigma and xtc are for rows with a top_k for which there is room: of at most 1,024.
         kept: whether to report the kept set of each row with its probabilities, as training on what was sampled wants it. There is room
-            for top_k tokens, or most_top_k of them, and for 1,024 at most; 2,048 of 16-bit logits with a vocab of at most 65,536.
+            for top_k tokens, or most_top_k of them, and for 1,024 at most.
         invalid_token: what stands where there is no token. -1 as an index into an embedding is an assertion of the device
             that fails; the status says why.
         most_top_k: the largest value of a top_k that is a tensor: smaller is faster. It changes no token.
@@ -144,8 +145,8 @@ def sample(
     Raises:
         TypeError: logits or another argument are of a type or dtype that is none of those above.
         ValueError: a number is out of its range; the message has both.
-        NotImplementedError: the preset is of the Go package alone; a GPU has a step behind a top_k alone, or no softcap
-            before edits.
+        NotImplementedError: the preset is of the Go package alone; a GPU has a step behind a top_k alone, or no logprobs of
+            edited rows but processed ones.
         RuntimeError: a tensor has another shape or device; the generator is of another device than the logits, or would be frozen in a
             CUDA graph that is captured: give seed= and position= then.
     """
@@ -347,8 +348,7 @@ def wanted(logprobs: int, kept: bool) -> Tuple[bool, ...]:
 def room(logits: torch.Tensor, top_k: int) -> int:
     """Return how many tokens of a row there is room for, if so many are left by top_k, or 0 if that is unknown."""
     vocab = logits.shape[-1]
-    most = 2048 if logits.dtype != torch.float32 and vocab <= 65536 else 1024
-    return min(top_k if 0 < top_k < most else most, vocab)
+    return min(top_k if 0 < top_k < MOST_KEPT else MOST_KEPT, vocab)
 
 
 def shapes(logits: torch.Tensor, draws: int, logprobs: int, most: int):
