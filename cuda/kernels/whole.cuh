@@ -161,8 +161,10 @@ DEVICE_APART void draw_from_all(B& block, const SampleArguments& a, u32 number) 
   if (thread == 0 && a.status) a.status[number] = kDone;
 }
 
-// A team is the blocks that have a row: one alone, or a cluster.
+// A team is the blocks that have a row: one alone, or a cluster. kParts: in how many it weighs
+// a vector. The fewer vectors there are, the more it counts how long the code is.
 struct Alone {
+  static constexpr u32 kParts = 1;
   static DEVICE u32 shift() { return 0; }  // blocks, as a power of two
   static DEVICE u32 blocks() { return 1; }
   static DEVICE u32 rank() { return 0; }
@@ -176,6 +178,7 @@ struct Alone {
 
 #if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
 struct Cluster {
+  static constexpr u32 kParts = 2;
   static DEVICE u32 shift() { return lowest_bit(cluster_blocks()); }
   static DEVICE u32 blocks() { return cluster_blocks(); }
   static DEVICE u32 rank() { return cluster_rank(); }
@@ -507,25 +510,29 @@ DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<
   Vector next = load(i);
 #pragma unroll 1
   for (u32 segment = segments.first + warp; segment < segments.end;) {
-    const Vector v = next;
+    Vector v = next;
     const u32 at = i;
     i = vector_of(++turn);
     next = load(i);
     u32 nearest = kAllLanes;
+#pragma unroll 1
+    for (u32 part = 0; part < Team::kParts; part++) {
 #pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e += 2) {
-      Parts parts[2];
+      for (u32 e = 0; e < T::kPerVector / Team::kParts; e += 2) {
+        Parts parts[2];
 #pragma unroll
-      for (u32 j = 0; j < 2; j++) {
-        const int q = weights.template surprise<kFloor>(number_of_bits<T>(bits_of_element<T>(v, e + j)));
-        parts[j] = Parts(law::weight(q));
-        if (kCut) {
-          nearest = smaller(nearest, (u32)(q - bracket.low));
-          if (q < bracket.high) below.high += parts[j].high - Parts::kHigh, below.low += (int)(parts[j].low - Parts::kLow);
+        for (u32 j = 0; j < 2; j++) {
+          const int q = weights.template surprise<kFloor>(number_of_bits<T>(bits_of_element<T>(v, e + j)));
+          parts[j] = Parts(law::weight(q));
+          if (kCut) {
+            nearest = smaller(nearest, (u32)(q - bracket.low));
+            if (q < bracket.high) below.high += parts[j].high - Parts::kHigh, below.low += (int)(parts[j].low - Parts::kLow);
+          }
         }
+        all.high += parts[0].high + parts[1].high;
+        all.low += parts[0].low + parts[1].low;
       }
-      all.high += parts[0].high + parts[1].high;
-      all.low += parts[0].low + parts[1].low;
+      if (Team::kParts == 2) v.word[0] = v.word[2], v.word[1] = v.word[3];
     }
     if (kCut) {
       const bool hit = nearest < (u32)(bracket.high - bracket.low);
