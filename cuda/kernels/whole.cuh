@@ -161,8 +161,10 @@ DEVICE_APART void draw_from_all(B& block, const SampleArguments& a, u32 number) 
   if (thread == 0 && a.status) a.status[number] = kDone;
 }
 
-// A team is the blocks that have a row: one alone, or a cluster.
+// A team is the blocks that have a row: one alone, or a cluster. kParts: in how many it weighs
+// a vector. The fewer vectors there are, the more it counts how long the code is.
 struct Alone {
+  static constexpr u32 kParts = 1;
   static DEVICE u32 shift() { return 0; }  // blocks, as a power of two
   static DEVICE u32 blocks() { return 1; }
   static DEVICE u32 rank() { return 0; }
@@ -176,6 +178,7 @@ struct Alone {
 
 #if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
 struct Cluster {
+  static constexpr u32 kParts = 2;
   static DEVICE u32 shift() { return lowest_bit(cluster_blocks()); }
   static DEVICE u32 blocks() { return cluster_blocks(); }
   static DEVICE u32 rank() { return cluster_rank(); }
@@ -280,12 +283,12 @@ DEVICE float from_lane(float v, u32 lane) { return as_float(shuffle(as_bits(v), 
 // The sum of what the threads before this one have, and of what all have. Behind a barrier
 // of those that called it before.
 template <class V>
-DEVICE V scan(Whole& s, V mine, V& all) {
+DEVICE V scan(Whole& s, V mine, V& all, bool dry = false) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
   V* of_warps = reinterpret_cast<V*>(s.of_warps);
   const V through = warp_scan(mine);
   if (lane == kWarp - 1) of_warps[warp] = through;
-  block_barrier();
+  if (!dry) block_barrier();
   const V warps = warp_scan(lane < Whole::kWarps ? of_warps[lane] : V());
   all = from_lane(warps, Whole::kWarps - 1);
   const V before = from_lane(warps, (warp + kWarp - 1) % kWarp);
@@ -507,25 +510,29 @@ DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<
   Vector next = load(i);
 #pragma unroll 1
   for (u32 segment = segments.first + warp; segment < segments.end;) {
-    const Vector v = next;
+    Vector v = next;
     const u32 at = i;
     i = vector_of(++turn);
     next = load(i);
     u32 nearest = kAllLanes;
+#pragma unroll 1
+    for (u32 part = 0; part < Team::kParts; part++) {
 #pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e += 2) {
-      Parts parts[2];
+      for (u32 e = 0; e < T::kPerVector / Team::kParts; e += 2) {
+        Parts parts[2];
 #pragma unroll
-      for (u32 j = 0; j < 2; j++) {
-        const int q = weights.template surprise<kFloor>(number_of_bits<T>(bits_of_element<T>(v, e + j)));
-        parts[j] = Parts(law::weight(q));
-        if (kCut) {
-          nearest = smaller(nearest, (u32)(q - bracket.low));
-          if (q < bracket.high) below.high += parts[j].high - Parts::kHigh, below.low += (int)(parts[j].low - Parts::kLow);
+        for (u32 j = 0; j < 2; j++) {
+          const int q = weights.template surprise<kFloor>(number_of_bits<T>(bits_of_element<T>(v, e + j)));
+          parts[j] = Parts(law::weight(q));
+          if (kCut) {
+            nearest = smaller(nearest, (u32)(q - bracket.low));
+            if (q < bracket.high) below.high += parts[j].high - Parts::kHigh, below.low += (int)(parts[j].low - Parts::kLow);
+          }
         }
+        all.high += parts[0].high + parts[1].high;
+        all.low += parts[0].low + parts[1].low;
       }
-      all.high += parts[0].high + parts[1].high;
-      all.low += parts[0].low + parts[1].low;
+      if (Team::kParts == 2) v.word[0] = v.word[2], v.word[1] = v.word[3];
     }
     if (kCut) {
       const bool hit = nearest < (u32)(bracket.high - bracket.low);
@@ -673,11 +680,16 @@ template <class Team>
 DEVICE u64 mass_above(Whole& s, const Team& team, u64& others) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
   u64 above = 0, rest = thread < team.blocks() * Whole::kWarps ? s.rest[thread] : 0;
-  for (u32 i = thread; i < kSegments; i += Whole::kThreads) above += s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]);
+#pragma unroll
+  for (u32 n = 0; n < kSegments / Whole::kThreads; n++) {
+    const u32 i = n * Whole::kThreads + thread;
+    above += s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]);
+  }
   above = warp_sum_any(above);
   rest = warp_sum_any(rest);
   if (lane == 0) s.of_warps[warp] = above, s.of_warps[Whole::kWarps + warp] = rest;
-  for (u32 b = thread; b < kBins; b += Whole::kThreads) s.groups[b] = s.highs[b] = 0;
+#pragma unroll
+  for (u32 n = 0; n < kBins / Whole::kThreads; n++) s.groups[n * Whole::kThreads + thread] = s.highs[n * Whole::kThreads + thread] = 0;
   if (thread == 0) s.bin = kBins, s.listed = 0;
   block_barrier();
   u64 both = s.of_warps[lane];
@@ -862,10 +874,11 @@ DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weigh
 
 // Draws the tokens of a row by the kept masses of its segments: those of places from the last on. For the team's first
 // block. greedy: the first token of them. One draw is the work of all warps, of several with
-// replacement each is that of one.
+// replacement each is that of one. dry: a warp goes through the code and does nothing, for its instructions
+// to be there when they count.
 template <class T>
 DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments, const Weights& weights,
-                            u64 last, bool greedy) {
+                            u64 last, bool greedy, bool dry) {
   constexpr u32 kOwn = kSegments / Whole::kThreads, kRound = 2 * kWarp;  // ids
   static_assert(kSegments == kWarp * kWarp, "two steps find a segment");
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
@@ -876,20 +889,20 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
     sizes[b] = s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]);
     sum += sizes[b];
   }
-  u64 before = scan(s, sum, total);
+  u64 before = scan(s, sum, total, dry);
 #pragma unroll
   for (u32 b = 0; b < kOwn; b++) {
-    s.sums[thread * kOwn + b] = before;
+    if (!dry) s.sums[thread * kOwn + b] = before;
     before += sizes[b];
   }
-  block_barrier();
+  if (!dry) block_barrier();
   if (thread == 0 && a.status) a.status[number] = kDone;
-  const bool together = a.draws == 1;
-  if (!together && !a.replacement && warp > 0) return;
+  const bool together = a.draws == 1 && !dry;
+  if (!together && !a.replacement && warp > 0 && !dry) return;
   const u32 step = a.replacement ? Whole::kWarps : 1;
 #pragma unroll 1
-  for (u32 draw = together ? 0 : warp; draw < (u32)a.draws; draw += step) {
-    if (total == 0) return end_row(a, number, draw, kExhausted, kWarp);
+  for (u32 draw = together || dry ? 0 : warp; draw < (u32)a.draws; draw += step) {
+    if (total == 0 && !dry) return end_row(a, number, draw, kExhausted, kWarp);
     u64 u = s.uniform;
     if (draw > 0) u = law::uniform(a.row_seed ? a.row_seed[number] : a.seed, a.row_position ? a.row_position[number] : a.position, first_draw(a, number) + draw, law::kDraw);
     u64 target = greedy ? 0 : law::target(u, total);
@@ -897,7 +910,7 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
     const u32 segment = part * kWarp + population(ballot(s.sums[part * kWarp + lane] <= target)) - 1;
     target -= s.sums[segment];
     // The masses of rounds of 64 ids, then those of the round that the target falls in.
-    const u32 begin = segments.begin(row, segment), end = segments.begin(row, segment + 1), rounds = (end - begin + kRound - 1) / kRound;
+    const u32 begin = dry ? 0 : segments.begin(row, segment), end = dry ? 0 : segments.begin(row, segment + 1), rounds = (end - begin + kRound - 1) / kRound;
     u64* of_rounds = s.candidates + (together ? 0 : warp * kWarp);
     u32 round = together ? warp : 0;
     u64 masses[2];
@@ -910,7 +923,7 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
         }
         warp_barrier();
         const u64 mine = lane < rounds ? of_rounds[lane] : 0, through = warp_scan(mine);
-        round = lowest_bit(ballot(through > target));
+        round = lowest_bit(ballot(through > target || dry));
         target -= shuffle_wide(through - mine, round);
         found = true;
       }
@@ -923,19 +936,20 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
 #pragma unroll
       for (u32 e = 0; e < 2; e++) {
         const u32 index = begin + round * kRound + 2 * lane + e;
-        masses[e] = 0;
-        if (index >= end || gone >> e & 1) continue;
-        const u32 bits = row.bits(index);
-        if (place_of(T::key(bits), index) >= last) masses[e] = law::mass(weights.surprise(number_of_bits<T>(bits)));
+        const bool there = index < end && !(gone >> e & 1);
+        const u32 bits = there ? row.bits(index) : T::kWorst & T::kAll;
+        const u64 mass = law::mass(weights.surprise(number_of_bits<T>(bits)));
+        masses[e] = there && place_of(T::key(bits), index) >= last ? mass : 0;
       }
       if (found) break;
       const u64 all = warp_sum_wide(masses[0] + masses[1]);
       if (lane == 0) of_rounds[round] = all;
     }
     const u64 through = warp_scan(masses[0] + masses[1]);
-    const u32 there = lowest_bit(ballot(through > target));
+    const u32 there = lowest_bit(ballot(through > target || dry));
     const bool second = through - masses[1] <= target;
     const u32 token = begin + round * kRound + 2 * there + (shuffle(second, there) ? 1 : 0);
+    if (dry) return;
     if (lane == 0) write_token(a, number, draw, token);
     if (a.replacement) {
       warp_barrier();  // before the rounds of the next draw
@@ -1005,38 +1019,41 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   const bool ranked = !greedy && p.top_k > 0 && (u32)p.top_k < row.length, infinite = weights.most > 0x1.fffffep127f;
   if (ranked || (a.softcap > 0 && !greedy) || (infinite && top_p < 1) || weights.floor > 0) return !first;
 
-  u64 last = 1;  // place
-  if (top_p == 1) {
-    if (weights.floor == law::kLeastSurprise && !infinite) {
-      weigh<T, false, false>(s, team, row, segments, weights, {}, edges);
-    } else {
-      weigh<T, false, true>(s, team, row, segments, weights, {}, edges);
-    }
-    release_kernel_behind();
-    team.meet();
-    if (!first) return true;
-  } else {
+  const float floor = weights.floor;
+  Bracket bracket = {};
+  if (top_p < 1) {
     // Behind top-p, min-p plays no part in the mass of which p is a share.
-    const float floor = weights.floor;
     if (a.min_p_last) weights.floor = law::kLeastSurprise;
     count_bins(s, row, segments, weights, edges);
     team.meet();
-    Bracket bracket = find_bracket(s, team, top_p);
+    bracket = find_bracket(s, team, top_p);
     // Where min-p keeps less, the bracket is where that ends.
     const int floor_surprise = nearest_integer(floor);
     if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
     weigh<T, true, true>(s, team, row, segments, weights, bracket, edges);
-    release_kernel_behind();
-    team.meet();
-    if (!first) return true;
-    last = cut(s, team, row, segments, weights, bracket, top_p);
-    if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
-    if (last == 0) return false;
-    weights.floor = floor;
-    if (last > 1 && surprise_of_place<T>(weights, last) < floor_surprise) return false;
+  } else if (floor == law::kLeastSurprise && !infinite) {
+    weigh<T, false, false>(s, team, row, segments, weights, {}, edges);
+  } else {
+    weigh<T, false, true>(s, team, row, segments, weights, {}, edges);
   }
-  draw_by_segment(s, a, number, row, segments, weights, last, greedy);
-  return true;
+  release_kernel_behind();
+  u64 last = 1;  // place
+#pragma unroll 1
+  for (bool dry = first && warp == Whole::kWarps - 1;; dry = false) {
+    if (!dry) {
+      team.meet();
+      if (!first) return true;
+      if (top_p < 1) {
+        last = cut(s, team, row, segments, weights, bracket, top_p);
+        if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
+        if (last == 0) return false;
+        weights.floor = floor;
+        if (last > 1 && surprise_of_place<T>(weights, last) < nearest_integer(floor)) return false;
+      }
+    }
+    draw_by_segment(s, a, number, row, segments, weights, last, greedy, dry);
+    if (!dry) return true;
+  }
 }
 
 // The same for a block alone, in memory that is not clear. Apart: few rows of such a launch
