@@ -287,6 +287,7 @@ struct EditedReader : Reader<T> {
   template <u32 kThreads>
   DEVICE void read(const Row<T>& row, Share& share) {
     read_share<T, kThreads>(row, share, [&] { mask(row); });
+    block_tail<B>().prepare(a, number, B::kWarps);
     make(row);
   }
   // For a row that is not read.
@@ -340,6 +341,7 @@ DEVICE_APART void prepare_unread(EditedReader<T> reader) {
   const Row<T> row(reader.a, reader.number, 0, 1);
   reader.mask(row);
   reader.make(row);
+  block_tail<EditedBlock>().prepare(reader.a, reader.number, EditedBlock::kWarps);
 }
 
 // Edited is the order of a row of edited logits as float32, for passes over all of it: behind
@@ -379,7 +381,6 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   const u32 number = block_index(), thread = thread_index();
   EditedReader<M> reader(a, number);
   reader.ask(Row<M>(a, number, 0, 1));
-  prepare<f32, EditedWord, B>(tail, a, number);
   const Found found = find<M>(block, Beside<M>{block}, a, number, 0, 1, stamps, reader);
   release_kernel_behind();
   if (reader.done) return stamps.set(7);

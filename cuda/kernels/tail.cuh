@@ -120,6 +120,12 @@ struct Tail {
     numbers[lane] = random;
     if (lane == 0) seed = row_seed, position = row_position;
   }
+  // Both, each by one warp: where the others wait for the row.
+  DEVICE void prepare(const SampleArguments& a, u32 number, u32 warps) {
+    const u32 last = warps - 1 - thread_index() / kWarp;
+    if (last == 0) settle(a, number);
+    if (last == 1) prepare_numbers(a, number);
+  }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {
     return draw < kNumbers ? numbers[draw] : law::uniform(seed, position, first_draw(a, number) + draw, law::kDraw);
@@ -301,6 +307,11 @@ struct SampledReader : Reader<T> {
   u32 number;
   bool done = false;  // the row has its token
 
+  template <u32 kThreads>
+  DEVICE void read(const Row<T>& row, Share& share) {
+    read_share<T, kThreads>(row, share, [&] { tail.prepare(a, number, B::kWarps); });
+  }
+  DEVICE void prepare(const Row<T>&) { tail.prepare(a, number, B::kWarps); }
   // Of a single token that is left.
   DEVICE bool decides(const Row<T>& row, const Share& share) {
     if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
@@ -412,9 +423,9 @@ DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
 
 // Draws the token of a row from k tokens, at most 64, that are sorted and weighed: for one
 // warp, of which a lane returns its rank and all others kAllLanes. Several tokens are written. The
-// warps that list ids are waited for, unless it is a rehearsal.
+// warps that list ids are waited for.
 template <class W, class B>
-DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top_p, bool all_count, u32 draws, bool rehearsal) {
+DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top_p, bool all_count, u32 draws) {
   Tail<W>& tail = block_tail<B>();
   const u32 lane = thread_index() % kWarp;
   constexpr u32 kEach = Tail<W>::kFew / kWarp;
@@ -452,7 +463,7 @@ DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top
     for (u32 i = 0; i < kEach; i++) reaching += population(ballot(reaches[i]));
     kept = smaller(kept, reaching);
   }
-  if (!rehearsal) wait_for_list();
+  wait_for_list();
 
   // The tokens in the order of their ids, and where they begin among the kept masses. Those that
   // are not kept have the mass 0.
@@ -489,7 +500,7 @@ DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top
   };
   const auto rank_of = [&](u32 place) { return place == 0 ? rank[0] : place == 1 ? rank[1] : kAllLanes; };
   u32 place = place_of(law::target(random, total));
-  if (lane == 0 && !rehearsal) tail.kept = kept, tail.total = total;
+  if (lane == 0) tail.kept = kept, tail.total = total;
   if (draws == 1) return rank_of(place);
 #pragma unroll 1
   for (u32 draw = 0;;) {
@@ -531,7 +542,7 @@ DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u
     write_raw_top<T>(tail, a, number, selected);
     return;
   }
-  const u32 rank = draw_few<W, B>(a, number, k, tail.given.top_p, a.min_p_last, a.draws, false);
+  const u32 rank = draw_few<W, B>(a, number, k, tail.given.top_p, a.min_p_last, a.draws);
   if (rank != kAllLanes) write_token(a, number, 0, Word<W>::index(tail.sorted[rank]));
   if (a.draws == 1 && thread == 0 && a.status) a.status[number] = kDone;
   stamps.set(7);
@@ -982,34 +993,4 @@ DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u3
   if (a.processed || status_of<T>(tail, tail.sorted[0], selected) != kDone) return write_no_logprobs(a, number, B::kThreads);
   write_raw_top<T>(tail, a, number, selected);
   write_logprobs<T, W, B>(tail, a, number, selected);
-}
-
-// Before they read the row, some warps settle what does not depend on it, and others go through
-// the code behind the selection with nothing to do: its instructions, which come slower than
-// they are executed, are there then when they count.
-template <class T, class W, class B>
-DEVICE void prepare(Tail<W>& tail, const SampleArguments& a, u32 number) {
-  const u32 last = B::kWarps - 1 - thread_index() / kWarp;
-  if (last == 0) return tail.settle(a, number);
-  if (last == 1) return tail.prepare_numbers(a, number);
-  if (!a.row_temperature && a.temperature < a.greedy_below) return;
-  if (a.k <= (int)Tail<W>::kFew || a.row_top_k) {
-    if (last == 2) {
-      weigh_few<T, W, B>(false, 0, a.softcap);
-    } else if (last == 3) {
-      draw_few<W, B>(a, number, 0, 0.9f, false, 1, true);
-    } else if (last == 4) {
-      list_by_id<W, B>(1, 0, 1);
-    }
-  } else if (last == 2) {
-    weigh_many<T, W, B>(0, a.softcap, false);
-  } else if (last == 3) {
-    cut_many<W, B>(0, 0, true);
-    Bins<W, B>::add(0, 0);
-  } else if (last == 4) {
-    Bins<W, B>::find(0);
-  } else if (last == 5) {
-    Bins<W, B>::collect(0, 0, 0);
-    Bins<W, B>::find_listed(0, 0);
-  }
 }
