@@ -26,6 +26,7 @@ DEVICE void sample_row(const SampleArguments& a) {
   block.clear();
   wait_for_kernel_before();
   const u32 number = block_index(), thread = thread_index();
+  tail.prepare(a, number, B::kWarps);
   if (wants_raw(a)) add_exponentials<T, W, B>(Row<T>(a, number, 0, 1));
   const Sorted<W> sorted{tail};
   SampledReader<T, W, B> reader{{}, block, tail, a, number};

@@ -120,7 +120,8 @@ struct Tail {
     numbers[lane] = random;
     if (lane == 0) seed = row_seed, position = row_position;
   }
-  // Both, each by one warp: where the others wait for the row.
+  // Both, each by one warp. Before the row is read: between its loads, which would have to be
+  // there for the call, it takes longer.
   DEVICE void prepare(const SampleArguments& a, u32 number, u32 warps) {
     const u32 last = warps - 1 - thread_index() / kWarp;
     if (last == 0) settle(a, number);
@@ -307,11 +308,6 @@ struct SampledReader : Reader<T> {
   u32 number;
   bool done = false;  // the row has its token
 
-  template <u32 kThreads>
-  DEVICE void read(const Row<T>& row, Share& share) {
-    read_share<T, kThreads>(row, share, [&] { tail.prepare(a, number, B::kWarps); });
-  }
-  DEVICE void prepare(const Row<T>&) { tail.prepare(a, number, B::kWarps); }
   // Of a single token that is left.
   DEVICE bool decides(const Row<T>& row, const Share& share) {
     if (row.k != 1 || left_by_top_k(a, number) != 1) return false;

@@ -314,7 +314,11 @@ def _bias(bias: Any, logits: torch.Tensor) -> Tuple[Optional[torch.Tensor], Opti
 
 def _counts(counts: Any, logits: torch.Tensor, penalties: Any, rows: Any) -> Tuple[Optional[torch.Tensor], Optional[torch.Tensor]]:
     if counts is not None:
-        return _pair("token_counts", counts, ("ids", "counts"), logits, torch.int32)
+        ids, counts = _pair("token_counts", counts, ("ids", "counts"), logits, torch.int32)
+        if ids.shape[-1] == 0 and any(row is not None for row in rows[: len(penalties)]):
+            # Penalties of rows are checked where tokens are counted: one that is none.
+            ids, counts = (torch.nn.functional.pad(lists, (0, 1), value=-1) for lists in (ids, counts))
+        return ids, counts
     for (name, off), value, row in zip(REALS[PENALTIES:], penalties, rows):
         if value != off or row is not None:
             raise ValueError(f"aikf.sample: {name} without token_counts")
