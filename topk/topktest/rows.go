@@ -20,6 +20,9 @@ type RowKind struct {
 // launch plan reads of a long row to guess a threshold for a small k.
 const SampleStep = 17
 
+// ShortSampleStep is the same of 16-bit rows that are one chunk.
+const ShortSampleStep = 11
+
 // Adversarial returns the kinds of rows on which a fast top-k is likely to be
 // slow: the benchmark prints each of them.
 func Adversarial() []RowKind {
@@ -41,6 +44,8 @@ func Adversarial() []RowKind {
 // fast top-k is likely to be wrong.
 func Rows() []RowKind {
 	return append(Adversarial(), []RowKind{
+		{"on_every_11th", OnSample(ShortSampleStep)},
+		{"off_every_11th", OffSample(ShortSampleStep)},
 		{"on_every_9th", OnSample(9)}, // the step of a large k
 		{"off_every_9th", OffSample(9)},
 		{"random", Random},
