@@ -44,8 +44,6 @@ func Adversarial() []RowKind {
 // fast top-k is likely to be wrong.
 func Rows() []RowKind {
 	return append(Adversarial(), []RowKind{
-		{"on_every_11th", OnSample(ShortSampleStep)},
-		{"off_every_11th", OffSample(ShortSampleStep)},
 		{"on_every_9th", OnSample(9)}, // the step of a large k
 		{"off_every_9th", OffSample(9)},
 		{"random", Random},
