@@ -301,7 +301,7 @@ func (e Entry[P]) invalid(kept bool) (field string, got any) {
 		return "built_in_us", e.BuiltInUS
 	case !(e.TunedUS > 0):
 		return "tuned_us", e.TunedUS
-	case !(e.GainLow > 0) || kept && !(e.GainLow > 1):
+	case kept && !(e.GainLow > 1): // of a few noisy starts the interval may begin below 0
 		return "gain_low", e.GainLow
 	case !(e.GainLow <= e.Gain && e.Gain <= e.GainHigh):
 		return "gain", fmt.Sprintf("%v, outside %v to %v", e.Gain, e.GainLow, e.GainHigh)
