@@ -165,6 +165,16 @@ type Runner struct {
 
 	TargetCandidates int    // overrides the launch plan's target; 0: the plan decides
 	Plans            *Plans // for the selections of a case's own tier; nil: the built-in ones
+
+	now func() time.Time // of a search for plans, in tests; nil: time.Now
+}
+
+// clock returns what a search for plans reads the time from.
+func (r *Runner) clock() func() time.Time {
+	if r.now != nil {
+		return r.now
+	}
+	return time.Now
 }
 
 func (r *Runner) options(c Case, tier string) topk.Options {

@@ -289,7 +289,7 @@ type TuneStep struct {
 func tuneAll[P interface {
 	planfile.Plan
 	comparable
-}](ctx context.Context, cases []Case, file *planfile.File[P], budget time.Duration, searchOf func(Case) (*search[P], error), save func() error, progress func(TuneStep)) error {
+}](ctx context.Context, now func() time.Time, cases []Case, file *planfile.File[P], budget time.Duration, searchOf func(Case) (*search[P], error), save func() error, progress func(TuneStep)) error {
 	known, asked := map[planfile.Shape]bool{}, map[planfile.Shape]bool{}
 	for _, e := range slices.Concat(file.Entries, file.NotKept) {
 		known[e.Shape] = true
@@ -301,7 +301,7 @@ func tuneAll[P interface {
 		}
 		asked[c.planShape()] = true
 	}
-	start := time.Now()
+	start := now()
 	for i, c := range left {
 		s, err := searchOf(c)
 		if err != nil {
@@ -309,15 +309,15 @@ func tuneAll[P interface {
 		}
 		s.shape = c.planShape()
 		if s.now == nil {
-			s.now = time.Now
+			s.now = now
 		}
-		s.budget = (budget - time.Since(start)) / time.Duration(len(left)-i)
+		s.budget = (budget - now().Sub(start)) / time.Duration(len(left)-i)
 		tried := 0
 		if u := file.Unfinished; u != nil && u.Shape == s.shape && len(u.Plans) > 0 && len(s.plans) > 0 {
 			s.plans, tried = u.Plans, u.Tried
 		}
 		s.beat = func() {
-			progress(TuneStep{len(asked) - len(left) + i, len(asked), s.shape, min(time.Since(start), budget)})
+			progress(TuneStep{len(asked) - len(left) + i, len(asked), s.shape, min(now().Sub(start), budget)})
 		}
 		entry, plans, err := s.run(ctx, tried)
 		switch {

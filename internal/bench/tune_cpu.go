@@ -37,7 +37,7 @@ var (
 // whose error it then returns. Every plan's answers are compared with the
 // oracle's before it is timed.
 func (r *Runner) Tune(ctx context.Context, cases []Case, file *CPUPlans, budget time.Duration, save func() error, progress func(TuneStep)) error {
-	return tuneAll(ctx, cases, file, budget, func(c Case) (*search[cpu.Tuning], error) {
+	return tuneAll(ctx, r.clock(), cases, file, budget, func(c Case) (*search[cpu.Tuning], error) {
 		c.Tier = file.Device.Tier
 		if err := r.Validate(c); err != nil {
 			return nil, err

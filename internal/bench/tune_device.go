@@ -32,7 +32,7 @@ var (
 // Tune is that of [Runner] for a GPU. Times are those of nodes in a graph that is
 // replayed, with the logits in the cache.
 func (r *DeviceRunner) Tune(ctx context.Context, cases []Case, file *DevicePlans, budget time.Duration, save func() error, progress func(TuneStep)) error {
-	return tuneAll(ctx, cases, file, budget, func(c Case) (*search[planfile.DevicePlan], error) {
+	return tuneAll(ctx, r.clock(), cases, file, budget, func(c Case) (*search[planfile.DevicePlan], error) {
 		if err := r.Validate(c); err != nil {
 			return nil, err
 		}
