@@ -359,7 +359,7 @@ func answerInC[T topk.Float](t *testing.T, sample func(int32, *sampleArguments) 
 func TestPythonSamples(t *testing.T) {
 	sample := buildPythonEngine(t).sample
 	random := rand.New(rand.NewPCG(3, 4))
-	cases, statuses := 60000, map[uint8]int{}
+	cases, statuses := 30000, map[uint8]int{}
 	if testing.Short() {
 		cases = 6000
 	}
