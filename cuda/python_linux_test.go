@@ -35,7 +35,7 @@ func TestPythonPlanTable(t *testing.T) {
 		{"kFastK", fastK}, {"kMergeCandidates", mergeCandidates}, {"kNarrowVocab", narrowVocab},
 		{"kClusterK", clusterK}, {"kTargetStage2", targetStage2}, {"kClusterBytes", clusterBytes},
 		{"kClusterRows", clusterRows}, {"kClusterBlocks", clusterBlocks}, {"kClusterChunk", clusterChunk},
-		{"kBlockThreads", blockThreads}, {"kSampleVocab", sampling.MaxVocab},
+		{"kBlockThreads", blockThreads}, {"kSamplingThreads", samplingThreads}, {"kSampleVocab", sampling.MaxVocab},
 		{"kWholeChunk", wholeChunk}, {"kMostEdits", mostEdits}, {"kMaskedVocab", maskedVocab}, {"kEditChunk", editChunk},
 		{"kSampleRoom", pythonRoom(Float32)}, {"kSampleRoomNarrow", pythonRoom(BFloat16)},
 	} {

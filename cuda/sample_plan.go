@@ -17,11 +17,15 @@ var wholeBlocks = []struct{ rows, blocks int }{{8, 8}, {16, 4}, {32, 2}}
 // wholeChunk is how many logits a block has at least, of a row that several have.
 const wholeChunk = 4096
 
+// samplingThreads are those of a sampling kernel: beside those of a selection, a warp
+// that settles what the draws need.
+const samplingThreads = blockThreads + 32
+
 // chooseSample returns the launch of a call. It is a pure function of its arguments,
 // and changes the time, never a token.
 func chooseSample(s sampleShape, arch Architecture) Launch {
 	symbols := &sampleSymbols[s.dtype]
-	launch := Launch{Symbol: symbols.wide, Block: blockThreads, Cluster: 1}
+	launch := Launch{Symbol: symbols.wide, Block: samplingThreads, Cluster: 1}
 	switch {
 	case s.edited:
 		launch.Symbol = symbols.edited

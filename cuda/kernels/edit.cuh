@@ -7,6 +7,7 @@
 // those of the row, which are words of float32 keys here, whatever the type of the logits.
 #pragma once
 
+#include "few.cuh"
 #include "whole.cuh"
 
 constexpr u32 kMasked = 0xff800000;  // -Inf
@@ -196,7 +197,6 @@ struct EditedReader : Reader<T> {
   using B = EditedBlock;
   const SampleArguments& a;
   u32 number;
-  bool done = false;  // the row has its token
 
   DEVICE EditedReader(const SampleArguments& arguments, u32 row) : a(arguments), number(row) {}
   DEVICE u32 room(const B&) const { return B::kRoom - count_edits(a); }
@@ -287,19 +287,19 @@ struct EditedReader : Reader<T> {
   template <u32 kThreads>
   DEVICE void read(const Row<T>& row, Share& share) {
     read_share<T, kThreads>(row, share, [&] { mask(row); });
-    block_tail<B>().prepare(a, number, B::kWarps);
     make(row);
   }
   // For a row that is not read.
   DEVICE void prepare(const Row<T>&) const { prepare_unread(*this); }
 
-  DEVICE bool decides(const Row<T>& row, const Share& share) {
-    if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
-    if (!edits_are_valid<T>()) return true;
+  DEVICE u32 results(const Row<T>&) const { return block_tail<EditedBlock>().selected; }
+  DEVICE bool decides(const Row<T>& row, const Share& share, u32 groups) {
     Tail<EditedWord>& tail = block_tail<EditedBlock>();
-    EditedWord best = find_best(the_block<EditedBlock>(), tail, row, share);
+    if (!is_greedy(tail, a) || !edits_are_valid<T>()) return false;
+    release_kernel_behind();
+    EditedWord best = find_best<T, EditedWord>(the_block<EditedBlock>(), row, share, groups);
     if (thread_index() < kWarp) best = best_with(best);
-    done = end_greedy<f32>(tail, a, number, best);
+    end_greedy<f32>(tail, a, number, best);
     return true;
   }
   // The best of the row's best and the edited ones: for the first warp, behind a barrier.
@@ -341,7 +341,7 @@ DEVICE_APART void prepare_unread(EditedReader<T> reader) {
   const Row<T> row(reader.a, reader.number, 0, 1);
   reader.mask(row);
   reader.make(row);
-  block_tail<EditedBlock>().prepare(reader.a, reader.number, EditedBlock::kWarps);
+  block_barrier();
 }
 
 // Edited is the order of a row of edited logits as float32, for passes over all of it: behind
@@ -368,6 +368,45 @@ struct Row<Edited<T>> {
   }
 };
 
+// Samples an edited row of which top-k leaves more tokens than there is room for. False if it has no elements.
+template <class T>
+DEVICE_APART bool sample_all_edited(const SampleArguments& a, u32 number, Found found) {
+  using B = EditedBlock;
+  const u32 selected = block_tail<B>().selected;
+  if (Row<T>(a, number, 0, 1).length == 0) return false;
+  merge(the_block<B>(), found.candidates, found.wanted, Sorted<EditedWord>{block_tail<B>()}, Stamps<false>(a));
+  block_barrier();
+  if (a.kept && thread_index() == 0) a.kept_count[number] = -1;
+  draw_from_all<Edited<T>>(the_block<B>(), a, number);
+  answer_whole<f32, EditedWord, B>(block_tail<B>(), a, number, selected);
+  return true;
+}
+
+// Draws from what was found in a row.
+template <class T, class S>
+DEVICE_APART void draw_edited_otherwise(const SampleArguments& a, u32 number, Found found, S stamps) {
+  const Tail<EditedWord>& tail = block_tail<EditedBlock>();
+  const bool valid = edits_are_valid<Masked<T>>();
+  if (tail.left == 0 && valid && tail.valid && !tail.steps && sample_all_edited<T>(a, number, found)) return;
+  const u32 left = found.wanted > 0 ? smaller(tail.left, found.wanted) : tail.left;
+  draw_in_order<f32, EditedWord, EditedBlock>(a, number, found, valid ? left : 0, stamps);
+}
+template <class T, class S>
+struct DrawEdited {
+  const SampleArguments& a;
+  u32 number;
+  const S& stamps;
+
+  DEVICE void operator()(Found found) const {
+    if (few_tokens<EditedWord, EditedBlock>(found) && edits_are_valid<Masked<T>>()) {
+      draw_from_few<f32, EditedWord, EditedBlock>(a, number, found.candidates, stamps);
+    } else {
+      apart(found);
+    }
+  }
+  DEVICE void apart(Found found) const { draw_edited_otherwise<T>(a, number, found, stamps); }
+};
+
 // Samples an edited row, of which there are bits for each element, with top-k or greedy, in one launch.
 template <class T, bool kStamps = false>
 DEVICE void sample_edited_row(const SampleArguments& a) {
@@ -376,29 +415,15 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   B& block = the_block<B>();
   Tail<EditedWord>& tail = block_tail<EditedBlock>();
   const Stamps<kStamps> stamps(a);
+  const u32 number = block_index();
+  if (thread_index() >= kThreads) {
+    wait_for_kernel_before();
+    tail.settle(a, number);
+    return leave_block();
+  }
   block.clear(a);
   wait_for_kernel_before();
-  const u32 number = block_index(), thread = thread_index();
   EditedReader<M> reader(a, number);
   reader.ask(Row<M>(a, number, 0, 1));
-  const Found found = find<M>(block, Beside<M>{block}, a, number, 0, 1, stamps, reader);
-  release_kernel_behind();
-  if (reader.done) return stamps.set(7);
-  const Row<T> row(a, number, 0, 1);
-  const bool few = found.candidates <= Tail<EditedWord>::kFew && found.wanted > 0 && found.wanted == row.k;
-  if (few && thread < kWeighing * kWarp) weigh_few<f32, EditedWord, B>(false, found.candidates, a.softcap);
-  stamps.set(4);
-  merge(block, found.candidates, found.wanted, Sorted<EditedWord>{tail}, stamps);
-  block_barrier();
-  stamps.set(5);
-  const u32 k = tail.left;
-  const bool valid = edits_are_valid<M>();
-  if (k == 0 && row.length > 0 && valid && tail.valid && !tail.steps) {
-    if (a.kept && thread == 0) a.kept_count[number] = -1;
-    draw_from_all<Edited<T>>(block, a, number);
-    answer_whole<f32, EditedWord, B>(tail, a, number, row.k);
-  } else {
-    const u32 left = found.wanted ? smaller(k, found.wanted) : k;
-    draw_tokens<f32>(block, tail, a, number, valid ? left : 0, row.k, few, stamps);
-  }
+  find<M>(block, Beside<M>{block}, a, number, 0, 1, stamps, reader, DrawEdited<T, Stamps<kStamps>>{a, number, stamps});
 }

@@ -37,8 +37,18 @@ struct Vector {  // 16 bytes, what one load takes
 DEVICE constexpr u32 larger(u32 a, u32 b) { return a > b ? a : b; }
 DEVICE constexpr u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
 
-DEVICE u32 thread_index() { return threadIdx.x; }
-DEVICE u32 block_index() { return blockIdx.x; }
+// Read anew at each call: the compiler would keep it from the start, and in local memory while all
+// registers hold logits.
+DEVICE u32 thread_index() {
+  u32 r;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(r));
+  return r;
+}
+DEVICE u32 block_index() {
+  u32 r;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(r));
+  return r;
+}
 
 // Loads through the read-only path; the row may stay in L1 for a second look.
 DEVICE Vector load_vector(const void* from) {
@@ -54,6 +64,12 @@ DEVICE Vector load_vector(const void* from) {
 DEVICE const Vector* kept(const Vector* at) {
   asm volatile("" : "+l"(at));
   return at;
+}
+
+template <class V>
+DEVICE V kept(V v) {
+  asm volatile("" : "+r"(v));
+  return v;
 }
 
 // Asks for 4 or 8 bytes to be copied to shared memory; there when this thread has waited
@@ -74,6 +90,8 @@ DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L2 [
 
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
+// For a warp that returns next: what it wrote is seen behind the next barrier of the others.
+DEVICE void leave_block() { __syncthreads(); }
 
 // All lanes of the warp take part in these.
 DEVICE u32 ballot(bool p) { return __ballot_sync(kAllLanes, p); }
@@ -99,10 +117,17 @@ DEVICE u32 count_at_least(u32 count, unsigned long a, unsigned long b) {
 }
 
 DEVICE u32 population(u32 v) { return __popc(v); }
-DEVICE u32 lowest_bit(u32 v) { return __ffs(v) - 1; }
+DEVICE u32 lowest_bit(u32 v) { return 31 - __clz(v & (0 - v)); }  // without the reversal of bits that __ffs takes
 DEVICE u32 leading_zeros(u32 v) { return __clz(v); }
-// On a variable in the shared memory of the block. Not atomicAdd: the compiler joins
-// the lanes of that once more, which our callers have done already.
+// The number of this lane, of which the compiler knows nothing. Lanes that add the same value to one variable
+// are joined by it with a vote, a sum and a shuffle, even a single one; with this added, 0 of the first
+// lane, they are not.
+DEVICE u32 unknown_lane() {
+  u32 r;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(r));
+  return r;
+}
+// On a variable in the shared memory of the block. Not atomicAdd, of which lanes are joined in any case.
 DEVICE u32 atomic_add(u32* at, u32 v) {
   u32 before;
   asm volatile("atom.shared.add.u32 %0, [%1], %2;" : "=r"(before) : "r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");

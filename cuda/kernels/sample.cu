@@ -1,8 +1,8 @@
 // Sampling kernels.
 //
 // plan       grid            what
-// block      rows            one block a row: the k best of it, truncations and draws in one launch
-#include "tail.cuh"
+// block      rows            one block a row, and a warp that settles: the k best, truncations and draws in one launch
+#include "few.cuh"
 #include "whole.cuh"
 
 // For a row of which the best are selected, or for one without a top-k.
@@ -17,51 +17,76 @@ struct Shared<Block<W, kThreads, kRoom>> {
   };
 };
 
+// Samples a row of which top-k leaves more tokens than there is room for. False if it has no elements.
+template <class T, class W, class B>
+DEVICE_APART bool sample_all(const SampleArguments& a, u32 number, Found found) {
+  Tail<W>& tail = block_tail<B>();
+  const u32 selected = tail.selected;
+  if (Row<T>(a, number, 0, 1).length == 0) return false;
+  const bool more = a.logprobs || a.top_ids;  // which are in memory that both share
+  if (more) {
+    merge(the_block<B>(), found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));
+    block_barrier();
+    if (wants_raw(a)) prepare_logprobs<T, W, B>(a, number);
+  }
+  block_barrier();
+  if (a.kept && thread_index() == 0) a.kept_count[number] = -1;
+  if (!more) {
+    if (draw_whole_alone<T>(block_shared<B>().whole, a, number)) return true;
+    block_barrier();
+  }
+  draw_from_all<T>(the_block<B>(), a, number);
+  answer_whole<T, W, B>(tail, a, number, selected);
+  return true;
+}
+
+// Draws from what was found in a row.
+template <class T, class W, class B, class S>
+DEVICE_APART void draw_otherwise(const SampleArguments& a, u32 number, Found found, S stamps) {
+  const Tail<W>& tail = block_tail<B>();
+  if (tail.left == 0 && tail.valid && !tail.steps && sample_all<T, W, B>(a, number, found)) return;
+  draw_in_order<T, W, B>(a, number, found, tail.left, stamps);
+}
+template <class T, class W, class B, class S>
+struct Draw {
+  const SampleArguments& a;
+  u32 number;
+  const S& stamps;
+
+  DEVICE void operator()(Found found) const {
+    if (few_tokens<W, B>(found)) {
+      draw_from_few<T, W, B>(a, number, found.candidates, stamps);
+    } else {
+      apart(found);
+    }
+  }
+  DEVICE void apart(Found found) const { draw_otherwise<T, W, B>(a, number, found, stamps); }
+};
+
 template <class T, class W, bool kStamps = false>
 DEVICE void sample_row(const SampleArguments& a) {
   using B = Block<W, kThreads, kRoom>;
   B& block = the_block<B>();
   Tail<W>& tail = block_tail<B>();
   const Stamps<kStamps> stamps(a);
+  const u32 number = block_index();
+  if (thread_index() >= kThreads) {
+    wait_for_kernel_before();
+    tail.settle(a, number);
+    return leave_block();
+  }
   block.clear();
   wait_for_kernel_before();
-  const u32 number = block_index(), thread = thread_index();
-  tail.prepare(a, number, B::kWarps);
   if (wants_raw(a)) add_exponentials<T, W, B>(Row<T>(a, number, 0, 1));
-  const Sorted<W> sorted{tail};
   SampledReader<T, W, B> reader{{}, block, tail, a, number};
-  const Found found = find<T>(block, sorted, a, number, 0, 1, stamps, reader);
-  release_kernel_behind();
-  if (reader.done) return stamps.set(7);
-  const Row<T> row(a, number, 0, 1);
-  const bool few = found.candidates <= Tail<W>::kFew && found.wanted > 0 && found.wanted == row.k;
-  if (few && thread < kWeighing * kWarp) weigh_few<T, W, B>(false, found.candidates, a.softcap);
-  stamps.set(4);
-  merge(block, found.candidates, found.wanted, sorted, stamps);
-  block_barrier();
-  stamps.set(5);
-  const u32 k = tail.left;
-  if (wants_raw(a)) {
-    prepare_logprobs<T, W, B>(a, number);
-    block_barrier();
-  }
-  if (k == 0 && row.length > 0 && tail.valid && !tail.steps) {
-    const bool more = a.logprobs || a.top_ids;  // which are in memory that both share
-    if (a.kept && thread == 0) a.kept_count[number] = -1;
-    if (!more && draw_whole_alone<T>(block_shared<B>().whole, a, number)) return;
-    if (!more) block_barrier();
-    draw_from_all<T>(block, a, number);
-    answer_whole<T, W, B>(tail, a, number, row.k);
-  } else {
-    draw_tokens<T>(block, tail, a, number, k, row.k, few, stamps);
-  }
+  find<T>(block, Sorted<W>{tail}, a, number, 0, 1, stamps, reader, Draw<T, W, B, Stamps<kStamps>>{a, number, stamps});
 }
 
 #define SAMPLE_KERNEL(dtype, suffix, word) \
-  KERNEL_OF(SampleArguments, sample_##dtype##_block##suffix, kThreads, kBlocks) { sample_row<dtype, word>(arguments); }
+  KERNEL_OF(SampleArguments, sample_##dtype##_block##suffix, kThreads + kWarp, kBlocks) { sample_row<dtype, word>(arguments); }
 
 #ifdef AIKF_PHASES
-KERNEL_OF(SampleArguments, phases_sample_bf16_block_narrow, kThreads, kBlocks) { sample_row<bf16, u32, true>(arguments); }
+KERNEL_OF(SampleArguments, phases_sample_bf16_block_narrow, kThreads + kWarp, kBlocks) { sample_row<bf16, u32, true>(arguments); }
 #else
 SAMPLE_KERNEL(bf16, , u64)
 SAMPLE_KERNEL(f16, , u64)

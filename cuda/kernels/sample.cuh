@@ -52,11 +52,8 @@ DEVICE u32 first_draw(const SampleArguments& a, u32 number) { return a.first_dra
 // Whether logprobs are asked for that are of the logits as they came.
 DEVICE bool wants_raw(const SampleArguments& a) { return (a.logprobs || a.top_ids) && !a.processed; }
 
-// The selection of a row is of what top-k leaves, and of what the logprobs tell.
-DEVICE void limit_results(const SampleArguments& a, u32 number, u32& k) {
-  k = left_by_top_k(a, number);
-  if (wants_raw(a)) k = larger(k, larger(a.top_ids ? a.top_count : 0, 1));
-}
+// A row has no limit of its own, so that it need not wait for it: see Tail.
+DEVICE void limit_results(const SampleArguments&, u32, u32&) {}
 
 // The value of an element's bits.
 template <class T>

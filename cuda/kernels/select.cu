@@ -18,9 +18,12 @@ DEVICE void select_row(const SelectArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index();
   const Results<T, W> results{a, number};
-  const Found found = a.smallest ? find<Smallest>(block, results, a, number, 0, 1, stamps) : find<T>(block, results, a, number, 0, 1, stamps);
-  release_kernel_behind();
-  merge(block, found.candidates, found.wanted, results, stamps);
+  const auto write = merge_of(block, results, stamps);
+  if (a.smallest) {
+    find<Smallest>(block, results, a, number, 0, 1, stamps, write);
+  } else {
+    find<T>(block, results, a, number, 0, 1, stamps, write);
+  }
   stamps.set(5);
 }
 
@@ -33,9 +36,12 @@ DEVICE void select_chunk(const SelectArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index() / a.chunks, chunk = block_index() % a.chunks;
   const Words results{static_cast<u64*>(a.workspace) + (u64)block_index() * a.k};
-  const Found found = a.smallest ? find<Smallest>(block, results, a, number, chunk, a.chunks, stamps)
-                                 : find<T>(block, results, a, number, chunk, a.chunks, stamps);
-  merge(block, found.candidates, found.wanted, results, stamps);
+  const auto write = merge_of(block, results, stamps);
+  if (a.smallest) {
+    find<Smallest>(block, results, a, number, chunk, a.chunks, stamps, write);
+  } else {
+    find<T>(block, results, a, number, chunk, a.chunks, stamps, write);
+  }
   for (u32 i = Row<T>(a, number, chunk, a.chunks).k + thread_index(); i < (u32)a.k; i += kThreads) results.write(i, 0);
   release_kernel_behind();
 }
@@ -147,7 +153,7 @@ DEVICE Found find_in_cluster(B& block, const R& results, const SelectArguments& 
   cluster_wait();
   if (chunk != 0 || k == 0) return {0, 0};
   const u32 n = block.count;
-  if (n < k || n > B::kRoom) return find_otherwise<T>(block, results, a, number, 0, 1, threshold, n);
+  if (n < k || n > B::kRoom) return find_otherwise<T>(block, results, a, number, 0, 1, k, threshold, n);
   return {n, k};
 }
 

@@ -73,7 +73,7 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
   if (line < row.vectors) prefetch_line(row.vector_at(line));
   meanwhile();
 #pragma unroll 1
-  for (u32 seen = 0; seen < row.vectors; seen += kBatch, left -= kBatch) {
+  for (u32 seen = 0; seen < row.vectors; seen += kBatch, left = kept(left - kBatch)) {
     at += kBatch;
     u32 bits[kSlots] = {};
     if constexpr (T::kMasked) {
@@ -159,20 +159,9 @@ DEVICE u32 guess_rank(const Row<T>& row) {
   return reached * groups * 1.125f + 40;
 }
 
-// A guess: the pivot whose rank is next to this one, or a little less. The groups are two
-// slots of each thread, another pair in each warp, so that they are from all of the row.
-template <class T, class B>
-DEVICE u32 guess_threshold(B& block, const Row<T>& row, const Share& share, u32 rank) {
-  static_assert(kGuessGroups == 2 * B::kThreads, "two slots of each thread");
-  const u32 thread = thread_index(), pairs = larger(smaller(row.vectors / B::kThreads, kSlots) / 2, 1), pair = thread / kWarp % pairs;
-  u32 one = share.slot[0], other = share.slot[1];
-#pragma unroll
-  for (u32 s = 2; s < kSlots; s += 2) {
-    if (pair == s / 2) one = share.slot[s], other = share.slot[s + 1];
-  }
-  block.groups[thread] = T::key_of_word(one);
-  block.groups[B::kThreads + thread] = T::key_of_word(other);
-  block_barrier();
+// A guess: the pivot whose rank is next to this one, or a little less.
+template <class B>
+DEVICE u32 guess_of(B& block, u32 rank) {
   u32 pivot;
   const u32 reach = reach_of_pivot<kGuessGroups>(block, rank, pivot);
   const u32 more = ~warp_max(reach >= rank ? ~reach : 0), less = warp_max(reach < rank ? reach : 0);
@@ -193,27 +182,48 @@ DEVICE u32 best_key(const Share& share) {
 // would be far too low.
 DEVICE bool provable(u32 k, u32 groups) { return k * 4 <= groups * 3; }
 
-// A threshold key that at least k elements of the block's row reach, or so it is
-// guessed. groups: 128, 256 or 512 prove a bound for k up to three quarters of that; too
-// few of them are as good as 512.
+// Writes the best of groups, and returns how many there are, for a bound of which k is not more than that of the
+// row. groups: 128, 256 or 512 prove a bound for k up to three quarters of that; too few of them are as good
+// as 512. For a guess they are two slots of each thread, another pair in each warp, so that they are from all
+// of the row.
 template <class T, class B>
-DEVICE u32 find_threshold(B& block, const Row<T>& row, const Share& share, u32 groups) {
+DEVICE u32 write_groups(B& block, const Row<T>& row, const Share& share, u32 groups) {
   static_assert(B::kThreads == 512, "a thread is a group, or a neighbour of one");
-  if (!provable(row.k, 512)) return guess_threshold(block, row, share, guess_rank(row));
+  static_assert(kGuessGroups == 2 * B::kThreads, "two slots of each thread");
   const u32 thread = thread_index();
-  u32 key = best_key<T>(share);
-  if (groups < 512 && provable(row.k, groups)) {
-    // The groups of neighbouring lanes are joined.
-    key = larger(key, shuffle_xor(key, 1));
-    if (groups == 128) key = larger(key, shuffle_xor(key, 2));
-    const u32 joined = 512 / groups;
-    if (thread % joined == 0) block.groups[thread / joined] = key;
-    block_barrier();
-    return groups == 128 ? bound_of<128>(block, row.k) : bound_of<256>(block, row.k);
+  if (!provable(row.k, 512)) {
+    // No division: it takes 100 cycles.
+    const u32 pairs = larger(smaller(row.vectors / B::kThreads, kSlots) / 2, 1), warp = thread / kWarp, pair = pairs == 3 ? warp % 3 : warp & (pairs - 1);
+    u32 one = share.slot[0], other = share.slot[1];
+#pragma unroll
+    for (u32 s = 2; s < kSlots; s += 2) {
+      if (pair == s / 2) one = share.slot[s], other = share.slot[s + 1];
+    }
+    block.groups[thread] = T::key_of_word(one);
+    block.groups[B::kThreads + thread] = T::key_of_word(other);
+    return kGuessGroups;
   }
-  block.groups[thread] = key;
-  block_barrier();
-  return bound_of<512>(block, row.k);
+  u32 key = best_key<T>(share);
+  if (groups == 512 || !provable(row.k, groups)) {
+    block.groups[thread] = key;
+    return 512;
+  }
+  // The groups of neighbouring lanes are joined.
+  key = larger(key, shuffle_xor(key, 1));
+  if (groups == 128) key = larger(key, shuffle_xor(key, 2));
+  const u32 joined = groups == 128 ? 2 : 1;  // as a power of two
+  if ((thread & ((1u << joined) - 1)) == 0) block.groups[thread >> joined] = key;
+  return groups;
+}
+
+// A threshold key that at least k elements of the block's row reach, or so it is guessed: behind a barrier, by
+// what write_groups wrote.
+template <class T, class B>
+DEVICE u32 find_threshold(B& block, const Row<T>& row, u32 groups) {
+  if (groups == 128) return bound_of<128>(block, row.k);
+  if (groups == 256) return bound_of<256>(block, row.k);
+  if (groups == 512) return bound_of<512>(block, row.k);
+  return guess_of(block, guess_rank(row));
 }
 
 // A pool takes candidates: in the shared memory of the block, of another block of
@@ -246,7 +256,7 @@ DEVICE bool append(const P& pool, u32 first, const Vector& v, u32 at, const Vect
     all += population(lanes) << bit;
   }
   u32 start = 0;
-  if (lane == 0) start = pool.reserve(all);
+  if (lane == 0) start = pool.reserve(all + unknown_lane());
   start = shuffle(start, 0);
   place += start;
 #pragma unroll 1
@@ -370,16 +380,52 @@ DEVICE bool append_again(const P& pool, const Row<T>& row, const u8* list, u32 w
   });
 }
 
+// Appends the elements that reach a threshold in up to two slots of each lane, two vectors of each at a time. The
+// few lanes that have one ask for places themselves.
+template <class T, u32 kThreads, class P>
+DEVICE void append_own(const P& pool, const Row<T>& row, u32 slots, u32 below) {
+  constexpr u32 kStep = kSlots * kThreads;
+  if (slots == 0) return;
+  const u32 thread = thread_index(), other_slot = slots & (slots - 1);
+  u32 one = lowest_bit(slots) * kThreads + thread, other = other_slot ? lowest_bit(other_slot) * kThreads + thread : row.vectors;
+#pragma unroll 1
+  for (; one < row.vectors; one += 2 * kStep, other += 2 * kStep) {
+    // Where there is no second one, the first again.
+    const u32 next = one + kStep < row.vectors ? one + kStep : one, other_next = other + kStep < row.vectors ? other + kStep : other;
+    const Vector v = row.vector(one), w = row.vector(next);
+    u32 marks = 0;
+    if (other < row.vectors) {
+      const Vector x = row.vector(other), y = row.vector(other_next);
+      marks = T::mark(x, below) << 8 | (T::mark(y, below) << 12 & (0 - (u32)(other_next != other)));
+    }
+    marks |= T::mark(v, below) | (T::mark(w, below) << 4 & (0 - (u32)(next != one)));
+    if (marks == 0) continue;
+    u32 place = pool.reserve(population(marks));
+#pragma unroll 1
+    for (; marks && place < pool.room(); marks &= marks - 1) {
+      const u32 mark = lowest_bit(marks), vector = (mark & 8 ? other : one) + (mark & 4 ? kStep : 0);
+      const u32 i = row.at(vector) + T::marked_element(mark & 19);
+      pool.template put<T>(place++, T::key(row.logits[i]), row.first + i);  // which is in L1 now
+    }
+  }
+}
+
 // Appends every element in whole vectors that reaches the beatable threshold, from the
 // slots that do. The pool must be empty; its count holds the number of candidates afterwards, or
 // more than there is room for. A warp with far more slots than others leaves some, for
 // filter_rest.
 template <class T, class B, class P>
 DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& share, u32 threshold) {
+  const u32 below = T::just_below(threshold);
+  u32 own = 0;
+#pragma unroll
+  for (u32 s = 0; s < kSlots; s++) own |= T::beats(share.slot[s], below) ? 1u << s : 0;
+  const u32 behind_one = own & (own - 1);
+  if (!ballot((behind_one & (behind_one - 1)) != 0)) return append_own<T, B::kThreads>(pool, row, own, below);
   const u32 warp = thread_index() / kWarp, slots = list_slots<T>(block, share, threshold), spread = spread_of<T, B::kThreads>(row, slots);
   if (slots > own_slots(row.k) && thread_index() % kWarp == 0) {
     block.lows[warp] = slots;
-    atomic_add_only(&block.left, slots - own_slots(row.k));
+    atomic_add_only(&block.left, slots - own_slots(row.k) + unknown_lane());
   }
   append_again<T, B::kThreads>(pool, row, block.slots_of(warp), warp, spread, 0, smaller(slots, own_slots(row.k)) << spread, threshold);
 }

@@ -12,7 +12,6 @@
 // share the code of this stage.
 template <class T, class W>
 struct Results {
-  static constexpr u32 kBusy = 0;  // warps that have other work while the rest rank few candidates, and tell which one each is
   const SelectArguments& a;
   u32 row;
 
@@ -36,30 +35,28 @@ struct Results {
 // Words writes the candidates themselves, for a second stage in another launch. As
 // no word is 0, that stands for a missing one.
 struct Words {
-  static constexpr u32 kBusy = 0;
   u64* words;
   DEVICE void write(u32 rank, u64 word) const { words[rank] = word; }
 };
 
-// Ranks up to kItems * 32 candidates, four or five at a time for each warp: their counts
+// Ranks up to kItems * 32 candidates, four at a time for each warp: their counts
 // share one word.
 template <u32 kItems, class B, class R, class S>
 DEVICE void rank_by_count(const B& block, u32 n, u32 k, const R& results, const S& stamps) {
   using W = typename B::Candidate;
-  constexpr u32 kWarps = B::kWarps - R::kBusy;
-  constexpr u32 kField = kItems == 2 ? 6 : 8, kAtOnce = kItems == 2 && R::kBusy > 0 ? 5 : 4;  // bits, candidates
-  static_assert(kItems * kWarp <= 1u << kField && kField * kAtOnce <= 32, "a count, less than all, must fit its field");
-  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp - R::kBusy;
-  if (warp >= n) return;  // the busy ones too
+  constexpr u32 kAtOnce = 4, kField = 8;  // bits
+  static_assert(kItems * kWarp < 1u << kField, "a count must fit its field");
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+  if (warp >= n) return;
   W all[kItems];
 #pragma unroll
   for (u32 j = 0; j < kItems; j++) all[j] = j * kWarp + lane < n ? block.candidates[j * kWarp + lane] : 0;
 #pragma unroll 1
-  for (u32 first = warp; first < n; first += kAtOnce * kWarps) {
+  for (u32 first = warp; first < n; first += kAtOnce * B::kWarps) {
     u32 better = 0;
 #pragma unroll
     for (u32 i = 0; i < kAtOnce; i++) {
-      const W one = block.candidates[first + i * kWarps];  // past the last: any word, and not written
+      const W one = block.candidates[first + i * B::kWarps];  // past the last: any word, and not written
       u32 at_most = 0;
 #pragma unroll
       for (u32 j = 0; j < kItems; j++) at_most = count_at_least(at_most, one, all[j]);
@@ -67,15 +64,9 @@ DEVICE void rank_by_count(const B& block, u32 n, u32 k, const R& results, const 
     }
     better = warp_sum(better);
     stamps.set(4);
-    const u32 rank = better >> kField * smaller(lane, kAtOnce - 1) & ((1u << kField) - 1);
-    const u32 mine = first + lane * kWarps;
-    if (lane < kAtOnce && mine < n && rank < k) {
-      if constexpr (R::kBusy > 0) {
-        results.write(rank, block.candidates[mine], mine);
-      } else {
-        results.write(rank, block.candidates[mine]);
-      }
-    }
+    const u32 rank = better >> kField * (lane % kAtOnce) & ((1u << kField) - 1);
+    const u32 mine = first + lane * B::kWarps;
+    if (lane < kAtOnce && mine < n && rank < k) results.write(rank, block.candidates[mine]);
   }
 }
 

@@ -5,10 +5,10 @@
 // finds where it ends. A draw asks for the token at which the sum of masses in the order
 // of ids exceeds a target.
 //
-// Up to 64 tokens are one warp's, two of each lane: one scan by rank and one by id, in
-// halves of masses that need no carry. The other warps tell meanwhile which rank is the
-// next in the order of ids. More tokens are the block's: bins of ids tell the few that come
-// into question. Bytes: none but the parameters and the answer.
+// A block has one warp more than those that read the row: it settles meanwhile what the tail needs.
+// Up to 64 tokens of up to 93 candidates are drawn from without being sorted first (few.cuh). More
+// are the block's: bins of ids tell the few that come into question. Bytes: none but the
+// parameters and the answer.
 #pragma once
 
 #include "sample.cuh"
@@ -55,11 +55,20 @@ struct ExponentialSum {
   }
 };
 
+// FewWords is what is known of the candidates of which few tokens are drawn from.
+constexpr u32 kFewTokens = 2 * kWarp;
+constexpr u32 kWeighing = 3;                        // warps
+constexpr u32 kFewWords = kWeighing * (kWarp - 1);  // one lane of each has another task
+struct FewWords {
+  alignas(8) u64 weighed[kWeighing * kWarp];  // masses, each in its two parts
+  alignas(4) u8 by_rank[kFewTokens];          // places
+  alignas(4) u16 by_id[kWeighing * kWarp];    // places, and ranks above them
+};
+
 // Tail is what the threads share behind the selection, beside what is the block's.
 template <class W>
 struct Tail {
   static constexpr u32 kMost = 8192 / sizeof(W);  // results
-  static constexpr u32 kFew = 2 * kWarp;
   alignas(16) W sorted[kMost];
   u32 more[sizeof(W) == 4 ? kBins : 1];  // room for what is known of so many
   alignas(16) RowParameters given;
@@ -72,10 +81,8 @@ struct Tail {
   u32 valid;                           // whether all that is given is in its range
   u32 steps;                           // whether there are some behind top-p
   u32 left;                            // by top-k
-  u64 weighed[kFew];                   // masses of words, each in its two parts
-  u64 masses[kFew];                    // the same by rank
-  u8 places[kFew];                     // of ranks, among the weighed
-  u8 by_id[kFew];                      // ranks in the order of ids
+  u32 selected;                        // as many as it leaves, or as logprobs ask for
+  FewWords few;
   alignas(8) u64 sums[kWarp];          // of warps
   u32 counts[kWarp];                   // of warps
   u64 total;                           // of the kept
@@ -86,7 +93,7 @@ struct Tail {
   u32 chosen;  // bin, or rank
   u32 rank;    // of the last token
 
-  // Settles the parameters of a row: for one warp.
+  // Settles what the row's parameters and random numbers decide: for one warp, while others read the row.
   DEVICE void settle(const SampleArguments& a, u32 number) {
     constexpr u32 kReals = sizeof(RowParameters) / sizeof(u32);
     const u32 lane = thread_index() % kWarp;
@@ -100,32 +107,22 @@ struct Tail {
         *to = reinterpret_cast<const u32*>(&a.temperature)[lane];
       }
     }
+    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
+    // Those of draws, and behind them the one of xtc.
+    numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
     wait_for_copies();
     warp_barrier();
     const RowParameters p = given;
-    const float unit = law::scale(p.temperature);
     if (lane > 0) return;
-    scale = p.greedy(a) ? 0 : unit;
+    seed = row_seed, position = row_position;
+    scale = p.greedy(a) ? 0 : law::scale(p.temperature);
     least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
     valid = p.valid();
     steps = p.steps();
     left = left_by_top_k(a, number);
-  }
-  // Draws the random numbers: for another.
-  DEVICE void prepare_numbers(const SampleArguments& a, u32 number) {
-    const u32 lane = thread_index() % kWarp;
-    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
-    // Those of draws, and behind them the one of xtc.
-    const u64 random = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
-    numbers[lane] = random;
-    if (lane == 0) seed = row_seed, position = row_position;
-  }
-  // Both, each by one warp. Before the row is read: between its loads, which would have to be
-  // there for the call, it takes longer.
-  DEVICE void prepare(const SampleArguments& a, u32 number, u32 warps) {
-    const u32 last = warps - 1 - thread_index() / kWarp;
-    if (last == 0) settle(a, number);
-    if (last == 1) prepare_numbers(a, number);
+    // The selection is of what top-k leaves, and of what the logprobs tell.
+    const u32 told = wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0;
+    selected = smaller(larger(left, told), a.row_lengths ? clamp(a.row_lengths[number], a.vocab) : a.vocab);
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {
@@ -149,18 +146,11 @@ DEVICE B& the_block() { return block_shared<B>().block; }
 template <class B>
 DEVICE Tail<typename B::Candidate>& block_tail() { return block_shared<B>().tail; }
 
-constexpr u32 kWeighing = 3;  // warps
-
-// Sorted takes results where the tail wants them, while some warps weigh the candidates.
+// Sorted takes results where the tail wants them.
 template <class W>
 struct Sorted {
-  static constexpr u32 kBusy = kWeighing;
   Tail<W>& tail;
   DEVICE void write(u32 rank, W word) const { tail.sorted[rank] = word; }
-  DEVICE void write(u32 rank, W word, u32 place) const {
-    tail.sorted[rank] = word;
-    if (rank < Tail<W>::kFew) tail.places[rank] = place;
-  }
 };
 
 DEVICE u64 shuffle_up_wide(u64 v, u32 lanes) {
@@ -232,18 +222,27 @@ DEVICE Status status_of(const Tail<W>& tail, W best, u32 k) {
 // Whether a row has more answers than one token.
 DEVICE bool answers_more(const SampleArguments& a) { return a.kept || a.logprobs || a.top_ids; }
 
-// Finds the best element of a row, and its first if there are several, from the best of its
+// Finds the best element of a row, and its first if there are several, from the best of groups and of its
 // slots. The first warp returns its word.
 template <class T, class W, class B>
-DEVICE W find_best(B& block, Tail<W>& tail, const Row<T>& row, const Share& share) {
+DEVICE W find_best(B& block, const Row<T>& row, const Share& share, u32 groups) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  u32 best = best_key<T>(share), edge = 0;
-  if (row.edges() > 0 && thread < row.edges()) edge = T::key(row.bits(row.edge(thread)));
+  u32 best = 0, edge = 0;
+  if (groups == kGuessGroups) {  // which are not of all slots
+    best = warp_max(best_key<T>(share));
+    if (lane == 0) block.reach[warp] = best;
+    block_barrier();
+    best = lane < B::kWarps ? block.reach[lane] : 0;
+  } else {
+#pragma unroll 1
+    for (u32 i = lane * 4; i < groups; i += kWarp * 4) {
+      const Vector keys = *reinterpret_cast<const Vector*>(block.groups + i);
+      best = larger(best, larger(larger(keys.word[0], keys.word[1]), larger(keys.word[2], keys.word[3])));
+    }
+  }
+  if (lane < row.edges()) edge = T::key(row.bits(row.edge(lane)));
   best = warp_max(larger(best, edge));
-  if (lane == 0) tail.counts[warp] = best;
-  block_barrier();
-  best = warp_max(lane < B::kWarps ? tail.counts[lane] : 0);
-  u32 first = edge == best ? ~row.edge(thread) : 0;  // the complement: its maximum is the smallest index
+  u32 first = warp == 0 && edge == best ? ~row.edge(lane) : 0;  // the complement: its maximum is the smallest index
   if (T::beatable(best) && best != T::kNaNKey) {
     const u32 below = T::just_below(best);
     u32 slots = 0;
@@ -282,22 +281,21 @@ DEVICE_APART void add_exponentials(Row<T> row) {
   if (thread % kWarp == 0) block_tail<B>().exponentials[thread / kWarp] = sum.total;
 }
 
-// Writes the best element of a greedy row, of which the first warp has the word. False if there are
-// more answers than one token: then it is sorted.
+// Writes the best element of a greedy row, of which the first warp has the word.
 template <class T, class W>
-DEVICE bool end_greedy(Tail<W>& tail, const SampleArguments& a, u32 number, W best) {
-  const bool one = a.draws == 1 && !answers_more(a);
-  if (thread_index() >= kWarp) return one;
-  if (!one) {
-    if (thread_index() == 0) tail.sorted[0] = best;
-  } else if (const Status status = status_of<T>(tail, best, 1); status != kDone) {
+DEVICE void end_greedy(const Tail<W>& tail, const SampleArguments& a, u32 number, W best) {
+  if (thread_index() >= kWarp) return;
+  if (const Status status = status_of<T>(tail, best, 1); status != kDone) {
     end_row(a, number, 0, status, kWarp);
   } else if (thread_index() == 0) {
     write_token(a, number, 0, Word<W>::index(best));
     if (a.status) a.status[number] = kDone;
   }
-  return one;
 }
+
+// Whether a row is greedy, or of one token, of which nothing else is asked for.
+template <class W>
+DEVICE bool is_greedy(const Tail<W>& tail, const SampleArguments& a) { return tail.selected == 1 && tail.left == 1 && a.draws == 1 && !answers_more(a); }
 
 // Reads a row that is sampled.
 template <class T, class W, class B>
@@ -306,12 +304,15 @@ struct SampledReader : Reader<T> {
   Tail<W>& tail;
   const SampleArguments& a;
   u32 number;
-  bool done = false;  // the row has its token
 
+  // For a row that is not read: its warp has settled behind a barrier.
+  DEVICE void prepare(const Row<T>&) const { block_barrier(); }
+  DEVICE u32 results(const Row<T>&) const { return tail.selected; }
   // Of a single token that is left.
-  DEVICE bool decides(const Row<T>& row, const Share& share) {
-    if (row.k != 1 || left_by_top_k(a, number) != 1) return false;
-    done = end_greedy<T>(tail, a, number, find_best(block, tail, row, share));
+  DEVICE bool decides(const Row<T>& row, const Share& share, u32 groups) {
+    if (!is_greedy(tail, a)) return false;
+    release_kernel_behind();
+    end_greedy<T>(tail, a, number, find_best<T, W>(block, row, share, groups));
     return true;
   }
 };
@@ -366,183 +367,12 @@ DEVICE void write_top(const Tail<W>& tail, const SampleArguments& a, u32 number,
 
 // The same of the logits as they came, if it is asked for, by the second warp while others
 // draw.
-template <class T, class W>
-DEVICE void write_raw_top(const Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected) {
-  if (a.top_ids && !a.processed && thread_index() / kWarp == 1) write_top<T>(tail, a, number, selected, tail.logprobs);
-}
-
-// Where the warp that draws meets those that list ids.
-DEVICE void wait_for_list() { block_barrier(); }
-
-// Lists the ranks of k tokens in the order of their ids: for some warps, four tokens of each
-// at a time.
-template <class W, class B>
-DEVICE_APART void list_by_id(u32 k, u32 warp, u32 warps) {
-  constexpr u32 kAtOnce = 4, kField = 8;  // bits
-  Tail<W>& tail = block_tail<B>();
-  const u32 lane = thread_index() % kWarp;
-  const u32 one = lane < k ? Word<W>::index(tail.sorted[lane]) : kAllLanes;
-  const u32 other = lane + kWarp < k ? Word<W>::index(tail.sorted[lane + kWarp]) : kAllLanes;
-#pragma unroll 1
-  for (u32 first = warp; first < k; first += kAtOnce * warps) {
-    u32 through = 0;
-#pragma unroll
-    for (u32 i = 0; i < kAtOnce; i++) {
-      const u32 id = Word<W>::index(tail.sorted[smaller(first + i * warps, Tail<W>::kFew - 1)]);
-      through |= count_at_least(count_at_least(0, id, one), id, other) << kField * i;
-    }
-    through = warp_sum(through);
-    const u32 mine = first + lane * warps;
-    if (lane < kAtOnce && mine < k) tail.by_id[(through >> kField * lane & ((1u << kField) - 1)) - 1] = mine;
-  }
-}
-
-// Weighs n words, candidates or sorted ones, beside their largest: for some warps, of which each
-// lane has one but the last, which has the largest of all.
 template <class T, class W, class B>
-DEVICE_APART void weigh_few(bool sorted, u32 n, float softcap) {
-  constexpr u32 kLast = kWarp - 1;
-  static_assert(kWeighing * kLast >= Tail<W>::kFew, "each word has a lane");
-  Tail<W>& tail = block_tail<B>();
-  const u32 lane = thread_index() % kWarp, at = thread_index() / kWarp % kWeighing * kLast + lane;
-  const W* words = sorted ? tail.sorted : the_block<B>().candidates;
-  const auto key_at = [&](u32 i) { return i < n ? Word<W>::key(words[i]) : 0; };
-  const u32 mine = key_at(at), best = warp_max(larger(key_at(lane), key_at(lane + kWarp)));
-  // Where there is no word, a logit that takes the longest way.
-  float logit = at < n || (lane == kLast && n > 0) ? number_of<T>(lane == kLast ? best : mine) : softcap;
-  if (softcap > 0) logit = law::capped(logit, softcap);
-  const law::Masses mass = mass_beside(logit, as_float(shuffle(as_bits(logit), kLast)), tail.scale);
-  if (lane == kLast || at >= Tail<W>::kFew) return;
-  tail.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
-  if (sorted) tail.places[at] = at;
+DEVICE_APART void write_raw_top(const SampleArguments& a, u32 number, u32 selected) {
+  const Tail<W>& tail = block_tail<B>();
+  if (thread_index() / kWarp == 1) write_top<T>(tail, a, number, selected, tail.logprobs);
 }
-
-// Draws the token of a row from k tokens, at most 64, that are sorted and weighed: for one
-// warp, of which a lane returns its rank and all others kAllLanes. Several tokens are written. The
-// warps that list ids are waited for.
-template <class W, class B>
-DEVICE_APART u32 draw_few(const SampleArguments& a, u32 number, u32 k, float top_p, bool all_count, u32 draws) {
-  Tail<W>& tail = block_tail<B>();
-  const u32 lane = thread_index() % kWarp;
-  constexpr u32 kEach = Tail<W>::kFew / kWarp;
-  const u64 least = tail.least, random = tail.numbers[0];
-  law::Masses mass[kEach], own;
-  bool counts[kEach];
-  u64 parts[kEach];
-#pragma unroll
-  for (u32 i = 0; i < kEach; i++) parts[i] = tail.weighed[tail.places[kEach * lane + i] % Tail<W>::kFew];
-#pragma unroll
-  for (u32 i = 0; i < kEach; i++) {
-    if (kEach * lane + i >= k) parts[i] = 0;
-    mass[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
-    counts[i] = kEach * lane + i < k && mass[i].sum() >= least;
-    if (counts[i] || all_count) own = own + mass[i];
-  }
-#pragma unroll
-  for (u32 i = 0; i < kEach; i++) tail.masses[kEach * lane + i] = parts[i];
-
-  // The last that is kept.
-  u32 kept = 0;
-#pragma unroll
-  for (u32 i = 0; i < kEach; i++) kept += population(ballot(counts[i]));
-  if (top_p < 1) {
-    const u64 enough = law::ceil_product(top_p, warp_sum(own).sum());
-    law::Masses before = warp_scan(own) - own;
-    bool reaches[kEach];
-#pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      reaches[i] = kEach * lane + i < k && before.sum() < enough;
-      before = before + mass[i];
-    }
-    u32 reaching = 0;
-#pragma unroll
-    for (u32 i = 0; i < kEach; i++) reaching += population(ballot(reaches[i]));
-    kept = smaller(kept, reaching);
-  }
-  wait_for_list();
-
-  // The tokens in the order of their ids, and where they begin among the kept masses. Those that
-  // are not kept have the mass 0.
-  u32 rank[kEach];
-  law::Masses by_id[kEach];
-  own = {};
-#pragma unroll
-  for (u32 i = 0; i < kEach; i++) {
-    rank[i] = tail.by_id[kEach * lane + i];
-    parts[i] = tail.masses[rank[i] % Tail<W>::kFew];
-  }
-#pragma unroll
-  for (u32 i = 0; i < kEach; i++) {
-    if (kEach * lane + i >= k || rank[i] >= kept) parts[i] = 0;
-    by_id[i] = {(u32)(parts[i] >> 32), (int)parts[i]};
-    own = own + by_id[i];
-  }
-  u64 total = warp_sum(own).sum();
-  u64 begin[kEach], size[kEach];
-  u64 at = (warp_scan(own) - own).sum();
-#pragma unroll
-  for (u32 i = 0; i < kEach; i++) {
-    begin[i] = at;
-    size[i] = by_id[i].sum();
-    at += size[i];
-  }
-  const auto place_of = [&](u64 target) {
-    u32 place = kEach;
-#pragma unroll
-    for (u32 i = 0; i < kEach; i++) {
-      if (begin[i] <= target && target - begin[i] < size[i]) place = i;
-    }
-    return place;
-  };
-  const auto rank_of = [&](u32 place) { return place == 0 ? rank[0] : place == 1 ? rank[1] : kAllLanes; };
-  u32 place = place_of(law::target(random, total));
-  if (lane == 0) tail.kept = kept, tail.total = total;
-  if (draws == 1) return rank_of(place);
-#pragma unroll 1
-  for (u32 draw = 0;;) {
-    if (place < kEach) write_token(a, number, draw, Word<W>::index(tail.sorted[rank_of(place)]));
-    if (++draw == draws) break;
-    if (!a.replacement) {
-      // What comes behind the token moves up.
-      const u32 from = lowest_bit(ballot(place < kEach)), gone = shuffle(place, from) + from * kEach;
-      const u64 mine = place == 0 ? size[0] : size[1], mass = (u64)shuffle((u32)(mine >> 32), from) << 32 | shuffle((u32)mine, from);
-#pragma unroll
-      for (u32 i = 0; i < kEach; i++) {
-        if (kEach * lane + i > gone) begin[i] -= mass;
-        if (kEach * lane + i == gone) size[i] = 0;
-      }
-      total -= mass;
-      if (total == 0) {
-        end_row(a, number, draw, kExhausted, kWarp);
-        return kAllLanes;
-      }
-    }
-    place = place_of(law::target(tail.number_of_draw(a, number, draw), total));
-  }
-  if (lane == 0 && a.status) a.status[number] = kDone;
-  return kAllLanes;
-}
-
-// Draws the tokens of a row from up to 64, which may be weighed already. Of what is kept, tail.kept and tail.total tell, behind a barrier.
-template <class T, class W, class B, class S>
-DEVICE void draw_from_few(Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
-  const u32 thread = thread_index(), warp = thread / kWarp;
-  if (!weighed) {
-    if (warp < kWeighing) weigh_few<T, W, B>(true, k, a.softcap);
-    block_barrier();
-  }
-  stamps.set(6);
-  if (warp > 0) {
-    list_by_id<W, B>(k, warp - 1, B::kWarps - 1);
-    wait_for_list();
-    write_raw_top<T>(tail, a, number, selected);
-    return;
-  }
-  const u32 rank = draw_few<W, B>(a, number, k, tail.given.top_p, a.min_p_last, a.draws);
-  if (rank != kAllLanes) write_token(a, number, 0, Word<W>::index(tail.sorted[rank]));
-  if (a.draws == 1 && thread == 0 && a.status) a.status[number] = kDone;
-  stamps.set(7);
-}
+DEVICE bool wants_raw_top(const SampleArguments& a) { return a.top_ids && !a.processed; }
 
 // Masses of many tokens, by rank. The candidates are no longer needed.
 template <class B>
@@ -831,7 +661,7 @@ template <class T, class W, class B, class S>
 DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
   using Bins = Bins<W, B>;
   const u32 thread = thread_index();
-  write_raw_top<T>(tail, a, number, selected);
+  if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
   const u64 before = weigh_many<T, W, B>(k, a.softcap, a.min_p_last);
   block_barrier();
   cut_many<W, B>(before, k, tail.given.top_p < 1);
@@ -959,26 +789,43 @@ DEVICE void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, 
   }
 }
 
-// Draws the tokens of a row, of which so many are sorted, perhaps weighed, and top-k leaves k: behind
+// Writes what is asked for beside the tokens of a row, of which so many are sorted: for all threads, behind
 // a barrier.
+template <class T, class W, class B>
+DEVICE_APART void answer_more(const SampleArguments& a, u32 number, u32 selected) {
+  Tail<W>& tail = block_tail<B>();
+  if (a.kept) write_kept<T, W, B>(tail, a, number);
+  if (a.logprobs || a.top_ids) write_logprobs<T, W, B>(tail, a, number, selected);
+}
+
+// Ends a row that has no tokens: for all threads.
+template <class B>
+DEVICE_APART void end_without_tokens(const SampleArguments& a, u32 number, Status status) {
+  if (a.kept && thread_index() == 0) a.kept_count[number] = 0;
+  if (a.logprobs || a.top_ids) write_no_logprobs(a, number, B::kThreads);
+  end_row(a, number, 0, status, B::kThreads);
+}
+
+// Draws the tokens of a row from the best k of its candidates: the way for any number.
 template <class T, class W, class B, class S>
-DEVICE void draw_tokens(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, bool weighed, const S& stamps) {
+DEVICE void draw_in_order(const SampleArguments& a, u32 number, Found found, u32 k, const S& stamps) {
+  B& block = the_block<B>();
+  Tail<W>& tail = block_tail<B>();
+  const u32 selected = tail.selected;
+  release_kernel_behind();
+  merge(block, found.candidates, found.wanted, Sorted<W>{tail}, stamps);
+  block_barrier();
+  stamps.set(5);
+  if (wants_raw(a)) {
+    prepare_logprobs<T, W, B>(a, number);
+    block_barrier();
+  }
   const Status status = status_of<T>(tail, tail.sorted[0], k);
-  if (status != kDone) {
-    if (a.kept && thread_index() == 0) a.kept_count[number] = 0;
-    if (a.logprobs || a.top_ids) write_no_logprobs(a, number, B::kThreads);
-    return end_row(a, number, 0, status, B::kThreads);
-  }
-  const bool steps = tail.steps && k > 1;
-  if (k <= Tail<W>::kFew && !steps) {
-    draw_from_few<T, W, B>(tail, a, number, k, selected, weighed, stamps);
-  } else {
-    draw_from_many<T>(block, tail, a, number, k, selected, stamps);
-  }
+  if (status != kDone) return end_without_tokens<B>(a, number, status);
+  draw_from_many<T>(block, tail, a, number, k, selected, stamps);
   if (!answers_more(a)) return;
   block_barrier();
-  if (a.kept) write_kept<T, W, B>(tail, a, number);
-  if (a.logprobs || a.top_ids) write_logprobs<T, W, B>(tail, a, number, steps ? 0 : selected);
+  answer_more<T, W, B>(a, number, tail.steps && k > 1 ? 0 : selected);
 }
 
 // The answers of a row that was drawn from by passes over it, so many of which are sorted. There are none of
@@ -987,6 +834,6 @@ template <class T, class W, class B>
 DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected) {
   if (!a.logprobs && !a.top_ids) return;
   if (a.processed || status_of<T>(tail, tail.sorted[0], selected) != kDone) return write_no_logprobs(a, number, B::kThreads);
-  write_raw_top<T>(tail, a, number, selected);
+  if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
   write_logprobs<T, W, B>(tail, a, number, selected);
 }

@@ -160,7 +160,6 @@ struct Turn {
 
   // Where the selection writes.
   struct Sorted {
-    static constexpr u32 kBusy = 0;
     u64* words;
     DEVICE void write(u32 rank, u64 word) const { words[rank] = word; }
   };
@@ -311,6 +310,7 @@ DEVICE void take_row(SampleArguments& one, const LawArguments& from, u32 vocab, 
     one.min_p = from.row_min_p ? from.row_min_p[sequence] : from.min_p;
     one.softcap = from.softcap;
     one.greedy_below = from.greedy_below;
+    one.k = left_by_top_k(one, 0);
     one.min_p_last = from.min_p_last;
     one.typical_p = one.repetition = 1;
   }
@@ -537,8 +537,7 @@ DEVICE_APART void find_law_of_best(Selection& block, Turn<T>& turn, RowLaw<T>& t
   const Stamps<false> stamps(one);
   const typename Turn<T>::Sorted sorted{turn.sorted};
   block.empty();
-  const Found found = find<T>(block, sorted, one, 0, 0, 1, stamps);
-  merge(block, found.candidates, found.wanted, sorted, stamps);
+  find<T>(block, sorted, one, 0, 0, 1, stamps, merge_of(block, sorted, stamps));
   block_barrier();
   const RowLaw<T> law = law_of_best<T>(block, turn, row.k, {row.logits, 0, 0, 0, 0, 0, one.softcap, kDone, 0, 0});
   if (thread_index() == 0) to = law;

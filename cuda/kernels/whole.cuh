@@ -171,6 +171,8 @@ struct Alone {
   static DEVICE void arrive() {}
   static DEVICE void wait() {}
   static DEVICE void meet() { block_barrier(); }
+  // For a warp that returns next: what it wrote is seen when the others have waited, or met.
+  static DEVICE void leave() { leave_block(); }
   template <class V>
   static DEVICE V* of(V* variable, u32) { return variable; }
   static DEVICE u32 add(u32* at, u32 v) { return atomic_add(at, v); }
@@ -188,6 +190,7 @@ struct Cluster {
     cluster_arrive();
     cluster_wait();
   }
+  static DEVICE void leave() { cluster_arrive(); }
   // The variable of a block of the team.
   template <class V>
   static DEVICE V* of(V* variable, u32 rank) { return in_block(variable, rank); }
@@ -283,12 +286,12 @@ DEVICE float from_lane(float v, u32 lane) { return as_float(shuffle(as_bits(v), 
 // The sum of what the threads before this one have, and of what all have. Behind a barrier
 // of those that called it before.
 template <class V>
-DEVICE V scan(Whole& s, V mine, V& all, bool dry = false) {
+DEVICE V scan(Whole& s, V mine, V& all) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
   V* of_warps = reinterpret_cast<V*>(s.of_warps);
   const V through = warp_scan(mine);
   if (lane == kWarp - 1) of_warps[warp] = through;
-  if (!dry) block_barrier();
+  block_barrier();
   const V warps = warp_scan(lane < Whole::kWarps ? of_warps[lane] : V());
   all = from_lane(warps, Whole::kWarps - 1);
   const V before = from_lane(warps, (warp + kWarp - 1) % kWarp);
@@ -874,11 +877,10 @@ DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weigh
 
 // Draws the tokens of a row by the kept masses of its segments: those of places from the last on. For the team's first
 // block. greedy: the first token of them. One draw is the work of all warps, of several with
-// replacement each is that of one. dry: a warp goes through the code and does nothing, for its instructions
-// to be there when they count.
+// replacement each is that of one.
 template <class T>
 DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments, const Weights& weights,
-                            u64 last, bool greedy, bool dry) {
+                            u64 last, bool greedy) {
   constexpr u32 kOwn = kSegments / Whole::kThreads, kRound = 2 * kWarp;  // ids
   static_assert(kSegments == kWarp * kWarp, "two steps find a segment");
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
@@ -889,20 +891,20 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
     sizes[b] = s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]);
     sum += sizes[b];
   }
-  u64 before = scan(s, sum, total, dry);
+  u64 before = scan(s, sum, total);
 #pragma unroll
   for (u32 b = 0; b < kOwn; b++) {
-    if (!dry) s.sums[thread * kOwn + b] = before;
+    s.sums[thread * kOwn + b] = before;
     before += sizes[b];
   }
-  if (!dry) block_barrier();
+  block_barrier();
   if (thread == 0 && a.status) a.status[number] = kDone;
-  const bool together = a.draws == 1 && !dry;
-  if (!together && !a.replacement && warp > 0 && !dry) return;
+  const bool together = a.draws == 1;
+  if (!together && !a.replacement && warp > 0) return;
   const u32 step = a.replacement ? Whole::kWarps : 1;
 #pragma unroll 1
-  for (u32 draw = together || dry ? 0 : warp; draw < (u32)a.draws; draw += step) {
-    if (total == 0 && !dry) return end_row(a, number, draw, kExhausted, kWarp);
+  for (u32 draw = together ? 0 : warp; draw < (u32)a.draws; draw += step) {
+    if (total == 0) return end_row(a, number, draw, kExhausted, kWarp);
     u64 u = s.uniform;
     if (draw > 0) u = law::uniform(a.row_seed ? a.row_seed[number] : a.seed, a.row_position ? a.row_position[number] : a.position, first_draw(a, number) + draw, law::kDraw);
     u64 target = greedy ? 0 : law::target(u, total);
@@ -910,7 +912,7 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
     const u32 segment = part * kWarp + population(ballot(s.sums[part * kWarp + lane] <= target)) - 1;
     target -= s.sums[segment];
     // The masses of rounds of 64 ids, then those of the round that the target falls in.
-    const u32 begin = dry ? 0 : segments.begin(row, segment), end = dry ? 0 : segments.begin(row, segment + 1), rounds = (end - begin + kRound - 1) / kRound;
+    const u32 begin = segments.begin(row, segment), end = segments.begin(row, segment + 1), rounds = (end - begin + kRound - 1) / kRound;
     u64* of_rounds = s.candidates + (together ? 0 : warp * kWarp);
     u32 round = together ? warp : 0;
     u64 masses[2];
@@ -923,7 +925,7 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
         }
         warp_barrier();
         const u64 mine = lane < rounds ? of_rounds[lane] : 0, through = warp_scan(mine);
-        round = lowest_bit(ballot(through > target || dry));
+        round = lowest_bit(ballot(through > target));
         target -= shuffle_wide(through - mine, round);
         found = true;
       }
@@ -946,10 +948,9 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
       if (lane == 0) of_rounds[round] = all;
     }
     const u64 through = warp_scan(masses[0] + masses[1]);
-    const u32 there = lowest_bit(ballot(through > target || dry));
+    const u32 there = lowest_bit(ballot(through > target));
     const bool second = through - masses[1] <= target;
     const u32 token = begin + round * kRound + 2 * there + (shuffle(second, there) ? 1 : 0);
-    if (dry) return;
     if (lane == 0) write_token(a, number, draw, token);
     if (a.replacement) {
       warp_barrier();  // before the rounds of the next draw
@@ -964,7 +965,18 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
   }
 }
 
-// Draws the tokens of a row that has no top-k. All blocks of a team call it, when s is clear and
+// Settles what the parameters of a row and its random number decide: for a warp, while others read the
+// row.
+DEVICE void settle_whole(Whole& s, const SampleArguments& a, u32 number) {
+  const RowParameters p(a, number);
+  const bool greedy = p.greedy(a);
+  const u64 seed = a.row_seed ? a.row_seed[number] : a.seed, position = a.row_position ? a.row_position[number] : a.position;
+  const u64 uniform = law::uniform(seed, position, first_draw(a, number), law::kDraw);
+  const float scale = greedy ? 0x1p127f : law::scale(p.temperature), floor = greedy ? 0 : floor_of(p.min_p);
+  if (thread_index() % kWarp == 0) s.scale = scale, s.floor = floor, s.uniform = uniform;
+}
+
+// Draws the tokens of a row that has no top-k. All blocks of a team call it, when s is clear, a warp settles the row and
 // all have arrived. Returns false, in the first of them, where it cannot.
 template <class T, class Team>
 DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32 number) {
@@ -978,22 +990,11 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   part.head += (segments.first << segments.shift) * T::kPerVector;
   part.vectors = smaller(segments.end << segments.shift, row.vectors) - smaller(segments.first << segments.shift, row.vectors);
 
-  // The largest logit, and meanwhile what does not depend on it.
+  // The largest logit.
   const RowParameters p(a, number);
   const bool greedy = p.greedy(a);
   u32 best = T::kWorst;
-  read_vectors<T, Whole::kThreads>(
-      part, [&](u32, const Vector& v) { best = T::best(best, T::best(v)); },
-      [&] {
-        if (warp == Whole::kWarps - 1) {
-          const float scale = greedy ? 0x1p127f : law::scale(p.temperature), floor = greedy ? 0 : floor_of(p.min_p);
-          if (lane == 0) s.scale = scale, s.floor = floor;
-        } else if (warp == Whole::kWarps - 2 && first) {
-          const u64 seed = a.row_seed ? a.row_seed[number] : a.seed, position = a.row_position ? a.row_position[number] : a.position;
-          const u64 u = law::uniform(seed, position, first_draw(a, number), law::kDraw);
-          if (lane == 0) s.uniform = u;
-        }
-      });
+  read_vectors<T, Whole::kThreads>(part, [&](u32, const Vector& v) { best = T::best(best, T::best(v)); });
   best = T::key_of_word(best);
   if (thread < edges) best = larger(best, T::key(row.bits(row.edge(thread))));
   best = warp_max(best);
@@ -1037,23 +1038,18 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
     weigh<T, false, true>(s, team, row, segments, weights, {}, edges);
   }
   release_kernel_behind();
+  team.meet();
+  if (!first) return true;
   u64 last = 1;  // place
-#pragma unroll 1
-  for (bool dry = first && warp == Whole::kWarps - 1;; dry = false) {
-    if (!dry) {
-      team.meet();
-      if (!first) return true;
-      if (top_p < 1) {
-        last = cut(s, team, row, segments, weights, bracket, top_p);
-        if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
-        if (last == 0) return false;
-        weights.floor = floor;
-        if (last > 1 && surprise_of_place<T>(weights, last) < nearest_integer(floor)) return false;
-      }
-    }
-    draw_by_segment(s, a, number, row, segments, weights, last, greedy, dry);
-    if (!dry) return true;
+  if (top_p < 1) {
+    last = cut(s, team, row, segments, weights, bracket, top_p);
+    if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
+    if (last == 0) return false;
+    weights.floor = floor;
+    if (last > 1 && surprise_of_place<T>(weights, last) < nearest_integer(floor)) return false;
   }
+  draw_by_segment(s, a, number, row, segments, weights, last, greedy);
+  return true;
 }
 
 // The same for a block alone, in memory that is not clear. Apart: few rows of such a launch
@@ -1061,6 +1057,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
 template <class T>
 DEVICE_APART bool draw_whole_alone(Whole& s, const SampleArguments& a, u32 number) {
   s.clear();
+  if (thread_index() < kWarp) settle_whole(s, a, number);
   return draw_whole<T>(s, Alone(), a, number);
 }
 
@@ -1068,10 +1065,15 @@ template <class T, class Team>
 DEVICE void sample_whole(const SampleArguments& a) {
   SHARED(Whole, s);
   const Team team;
+  const u32 number = block_index() >> team.shift();
+  if (thread_index() >= kThreads) {
+    wait_for_kernel_before();
+    settle_whole(s, a, number);
+    return team.leave();
+  }
   s.clear();
   team.arrive();
   wait_for_kernel_before();
-  const u32 number = block_index() >> team.shift();
   if (a.kept && thread_index() == 0 && team.rank() == 0) a.kept_count[number] = -1;
   if (draw_whole<T>(s, team, a, number)) return;
   block_barrier();

@@ -76,10 +76,11 @@ static int stage1_chunks(const struct plan_shape* s, const struct plan_options* 
   return (int)chunks;
 }
 
-static int add(struct plan* p, int kernel, int64_t grid, int cluster) {
-  p->launch[p->launches++] = (struct plan_launch){kernel, (int32_t)grid, kBlockThreads, cluster};
+static int add_of(struct plan* p, int kernel, int64_t grid, int threads, int cluster) {
+  p->launch[p->launches++] = (struct plan_launch){kernel, (int32_t)grid, threads, cluster};
   return 0;
 }
+static int add(struct plan* p, int kernel, int64_t grid, int cluster) { return add_of(p, kernel, grid, kBlockThreads, cluster); }
 
 // Whether a candidate fits a word of 32 bits.
 static int is_narrow(const struct plan_shape* s) { return kDTypeBytes[s->dtype] == 2 && s->vocab <= kNarrowVocab; }
@@ -174,12 +175,12 @@ int plan_sample(const struct plan_shape* s, const struct plan_architecture* a, i
   p->groups = plan_groups(plan_room(s));
   if (rows == ROWS_EDITED) {
     p->groups = plan_groups(plan_room(&(struct plan_shape){s->rows, s->vocab, s->k, PLAN_FLOAT32}));
-    return add(p, KERNEL_EDITED, s->rows, 1);
+    return add_of(p, KERNEL_EDITED, s->rows, kSamplingThreads, 1);
   }
-  if (rows == ROWS_KEPT) return add(p, is_narrow(s) ? KERNEL_SAMPLE_NARROW : KERNEL_SAMPLE, s->rows, 1);
+  if (rows == ROWS_KEPT) return add_of(p, is_narrow(s) ? KERNEL_SAMPLE_NARROW : KERNEL_SAMPLE, s->rows, kSamplingThreads, 1);
   p->chunks = whole_blocks(s, a);
   if (s->rows > INT32_MAX / p->chunks) return -1;
-  return add(p, p->chunks > 1 ? KERNEL_WHOLE_CLUSTER : KERNEL_WHOLE, s->rows * p->chunks, p->chunks);
+  return add_of(p, p->chunks > 1 ? KERNEL_WHOLE_CLUSTER : KERNEL_WHOLE, s->rows * p->chunks, kSamplingThreads, p->chunks);
 }
 
 int plan_verify(const struct plan_shape* s, const struct plan_architecture* a, struct plan* p) {

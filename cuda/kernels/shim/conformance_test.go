@@ -45,8 +45,11 @@ const (
 
 func oneChunk(topk.Shape, int) int { return 1 }
 
-// threads are those of every kernel's block.
+// blockThreads are those of a kernel that selects.
 const blockThreads = 512
+
+// samplingThreads are those of a sampling kernel.
+const samplingThreads = blockThreads + 32
 
 // block is a plan of one block a row. wide: 64-bit candidates also where 32 bits do.
 func block(wide bool) plan {

@@ -231,7 +231,7 @@ func testEdits[T topk.Float](t *testing.T, k *kernels, order uint64) {
 			vocab := of(rng, 1+rng.IntN(700), 700+rng.IntN(3000), 4000+rng.IntN(9000))
 			e := randomEdits[T](rng, kind.Make, 3, vocab, min(most, vocab))
 			a, answers := e.arguments(min(most, vocab))
-			if _, err := k.Launch("sample_"+short[T]()+"_edited", 3, blockThreads, 1, order<<32|rng.Uint64()>>32, unsafe.Pointer(&a)); err != nil {
+			if _, err := k.Launch("sample_"+short[T]()+"_edited", 3, samplingThreads, 1, order<<32|rng.Uint64()>>32, unsafe.Pointer(&a)); err != nil {
 				t.Fatal(err)
 			}
 			for i, got := range answers() {

@@ -55,7 +55,10 @@ DEVICE Vector load_vector(const void* from) {
   return v;
 }
 
-DEVICE const Vector* kept(const Vector* at) { return at; }
+template <class V>
+DEVICE V kept(V v) {
+  return v;
+}
 DEVICE void all_loaded(u32 (&)[8]) {}
 
 template <u32 kBytes>
@@ -74,6 +77,7 @@ DEVICE void prefetch_line(const void* from) { load_vector(from); }
   shim::Place { shim::Operation::operation, line, file }
 
 DEVICE void block_barrier(SHIM_HERE) { shim::meet(SHIM_PLACE(block_barrier)); }
+DEVICE void leave_block() {}  // a warp that has ended is not waited for
 DEVICE void warp_barrier(SHIM_HERE) { shim::meet(SHIM_PLACE(warp_barrier)); }
 
 DEVICE u32 ballot(bool p, SHIM_HERE) { return u32(shim::meet(SHIM_PLACE(ballot), p)); }
@@ -90,6 +94,7 @@ DEVICE u32 leading_zeros(u32 v) { return v ? u32(__builtin_clz(v)) : 32; }
 DEVICE u32 count_at_least(u32 count, u32 a, u32 b) { return count + (a >= b); }
 DEVICE u32 count_at_least(u32 count, u64 a, u64 b) { return count + (a >= b); }
 DEVICE u32 count_at_least(u32 count, unsigned long a, unsigned long b) { return count + (a >= b); }
+DEVICE u32 unknown_lane() { return thread_index() % kWarp; }
 DEVICE u32 atomic_add(u32* at, u32 v) {
   shim::maybe_wait();
   const u32 before = *at;

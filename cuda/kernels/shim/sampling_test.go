@@ -133,7 +133,7 @@ func sampleBy[T topk.Float](k *kernels, blocks int, order uint64, name func(voca
 		if alike.replacement {
 			a.replacement = 1
 		}
-		if _, err := k.Launch(symbol, n*blocks, blockThreads, blocks, calls, unsafe.Pointer(&a)); err != nil {
+		if _, err := k.Launch(symbol, n*blocks, samplingThreads, blocks, calls, unsafe.Pointer(&a)); err != nil {
 			return nil, err
 		}
 		answers := make([]samplingtest.Answer, n)

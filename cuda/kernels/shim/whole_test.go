@@ -158,7 +158,7 @@ func launchWhole[T topk.Float](k *kernels, row samplingtest.Row, logits []T, blo
 	if blocks > 1 {
 		symbol += "_cluster"
 	}
-	if _, err := k.Launch(symbol, 2*blocks, blockThreads, blocks, order, unsafe.Pointer(&a)); err != nil {
+	if _, err := k.Launch(symbol, 2*blocks, samplingThreads, blocks, order, unsafe.Pointer(&a)); err != nil {
 		return samplingtest.Answer{}, false, err
 	}
 	answer := samplingtest.Answer{Status: sampling.Status(status[1])}

@@ -1,0 +1,206 @@
+// Draws from few tokens, with no order of the candidates before: one phase of all warps,
+// and one of one warp.
+//
+// Shapes: up to 93 candidates, of which up to 64 are the tokens. In the first phase three warps
+// weigh the candidates, one of each lane, and the others count for each how many are better and
+// how many have smaller ids. In the second a warp scans the masses by rank, which tells how many are kept, and
+// those by id, on which the target of the draw falls: two and three of each lane, in halves that need no
+// carry.
+#pragma once
+
+#include "tail.cuh"
+
+// Weighs n candidates beside their largest: for some warps, of which each lane has one but the last, which has
+// the largest of all.
+template <class T, class W, class B>
+DEVICE void weigh_few(u32 n, float softcap) {
+  constexpr u32 kLast = kWarp - 1;
+  Tail<W>& tail = block_tail<B>();
+  const W* words = the_block<B>().candidates;
+  const u32 lane = thread_index() % kWarp, at = thread_index() / kWarp * kLast + lane;
+  const auto key_at = [&](u32 i) { return i < n ? Word<W>::key(words[i]) : 0; };
+  static_assert(kFewWords <= 3 * kWarp, "three of each lane");
+  const u32 mine = key_at(at), best = warp_max(larger(key_at(lane), larger(key_at(lane + kWarp), key_at(lane + 2 * kWarp))));
+  // Where there is no word, a logit that takes the longest way.
+  float logit = at < n || lane == kLast ? number_of<T>(lane == kLast ? best : mine) : softcap;
+  if (softcap > 0) logit = capped(logit, softcap);
+  const law::Masses mass = mass_beside(logit, as_float(shuffle(as_bits(logit), kLast)), tail.scale);
+  if (lane < kLast) tail.few.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
+}
+
+// Tells of n candidates the order, by rank and by id, and writes the best `selected`: for the warps that
+// do not weigh. Four counts share a word.
+template <class W, class B>
+DEVICE void order_few(u32 n, u32 selected) {
+  constexpr u32 kItems = 3, kField = 7, kAtOnce = 4, kWarps = B::kWarps - kWeighing;
+  static_assert(kItems * kWarp < 1u << kField && kField * kAtOnce <= 32, "a count must fit its field");
+  static_assert(kFewWords <= kItems * kWarp, "all fit");
+  Tail<W>& tail = block_tail<B>();
+  const W* words = the_block<B>().candidates;
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp - kWeighing;
+  W all[kItems];
+#pragma unroll
+  for (u32 j = 0; j < kItems; j++) all[j] = j * kWarp + lane < n ? words[j * kWarp + lane] : 0;  // and 0 is the last in both orders
+#pragma unroll 1
+  for (u32 first = warp; first < n; first += kAtOnce * kWarps) {
+    u32 better = 0, smaller_ids = 0;
+#pragma unroll
+    for (u32 i = 0; i < kAtOnce; i++) {
+      const W one = words[first + i * kWarps];  // past the last: any word, and not written
+      u32 at_most = 0, behind = 0;
+#pragma unroll
+      for (u32 j = 0; j < kItems; j++) {
+        at_most = count_at_least(at_most, one, all[j]);
+        behind = count_at_least(behind, Word<W>::index(all[j]), Word<W>::index(one));
+      }
+      better |= (kItems - at_most) << kField * i;
+      smaller_ids |= (kItems - behind) << kField * i;
+    }
+    better = warp_sum(better);
+    smaller_ids = warp_sum(smaller_ids);
+    const u32 field = kField * smaller(lane, kAtOnce - 1), mine = first + lane * kWarps;
+    const u32 rank = better >> field & ((1u << kField) - 1), place = smaller_ids >> field & ((1u << kField) - 1);
+    if (lane < kAtOnce && mine < n) {
+      tail.few.by_id[place] = mine | rank << 8;
+      if (rank < selected) tail.few.by_rank[rank] = mine, tail.sorted[rank] = words[mine];
+    }
+  }
+}
+
+// Draws from k tokens, the best of n candidates that are ordered and weighed: for one warp. Of what is kept,
+// tail.kept and tail.total tell, behind a barrier.
+template <bool kOne, class T, class W, class B>
+DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
+  Tail<W>& tail = block_tail<B>();
+  const FewWords& few = tail.few;
+  const W* words = the_block<B>().candidates;
+  const u32 lane = thread_index() % kWarp;
+  constexpr u32 kEach = kFewTokens / kWarp, kEachWord = kWeighing;
+  const u64 least = tail.least, random = tail.numbers[0];
+  const float top_p = tail.given.top_p;
+
+  u32 place[kEach], word[kEachWord];
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) place[i] = smaller(few.by_rank[kEach * lane + i], kFewWords);
+#pragma unroll
+  for (u32 i = 0; i < kEachWord; i++) word[i] = few.by_id[kEachWord * lane + i];
+  law::Masses mass[kEach], by_id[kEachWord], own;
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    const u64 parts = few.weighed[place[i]];
+    if (kEach * lane + i < k) mass[i] = {(u32)(parts >> 32), (int)parts};
+  }
+#pragma unroll
+  for (u32 i = 0; i < kEachWord; i++) {
+    if (kEachWord * lane + i >= n) word[i] = kAllLanes;
+    const u64 parts = few.weighed[smaller(word[i] & 0xff, kFewWords)];
+    by_id[i] = {(u32)(parts >> 32), (int)parts};
+  }
+
+  // How many are kept.
+  bool heavy[kEach];
+  u32 kept = 0;
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    heavy[i] = kEach * lane + i < k && mass[i].sum() >= least;
+    kept += population(ballot(heavy[i]));
+    if (heavy[i] || a.min_p_last) own = own + mass[i];
+  }
+  if (top_p < 1) {
+    const u64 enough = law::ceil_product(top_p, warp_sum(own).sum());
+    law::Masses before = warp_scan(own) - own;
+    u32 reaching = 0;
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      reaching += population(ballot(kEach * lane + i < k && before.sum() < enough));
+      before = before + mass[i];
+    }
+    kept = smaller(kept, reaching);
+  }
+
+  // Where the tokens begin among the kept masses. Those that are not kept have the mass 0.
+  own = {};
+#pragma unroll
+  for (u32 i = 0; i < kEachWord; i++) {
+    if (word[i] >> 8 >= kept) by_id[i] = {};
+    own = own + by_id[i];
+  }
+  u64 total = warp_sum(own).sum();
+  u64 begin[kEachWord], size[kEachWord], at = (warp_scan(own) - own).sum();
+#pragma unroll
+  for (u32 i = 0; i < kEachWord; i++) {
+    begin[i] = at;
+    size[i] = by_id[i].sum();
+    at += size[i];
+  }
+  if (lane == 0) tail.kept = kept, tail.total = total;
+  u64 target = law::target(random, total);
+#pragma unroll 1
+  for (u32 draw = 0;;) {
+    u32 hit = kEachWord, chosen = 0;
+    u64 gone = 0;
+#pragma unroll
+    for (u32 i = 0; i < kEachWord; i++) {
+      if (begin[i] <= target && target - begin[i] < size[i]) hit = i, gone = size[i], chosen = word[i] & 0xff;
+    }
+    if (hit < kEachWord) write_token(a, number, draw, Word<W>::index(words[chosen]));
+    if (kOne || ++draw == (u32)a.draws) break;
+    if (!a.replacement) {
+      // What comes behind the token moves up.
+      const u32 from = lowest_bit(ballot(hit < kEachWord)), before = from * kEachWord + shuffle(hit, from);
+      gone = (u64)shuffle((u32)(gone >> 32), from) << 32 | shuffle((u32)gone, from);
+#pragma unroll
+      for (u32 i = 0; i < kEachWord; i++) {
+        if (kEachWord * lane + i > before) begin[i] -= gone;
+        if (kEachWord * lane + i == before) size[i] = 0;
+      }
+      total -= gone;
+      if (total == 0) return end_row(a, number, draw, kExhausted, kWarp);
+    }
+    target = law::target(tail.number_of_draw(a, number, draw), total);
+  }
+  if (lane == 0 && a.status) a.status[number] = kDone;
+}
+// The same for any number of draws. Apart, because most rows have one.
+template <class T, class W, class B>
+DEVICE_APART void draw_few_again(const SampleArguments& a, u32 number, u32 n, u32 k) { draw_few<false, T, W, B>(a, number, n, k); }
+
+// Whether what was found is so few that it is drawn from without being sorted.
+template <class W, class B>
+DEVICE bool few_tokens(Found found) {
+  const Tail<W>& tail = block_tail<B>();
+  return found.candidates <= kFewWords && found.wanted <= kFewTokens && tail.left > 0 && !tail.steps;
+}
+
+// Draws the tokens of a row from n candidates, the best of it: for all threads.
+template <class T, class W, class B, class S>
+DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& stamps) {
+  Tail<W>& tail = block_tail<B>();
+  const u32 selected = tail.selected, k = tail.left, warp = thread_index() / kWarp;
+  release_kernel_behind();
+  if (warp < kWeighing) {
+    weigh_few<T, W, B>(n, a.softcap);
+  } else {
+    order_few<W, B>(n, selected);
+  }
+  stamps.set(4);
+  block_barrier();
+  stamps.set(5);
+  if (wants_raw(a)) {
+    prepare_logprobs<T, W, B>(a, number);
+    block_barrier();
+  }
+  const Status status = status_of<T>(tail, tail.sorted[0], k);
+  if (status != kDone) return end_without_tokens<B>(a, number, status);
+  if (warp > 0) {
+    if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
+  } else if (a.draws == 1) {
+    draw_few<true, T, W, B>(a, number, n, k);
+  } else {
+    draw_few_again<T, W, B>(a, number, n, k);
+  }
+  stamps.set(7);
+  if (!answers_more(a)) return;
+  block_barrier();
+  answer_more<T, W, B>(a, number, selected);
+}
