@@ -136,14 +136,20 @@ DEVICE void find(B& block, const R& results, const A& a, u32 number, u32 chunk, 
 // The best k of what was found, in order.
 template <class B, class R, class S>
 DEVICE_APART void merge_apart(B& block, Found found, R results, S stamps) { merge(block, found.candidates, found.wanted, results, stamps); }
-template <class B, class R, class S>
+template <bool kApart, class B, class R, class S>
 struct Merge {
   B& block;
   const R& results;
   const S& stamps;
 
-  DEVICE void operator()(Found found) const { merge(block, found.candidates, found.wanted, results, stamps); }
+  DEVICE void operator()(Found found) const {
+    if constexpr (kApart) {
+      apart(found);
+    } else {
+      merge(block, found.candidates, found.wanted, results, stamps);
+    }
+  }
   DEVICE void apart(Found found) const { merge_apart(block, found, results, stamps); }
 };
-template <class B, class R, class S>
-DEVICE Merge<B, R, S> merge_of(B& block, const R& results, const S& stamps) { return {block, results, stamps}; }
+template <bool kApart = false, class B, class R, class S>
+DEVICE Merge<kApart, B, R, S> merge_of(B& block, const R& results, const S& stamps) { return {block, results, stamps}; }

@@ -18,11 +18,10 @@ DEVICE void select_row(const SelectArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index();
   const Results<T, W> results{a, number};
-  const auto write = merge_of(block, results, stamps);
-  if (a.smallest) {
-    find<Smallest>(block, results, a, number, 0, 1, stamps, write);
+  if (a.smallest) {  // fewer ask for these, and the code is as long again
+    find<Smallest>(block, results, a, number, 0, 1, stamps, merge_of<true>(block, results, stamps));
   } else {
-    find<T>(block, results, a, number, 0, 1, stamps, write);
+    find<T>(block, results, a, number, 0, 1, stamps, merge_of(block, results, stamps));
   }
   stamps.set(5);
 }
@@ -36,7 +35,7 @@ DEVICE void select_chunk(const SelectArguments& a) {
   wait_for_kernel_before();
   const u32 number = block_index() / a.chunks, chunk = block_index() % a.chunks;
   const Words results{static_cast<u64*>(a.workspace) + (u64)block_index() * a.k};
-  const auto write = merge_of(block, results, stamps);
+  const auto write = merge_of<true>(block, results, stamps);
   if (a.smallest) {
     find<Smallest>(block, results, a, number, chunk, a.chunks, stamps, write);
   } else {
