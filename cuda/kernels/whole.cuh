@@ -226,6 +226,7 @@ struct Whole {
   u32 bin, bin_below;
   float scale, floor;
   u64 uniform;  // random number of the first draw
+  u64 totals[kTeam];                         // of the blocks of a team
   u64 before, last;
 
   DEVICE void clear() {
@@ -487,16 +488,16 @@ struct Total {
   DEVICE u64 sum(u32 count) const { return ((u64)(high - count * Parts::kHigh) << 21) + (i64)(int)(low - count * Parts::kLow); }
 };
 
-// Adds up the masses of this block's segments, in the team's first block. kCut: without those
+// Adds up the masses of this block's segments, in the team's first block or in its own. kCut: without those
 // below the bracket and in it, which are added up apart; and appends what lies in it.
 template <class T, bool kCut, bool kFloor, class Team>
 DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket,
-                  u32 edges) {
+                  u32 edges, bool in_first = true) {
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rounds = 1u << (segments.shift - 5);
   u64 rest = 0;
   u32 listed = 0;
   u32* list = s.list(warp);
-  u64* sums = team.of(&s.sums[0], 0);
+  u64* sums = in_first ? team.of(&s.sums[0], 0) : s.sums;
   // The vector of this lane in one of the warp's rounds.
   const auto vector_of = [&](u32 turn) {
     const u32 segment = segments.first + (turn >> (segments.shift - 5)) * Whole::kWarps + warp;
@@ -562,9 +563,10 @@ DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<
       }
     }
   }
-  // For the first block.
-  if (thread_index() < edges) {
-    const u32 index = row.edge(thread_index()), bits = row.bits(index), segment = segments.of_index(row, index);
+  // For the first block, or for that of their segment.
+  const u32 edge = thread_index() < edges ? segments.of_index(row, row.edge(thread_index())) : 0;
+  if (thread_index() < edges && (in_first || (edge >= segments.first && edge < segments.end))) {
+    const u32 index = row.edge(thread_index()), bits = row.bits(index), segment = edge;
     const int q = weights.surprise(number_of_bits<T>(bits));
     const u64 mass = law::mass(q);
     if (!kCut || q >= bracket.high) {
@@ -965,6 +967,67 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
   }
 }
 
+// Draws one token by the kept masses of its segments, of which each block has its own: the block on which the target
+// falls. Its chunk is in its own L1.
+template <class T, class Team>
+DEVICE void draw_one(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
+                     const Weights& weights, bool greedy) {
+  constexpr u32 kRound = 2 * kWarp;  // ids
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rank = team.rank();
+  block_barrier();
+  // A lane of the first warp has a few segments next to each other.
+  const u32 each = (segments.end - segments.first + kWarp - 1) / kWarp, first = segments.first + lane * each, end = smaller(first + each, segments.end);
+  u64 own = 0, through = 0;
+  if (warp == 0) {
+#pragma unroll 1
+    for (u32 i = first; i < end; i++) own += s.sums[i] += Whole::sum(s.more[i], s.more_highs[i]);
+    through = warp_scan(own);
+    const u64 total = shuffle_wide(through, kWarp - 1);
+    if (lane < team.blocks()) team.of(&s.totals[0], lane)[rank] = total;
+  }
+  team.meet();
+  const u64 of_block = lane < team.blocks() ? s.totals[lane] : 0, through_block = warp_scan(of_block);
+  u64 target = greedy ? 0 : law::target(s.uniform, shuffle_wide(through_block, kWarp - 1));
+  const u64 before = shuffle_wide(through_block - of_block, rank);
+  if (target < before || target - before >= shuffle_wide(of_block, rank)) return;
+  if (warp == 0) {
+    u64 at = before + through - own;
+    if (at <= target && target - at < own) {
+      u32 i = first;
+      for (; target - at >= s.sums[i]; i++) at += s.sums[i];
+      s.bin = i, s.before = at;
+    }
+  }
+  block_barrier();
+  const u32 segment = s.bin, begin = segments.begin(row, segment), rounds = (segments.begin(row, segment + 1) - begin + kRound - 1) / kRound;
+  target -= s.before;
+  u64 masses[2], sum = 0;
+  const auto weigh_round = [&](u32 round) {
+#pragma unroll
+    for (u32 e = 0; e < 2; e++) {
+      const u32 index = begin + round * kRound + 2 * lane + e;
+      masses[e] = 0;
+      if (index < segments.begin(row, segment + 1)) masses[e] = law::mass(weights.surprise(number_of_bits<T>(row.bits(index))));
+    }
+    sum = warp_scan(masses[0] + masses[1]);
+  };
+#pragma unroll 1
+  for (u32 round = warp; round < rounds; round += Whole::kWarps) {
+    weigh_round(round);
+    if (lane == kWarp - 1) s.candidates[round] = sum;
+  }
+  block_barrier();
+  // The round, and the token in it.
+  const u64 of_round = lane < rounds ? s.candidates[lane] : 0, through_round = warp_scan(of_round);
+  const u32 round = lowest_bit(ballot(through_round > target));
+  if (round % Whole::kWarps != warp) return;
+  target -= shuffle_wide(through_round - of_round, round);
+  if (rounds > Whole::kWarps) weigh_round(round);
+  const u64 at = sum - masses[0] - masses[1];
+  if (at <= target && target < sum) write_token(a, number, 0, begin + round * kRound + 2 * lane + (target - at < masses[0] ? 0 : 1));
+  if (lane == 0 && a.status) a.status[number] = kDone;
+}
+
 // Settles what the parameters of a row and its random number decide: for a warp, while others read the
 // row.
 DEVICE void settle_whole(Whole& s, const SampleArguments& a, u32 number) {
@@ -1021,6 +1084,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   if (ranked || (a.softcap > 0 && !greedy) || (infinite && top_p < 1) || weights.floor > 0) return !first;
 
   const float floor = weights.floor;
+  const bool one = a.draws == 1 && !(top_p < 1);
   Bracket bracket = {};
   if (top_p < 1) {
     // Behind top-p, min-p plays no part in the mass of which p is a share.
@@ -1033,11 +1097,15 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
     if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
     weigh<T, true, true>(s, team, row, segments, weights, bracket, edges);
   } else if (floor == law::kLeastSurprise && !infinite) {
-    weigh<T, false, false>(s, team, row, segments, weights, {}, edges);
+    weigh<T, false, false>(s, team, row, segments, weights, {}, one ? row.edges() : edges, !one);
   } else {
-    weigh<T, false, true>(s, team, row, segments, weights, {}, edges);
+    weigh<T, false, true>(s, team, row, segments, weights, {}, one ? row.edges() : edges, !one);
   }
   release_kernel_behind();
+  if (one) {
+    draw_one(s, team, a, number, row, segments, weights, greedy);
+    return true;
+  }
   team.meet();
   if (!first) return true;
   u64 last = 1;  // place
