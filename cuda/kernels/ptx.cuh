@@ -65,7 +65,8 @@ DEVICE const Vector* kept(const Vector* at) {
   asm volatile("" : "+l"(at));
   return at;
 }
-
+// The same word, of which the compiler then knows nothing: what is made of it is made here, and not kept
+// from before.
 template <class V>
 DEVICE V kept(V v) {
   asm volatile("" : "+r"(v));

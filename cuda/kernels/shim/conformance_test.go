@@ -316,7 +316,7 @@ var plans = []struct {
 }{
 	{block(false), dtypes, dtypes},
 	{block(true), dtypes[1:], dtypes[2:]},
-	{cluster(2), dtypes, dtypes[1:2]},
+	{cluster(2), dtypes, dtypes[:2]},
 	{cluster(8), dtypes, dtypes[2:]},
 	{cluster(16), dtypes, nil},
 	{twoStage, dtypes, dtypes[:1]},
