@@ -47,10 +47,10 @@ var oddTunings = []cpu.Tuning{
 }
 
 // checkPlans holds a selection with plans against the oracle's answers.
-func checkPlans[T topk.Float](t *testing.T, plans *topk.TunedPlans, logits []T, shape topk.Shape) {
+func checkPlans[T topk.Float](t *testing.T, options topk.Options, logits []T, shape topk.Shape) {
 	t.Helper()
 	answers := topktest.NewAnswers(logits)
-	selector := &topk.Selector[T]{Options: topk.Options{Plans: plans}}
+	selector := &topk.Selector[T]{Options: options}
 	for range 2 { // the second call has the plan already
 		if err := answers.CheckSelect(selector, shape, false); err != nil {
 			t.Errorf("%s, %+v: %v", topktest.DType[T](), shape, err)
@@ -77,9 +77,10 @@ func TestPlansChangeNoAnswer(t *testing.T) {
 			kinds := topktest.Rows()
 			for j := i % 3; j < len(kinds); j += 3 {
 				row := kinds[j].Make(rng, shape.Rows*shape.Vocab)
-				checkPlans(t, plans, row, shape)
-				checkPlans(t, plans, topktest.Convert[topk.Float16](row), shape)
-				checkPlans(t, plans, topktest.Convert[topk.BFloat16](row), shape)
+				options := topk.Options{Plans: plans}
+				checkPlans(t, options, row, shape)
+				checkPlans(t, options, topktest.Convert[topk.Float16](row), shape)
+				checkPlans(t, options, topktest.Convert[topk.BFloat16](row), shape)
 			}
 		}
 	}
@@ -98,7 +99,7 @@ func TestPlansOfASelector(t *testing.T) {
 			t.Fatal(err)
 		}
 		selector.Options.Plans = plans
-		checkPlans(t, plans, logits, shape)
+		checkPlans(t, selector.Options, logits, shape)
 		var failed error
 		call := func() { failed = errors.Join(failed, selector.Select(dst, logits, shape)) }
 		call()
@@ -203,6 +204,7 @@ func FuzzLoadPlans(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		options := topk.Options{Plans: plans, Tier: file.Device.Tier} // any tier of this machine may stand there
 		for _, e := range file.Entries[:min(4, len(file.Entries))] {
 			if e.Rows > len(logits)/e.Vocab {
 				continue
@@ -210,11 +212,11 @@ func FuzzLoadPlans(f *testing.F) {
 			rows, shape := logits[:e.Rows*e.Vocab], topk.Shape{Rows: e.Rows, Vocab: e.Vocab, K: e.TopK}
 			switch e.DType {
 			case "float16":
-				checkPlans(t, plans, topktest.Convert[topk.Float16](rows), shape)
+				checkPlans(t, options, topktest.Convert[topk.Float16](rows), shape)
 			case "bfloat16":
-				checkPlans(t, plans, topktest.Convert[topk.BFloat16](rows), shape)
+				checkPlans(t, options, topktest.Convert[topk.BFloat16](rows), shape)
 			default:
-				checkPlans(t, plans, rows, shape)
+				checkPlans(t, options, rows, shape)
 			}
 		}
 	})
