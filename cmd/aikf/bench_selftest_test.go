@@ -18,8 +18,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// selfTest is one of three runs in which all contestants are judged right, or the last: what a cheat saves may
+// drown in the noise of a machine that others use meanwhile.
+func selfTest(t *testing.T, args ...string) (out, errs string, code int) {
+	for range 3 {
+		if out, errs, code = benchRun(t, append([]string{"--self-test"}, args...)...); code == exitDone {
+			break
+		}
+		t.Logf("exit code %d, %s%s", code, out, errs)
+	}
+	return out, errs, code
+}
+
 func TestBenchSelfTest(t *testing.T) {
-	out, errs, code := benchRun(t, "--self-test")
+	out, errs, code := selfTest(t)
 	if code != exitDone || errs != "" {
 		t.Fatalf("exit code %d, %s%s", code, out, errs)
 	}
@@ -28,7 +40,7 @@ func TestBenchSelfTest(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	out, _, code = benchRun(t, "--self-test", "--format", "json")
+	out, _, code = selfTest(t, "--format", "json")
 	var all []bench.Caught
 	if err := json.Unmarshal([]byte(out), &all); err != nil || code != exitDone || len(all) < 4 {
 		t.Errorf("exit code %d, %v, %d contestants", code, err, len(all))

@@ -137,7 +137,9 @@ func rotate(c contestant, inputs, times int) (time.Duration, error) {
 	return time.Since(start), nil
 }
 
-// quantile returns the q-quantile of sorted, between neighbours in proportion.
+// quantile returns the q-quantile of sorted, between neighbours in proportion: a
+// step from the lower one and never past the upper, so that rounding puts no
+// quantile of equal samples above a higher one.
 func quantile(sorted []float64, q float64) float64 {
 	place := q * float64(len(sorted)-1)
 	below := int(place)
@@ -145,7 +147,7 @@ func quantile(sorted []float64, q float64) float64 {
 		return sorted[len(sorted)-1]
 	}
 	share := place - float64(below)
-	return sorted[below]*(1-share) + sorted[below+1]*share
+	return min(sorted[below]+share*(sorted[below+1]-sorted[below]), sorted[below+1])
 }
 
 // significant rounds x to five digits: more is noise.

@@ -69,6 +69,13 @@ func TestQuantile(t *testing.T) {
 	if got := quantile([]float64{7}, 0.9); got != 7 {
 		t.Errorf("of one sample: %v", got)
 	}
+	// 0.9*x + 0.1*x is below this x: the 90th percentile was below the 10th.
+	const x = 6.6174375
+	for _, q := range []float64{0, 0.1, 0.5, 0.9, 1} {
+		if got := quantile([]float64{x, x}, q); got != x {
+			t.Errorf("quantile %v of equal samples: %v, want %v", q, got, x)
+		}
+	}
 }
 
 func TestSignificant(t *testing.T) {

@@ -367,7 +367,8 @@ def quantile(ordered, q):
     if below + 1 >= len(ordered):
         return ordered[-1]
     share = place - below
-    return ordered[below] * (1 - share) + ordered[below + 1] * share
+    # A step from the lower neighbour and never past the upper: quantiles of equal samples are equal.
+    return min(ordered[below] + share * (ordered[below + 1] - ordered[below]), ordered[below + 1])
 
 
 def rotate(peer, inputs, k, times):
