@@ -3,7 +3,9 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,8 +42,7 @@ type Device struct {
 	library      *driver.Library
 	handle       driver.Device
 	context      driver.Context
-	image        driver.Image
-	kernels      map[string]driver.Kernel
+	kernels      atomic.Pointer[map[string]driver.Kernel] // of the images that are loaded
 	properties   Properties
 	architecture Architecture
 
@@ -58,6 +59,10 @@ type Device struct {
 	closed atomic.Bool
 	mutex  sync.Mutex
 	owned  map[*owned]struct{} // nil when closed
+
+	loading  sync.Mutex
+	unloaded [][]byte // images that nobody has asked for
+	images   []driver.Image
 }
 
 // fault is the error after which a device cannot be used.
@@ -109,15 +114,21 @@ func (d *Device) open(ordinal int, options OpenOptions) (err error) {
 	if p.Major < minMajor {
 		return fmt.Errorf("%s has compute capability %d.%d, want %d.0 or later", p.Name, p.Major, p.Minor, minMajor)
 	}
-	code, err := kernels.Image(p.Major, p.Minor, options.ForcePTX)
-	if err != nil {
+	if d.unloaded, err = kernels.Images(p.Major, p.Minor, options.ForcePTX); err != nil {
 		return err
 	}
+	d.kernels.Store(&map[string]driver.Kernel{})
 	if d.context, err = d.library.Retain(d.handle); err != nil {
 		return err
 	}
-	err = d.inContext(func() error { return d.load(code) })
+	if err = d.load(selectorSymbols()...); err == nil {
+		err = d.inContext(func() error {
+			d.architecture.ClusterBlocks = d.clusterBlocks()
+			return nil
+		})
+	}
 	if err != nil {
+		d.inContext(d.unload)
 		d.library.Release(d.handle)
 	}
 	return err
@@ -158,18 +169,44 @@ func (d *Device) describe(ordinal int) (err error) {
 	return nil
 }
 
-// load loads the kernels that the code has; a plan that needs another one is
-// refused when it is asked for.
-func (d *Device) load(code []byte) (err error) {
-	if d.image, err = d.library.Load(code); err != nil {
+// load loads the images that have these kernels and are not loaded yet. A kernel that
+// none has is no error: a plan that needs it is refused when it is asked for.
+func (d *Device) load(symbols ...string) error {
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	loaded := *d.kernels.Load()
+	for _, symbol := range symbols {
+		if _, ok := loaded[symbol]; ok {
+			continue
+		}
+		i := slices.IndexFunc(d.unloaded, func(image []byte) bool { return kernels.MayHold(image, symbol) })
+		if i < 0 {
+			continue
+		}
+		loaded = maps.Clone(loaded)
+		if err := d.inContext(func() error { return d.loadImage(d.unloaded[i], loaded) }); err != nil {
+			return err
+		}
+		d.unloaded = slices.Delete(d.unloaded, i, i+1)
+		d.kernels.Store(&loaded)
+	}
+	return nil
+}
+
+// loadImage adds the kernels that an image has.
+func (d *Device) loadImage(code []byte, to map[string]driver.Kernel) error {
+	image, err := d.library.Load(code)
+	if err != nil {
 		if driver.CodeOf(err) == driver.InvalidPTX {
 			return fmt.Errorf("%w: %s", err, d.library.CompileLog(code))
 		}
 		return err
 	}
-	d.kernels = map[string]driver.Kernel{}
 	for _, symbol := range kernelSymbols() {
-		kernel, err := d.library.Kernel(d.image, symbol)
+		if !kernels.MayHold(code, symbol) {
+			continue
+		}
+		kernel, err := d.library.Kernel(image, symbol)
 		if driver.CodeOf(err) == driver.NotFound {
 			continue
 		}
@@ -180,13 +217,33 @@ func (d *Device) load(code []byte) (err error) {
 			err = d.library.LoadKernel(kernel)
 		}
 		if err != nil {
-			d.library.Unload(d.image)
+			d.library.Unload(image)
 			return fmt.Errorf("kernel %s: %w", symbol, err)
 		}
-		d.kernels[symbol] = kernel
+		to[symbol] = kernel
 	}
-	d.architecture.ClusterBlocks = d.clusterBlocks()
+	d.images = append(d.images, image)
 	return nil
+}
+
+// unload gives back all images.
+func (d *Device) unload() (err error) {
+	d.loading.Lock()
+	defer d.loading.Unlock()
+	for _, image := range d.images {
+		err = errors.Join(err, d.library.Unload(image))
+	}
+	d.images, d.unloaded = nil, nil
+	return err
+}
+
+// kernel returns a kernel that is loaded.
+func (d *Device) kernel(symbol string) (driver.Kernel, error) {
+	kernel, ok := (*d.kernels.Load())[symbol]
+	if !ok {
+		return kernel, fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", d.properties.Ordinal, symbol, d.architecture.Name, ErrUnsupported)
+	}
+	return kernel, nil
 }
 
 // clusterBlocks returns the most blocks that a cluster can have on the device,
@@ -198,8 +255,8 @@ func (d *Device) clusterBlocks() int {
 	most := 16
 	launch := d.library.NewLaunch(nil)
 	for _, t := range dtypes {
-		kernel, ok := d.kernels["select_"+t.symbol+clusterSuffix]
-		if !ok {
+		kernel, err := d.kernel("select_" + t.symbol + clusterSuffix)
+		if err != nil {
 			return 0
 		}
 		for ; most > 1; most /= 2 {
@@ -217,16 +274,39 @@ const clusterSuffix = "_cluster"
 
 // kernelSymbols lists the kernels that any plan or probe launches.
 func kernelSymbols() []string {
-	symbols := append([]string{emptySymbol}, lawSymbols...)
-	for t, names := range dtypes {
-		for _, name := range []string{"select_%s_block", "phases_%s_block", "sample_%s_block"} {
-			symbols = append(symbols, fmt.Sprintf(name, names.symbol))
-			if width(PlanShape{DType: DType(t), Vocab: 1}) == narrow {
-				symbols = append(symbols, fmt.Sprintf(name, names.symbol)+narrow)
-			}
+	return slices.Concat([]string{emptySymbol}, lawSymbols, symbolsOf("floor_read_%s"), selectorSymbols(), samplerSymbols(), verifierSymbols())
+}
+
+func selectorSymbols() []string {
+	return slices.Concat(symbolsInWidths("select_%s_block", "phases_%s_block"),
+		symbolsOf("select_%s_cluster", "select_%s_stage1", "select_%s_stage2", "select_%s_any"))
+}
+
+func samplerSymbols() []string {
+	return slices.Concat(symbolsInWidths("sample_%s_block"), symbolsOf("sample_%s_whole", "sample_%s_whole_cluster", "sample_%s_edited", "edit_%s"))
+}
+
+func verifierSymbols() []string { return symbolsOf("verify_%s") }
+
+// symbolsOf puts each dtype in the place of %s.
+func symbolsOf(names ...string) (symbols []string) {
+	for _, t := range dtypes {
+		for _, name := range names {
+			symbols = append(symbols, fmt.Sprintf(name, t.symbol))
 		}
-		for _, name := range []string{"select_%s_cluster", "select_%s_stage1", "select_%s_stage2", "select_%s_any", "floor_read_%s", "edit_%s", "verify_%s", "sample_%s_edited", "sample_%s_whole", "sample_%s_whole_cluster"} {
-			symbols = append(symbols, fmt.Sprintf(name, names.symbol))
+	}
+	return symbols
+}
+
+// symbolsInWidths does the same for kernels of which there are narrow ones.
+func symbolsInWidths(names ...string) (symbols []string) {
+	for t := range dtypes {
+		for _, name := range names {
+			symbol := fmt.Sprintf(name, dtypes[t].symbol)
+			symbols = append(symbols, symbol)
+			if width(PlanShape{DType: DType(t), Vocab: 1}) == narrow {
+				symbols = append(symbols, symbol+narrow)
+			}
 		}
 	}
 	return symbols
@@ -267,7 +347,7 @@ func (d *Device) Close() error {
 		for o := range rest {
 			err = errors.Join(err, o.end())
 		}
-		return errors.Join(err, d.library.Unload(d.image))
+		return errors.Join(err, d.unload())
 	})
 	return d.check(errors.Join(err, d.library.Release(d.handle)))
 }

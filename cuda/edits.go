@@ -165,10 +165,9 @@ func (a *sampleArguments) setEdits(rows *RowParams) {
 // behind them temperatures of rows, NaN for one with edits out of range, which take the place of those given.
 func (s *Sampler) launchEdits(c *sampleCall, stream *Stream, logits Logits, shape Shape, rows *RowParams) error {
 	d, chunks := s.device, (shape.Vocab+editChunk-1)/editChunk
-	symbol := sampleSymbols[logits.DType].edit
-	kernel, ok := d.kernels[symbol]
-	if !ok {
-		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", d.properties.Ordinal, symbol, d.architecture.Name, ErrUnsupported)
+	kernel, err := d.kernel(sampleSymbols[logits.DType].edit)
+	if err != nil {
+		return err
 	}
 	values := rows.Edits.Workspace.Pointer
 	temperatures := values + Pointer(4*shape.Rows*shape.Vocab)

@@ -78,7 +78,7 @@ func TestKernelConformance(t *testing.T) {
 	fake(t)
 	d := open(t, 0)
 	for _, symbol := range kernelSymbols() {
-		if _, ok := d.kernels[symbol]; !ok {
+		if _, err := d.kernel(symbol); err != nil {
 			t.Skipf("the sources have no %s", symbol)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
 	"github.com/ai-kernel-factory/aikf/cuda/internal/fakedriver"
+	"github.com/ai-kernel-factory/aikf/sampling"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
@@ -159,6 +160,43 @@ func TestPTX(t *testing.T) {
 	library.Set("ptx_error", 0)
 	if err := hostAnswer(open(t, 0)); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who selects waits for the compilation of that alone; samplers and verifiers are compiled when
+// they are made.
+func TestPTXIsLoadedWhenItIsNeeded(t *testing.T) {
+	library := fake(t)
+	library.Set("major", 12)
+	d := open(t, 0)
+	wantLoaded := func(images int, what string) {
+		t.Helper()
+		if n := library.Calls("cuLibraryLoadData"); n != images {
+			t.Errorf("%d images are loaded for %s, want %d", n, what, images)
+		}
+	}
+	if err := hostAnswer(d); err != nil {
+		t.Error(err)
+	}
+	wantLoaded(1, "a selection")
+	for range 2 {
+		if _, err := d.NewSampler(sampling.Params{Temperature: 1}, SamplerOptions{}); err != nil {
+			t.Error(err)
+		}
+		wantLoaded(4, "samplers")
+	}
+	library.Fail("cuLibraryLoadData", 1, int(driver.InvalidPTX))
+	_, err := d.NewVerifier(sampling.Params{}, sampling.Params{}, VerifierOptions{})
+	wantCall(t, err, "cuLibraryLoadData", int(driver.InvalidPTX))
+	if _, err := d.NewVerifier(sampling.Params{}, sampling.Params{}, VerifierOptions{}); err != nil {
+		t.Error(err)
+	}
+	wantLoaded(6, "verifiers, one of which failed")
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := library.Live(); n != 0 {
+		t.Errorf("%d things are left after Close", n)
 	}
 }
 

@@ -45,8 +45,8 @@ func gpuConformance(t *testing.T, options OpenOptions) {
 	d := gpu(t, options)
 	p := d.Properties()
 	t.Logf("%s, compute capability %d.%d, CUDA %d, %+v", p.Name, p.Major, p.Minor, p.DriverVersion, d.Architecture())
-	for _, symbol := range kernelSymbols() {
-		if _, ok := d.kernels[symbol]; !ok && (d.Architecture().Cluster() || !strings.HasSuffix(symbol, "_cluster")) {
+	for _, symbol := range selectorSymbols() {
+		if _, err := d.kernel(symbol); err != nil && (d.Architecture().Cluster() || !strings.HasSuffix(symbol, "_cluster")) {
 			t.Errorf("no kernel %s", symbol)
 		}
 	}

@@ -54,6 +54,9 @@ func (d *Device) probe(stream *Stream, l Launch, arguments selectArguments) erro
 	if err := d.checkStream(stream); err != nil {
 		return err
 	}
+	if err := d.do(func() error { return d.load(l.Symbol) }); err != nil {
+		return err
+	}
 	plan, err := d.loadPlan(Plan{Kernels: []Launch{l}})
 	if err != nil {
 		return err

@@ -269,7 +269,14 @@ type pythonLists struct {
 	bias, logprobs, topLog                           []float32
 }
 
-func addressOf[T any](s []T) Pointer { return Pointer(uintptr(unsafe.Pointer(unsafe.SliceData(s)))) }
+// addressOf returns the address of a slice that C is to read or write. The slice is given to a function that the
+// compiler does not know: one that does not escape may be on the stack, which moves.
+func addressOf[T any](s []T) Pointer {
+	escape(unsafe.Pointer(unsafe.SliceData(s)))
+	return Pointer(uintptr(unsafe.Pointer(unsafe.SliceData(s))))
+}
+
+var escape = func(unsafe.Pointer) {}
 
 // answerInC samples by the PyTorch package.
 func answerInC[T topk.Float](t *testing.T, sample func(int32, *sampleArguments) int32, dtype DType, c pythonCase, logits []T) (got pythonAnswer) {

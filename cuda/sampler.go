@@ -153,7 +153,7 @@ func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sa
 		d.library.Prepare(&c.before, unsafe.Pointer(&c.edited))
 		return c
 	}
-	if err := d.own(&s.owned, "a sampler", func() error { return nil }, func() error { return nil }); err != nil {
+	if err := d.own(&s.owned, "a sampler", func() error { return d.load(samplerSymbols()...) }, func() error { return nil }); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -244,9 +244,9 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 		rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType,
 		edited: way == editsInLaunch, whole: way != editsInLaunch && s.whole(shape, rows, tokens, k),
 	}, s.device.architecture)
-	kernel, ok := s.device.kernels[plan.Symbol]
-	if !ok {
-		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", s.device.properties.Ordinal, plan.Symbol, s.device.architecture.Name, ErrUnsupported)
+	kernel, err := s.device.kernel(plan.Symbol)
+	if err != nil {
+		return err
 	}
 	c.arguments = s.arguments
 	a := &c.arguments

@@ -320,9 +320,9 @@ func (s *Selector) newPlan(shape PlanShape) (*loadedPlan, error) {
 func (d *Device) loadPlan(plan Plan) (*loadedPlan, error) {
 	p := &loadedPlan{Plan: plan}
 	for _, l := range plan.Kernels {
-		kernel, ok := d.kernels[l.Symbol]
-		if !ok {
-			return nil, fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", d.properties.Ordinal, l.Symbol, d.architecture.Name, ErrUnsupported)
+		kernel, err := d.kernel(l.Symbol)
+		if err != nil {
+			return nil, err
 		}
 		p.kernels = append(p.kernels, kernel)
 	}

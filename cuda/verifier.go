@@ -136,7 +136,7 @@ func (d *Device) NewVerifier(target, draft sampling.Params, options VerifierOpti
 		d.library.Prepare(&c.launch, unsafe.Pointer(&c.arguments))
 		return c
 	}
-	if err := d.own(&v.owned, "a verifier", func() error { return nil }, func() error { return nil }); err != nil {
+	if err := d.own(&v.owned, "a verifier", func() error { return d.load(verifierSymbols()...) }, func() error { return nil }); err != nil {
 		return nil, err
 	}
 	return v, nil
@@ -223,10 +223,9 @@ func (v *Verifier) VerifyDevice(stream *Stream, logits Logits, shape VerifyShape
 	if err := v.check(stream, logits, shape, target, draft, drafts, to, workspace); err != nil || shape.Sequences == 0 {
 		return err
 	}
-	symbol := verifySymbols[logits.DType]
-	kernel, ok := v.device.kernels[symbol]
-	if !ok {
-		return fmt.Errorf("cuda: device %d: no kernel %s for %s: %w", v.device.properties.Ordinal, symbol, v.device.architecture.Name, ErrUnsupported)
+	kernel, err := v.device.kernel(verifySymbols[logits.DType])
+	if err != nil {
+		return err
 	}
 	c := v.calls.Get().(*verifyCall)
 	defer v.calls.Put(c)

@@ -361,28 +361,16 @@ func (c *chains[T]) check(got []verdict, see func(s int, want verdict)) error {
 	return nil
 }
 
-// testVerifier compares random chains on a device with package sampling, and requires that
-// they come to every kind of end.
-func testVerifier[T topk.Float](t *testing.T, m *memory, rng *rand.Rand, batches, sequences int, vocabs ...int) {
+// chainEnd is how a chain ends.
+type chainEnd struct {
+	all, none bool // accepted
+	status    sampling.Status
+}
+
+// requireEnds requires that chains came to every kind of end.
+func requireEnds(t *testing.T, ends map[chainEnd]int) {
 	t.Helper()
-	type end struct {
-		all, none bool // accepted
-		status    sampling.Status
-	}
-	ends := map[end]int{}
-	for batch := range batches {
-		c := randomChains[T](rng, sequences, batch%6, vocabs[rng.IntN(len(vocabs))])
-		got, err := c.got(m)
-		if err == nil {
-			err = c.check(got, func(s int, want verdict) {
-				ends[end{want.accepted == c.sequences[s].count, want.accepted == 0, want.status}]++
-			})
-		}
-		if err != nil {
-			t.Fatalf("batch %d, %+v: %v", batch, c.shape, err)
-		}
-	}
-	for _, one := range []end{
+	for _, one := range []chainEnd{
 		{true, true, sampling.StatusOK}, {true, false, sampling.StatusOK}, {false, true, sampling.StatusOK}, {false, false, sampling.StatusOK},
 		{false, false, sampling.StatusNaN}, {false, true, sampling.StatusEmpty}, {false, true, sampling.StatusBadParams},
 	} {
@@ -390,6 +378,26 @@ func testVerifier[T topk.Float](t *testing.T, m *memory, rng *rand.Rand, batches
 			t.Errorf("no chain ends with %+v: %v", one, ends)
 		}
 	}
+}
+
+// testVerifier compares random chains on a device with package sampling, and returns how many
+// came to each end.
+func testVerifier[T topk.Float](t *testing.T, m *memory, rng *rand.Rand, batches, sequences int, vocabs ...int) map[chainEnd]int {
+	t.Helper()
+	ends := map[chainEnd]int{}
+	for batch := range batches {
+		c := randomChains[T](rng, sequences, batch%6, vocabs[rng.IntN(len(vocabs))])
+		got, err := c.got(m)
+		if err == nil {
+			err = c.check(got, func(s int, want verdict) {
+				ends[chainEnd{want.accepted == c.sequences[s].count, want.accepted == 0, want.status}]++
+			})
+		}
+		if err != nil {
+			t.Fatalf("batch %d, %+v: %v", batch, c.shape, err)
+		}
+	}
+	return ends
 }
 
 // testVerifierGraph launches one captured call again and again: on other rows, drafts,

@@ -27,24 +27,42 @@ var (
 	compute90 []byte
 )
 
-// Image returns what the driver loads on a card of compute capability
-// major.minor: SASS for 8.0 to 8.9 and for 9.0, and PTX, which ends with a
-// NUL, for later ones. With forcePTX it returns the PTX for 9.0 too, and an
-// error below. It decompresses at each call, in a few milliseconds; the
-// caller may keep the image and change it.
-func Image(major, minor int, forcePTX bool) ([]byte, error) {
+// Images returns what the driver loads on a card of compute capability
+// major.minor: SASS of all kernels for 8.0 to 8.9 and for 9.0, and PTX for
+// later ones. With forcePTX it returns the PTX for 9.0 too, and an error
+// below. PTX is one image for each source, which ends with a NUL: the driver
+// compiles it when it is loaded, and who selects need not wait for samplers.
+// Images decompresses at each call, in a few milliseconds; the caller may keep
+// the images and change them.
+func Images(major, minor int, forcePTX bool) ([][]byte, error) {
 	switch capability := 10*major + minor; {
 	case capability < 80:
 		return nil, fmt.Errorf("kernels: compute capability %d.%d is below 8.0: %w", major, minor, ErrCapability)
 	case forcePTX && capability < 90:
 		return nil, fmt.Errorf("kernels: PTX needs compute capability 9.0, not %d.%d: %w", major, minor, ErrCapability)
 	case capability < 90:
-		return Decompress(sm80)
+		return one(Decompress(sm80))
 	case capability == 90 && !forcePTX:
-		return Decompress(sm90)
+		return one(Decompress(sm90))
 	}
 	ptx, err := Decompress(compute90)
-	return append(ptx, 0), err
+	if err != nil {
+		return nil, err
+	}
+	return bytes.SplitAfter(ptx, []byte{0})[:bytes.Count(ptx, []byte{0})], nil
+}
+
+func one(image []byte, err error) ([][]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{image}, nil
+}
+
+// MayHold tells whether an image may have a kernel of that name: of PTX whether
+// it has.
+func MayHold(image []byte, symbol string) bool {
+	return bytes.HasPrefix(image, []byte("\x7fELF")) || bytes.Contains(image, []byte(".entry "+symbol+"("))
 }
 
 // Decompress returns the content of an artefact. A damaged one is an error.

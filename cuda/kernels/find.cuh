@@ -7,6 +7,7 @@
 
 constexpr u32 kThreads = 512;  // 1,024 were slower by a fifth: more warps wait for each other
 constexpr u32 kRoom = 4096;    // candidates
+constexpr u32 kHopeless = kRoom / 4;  // slots that warps leave: for what is in them there will hardly be room
 constexpr u32 kBlocks = 2;     // of a multiprocessor, for which the compiler leaves registers
 
 // Appends the elements at the edges. Apart, because most rows have none, and from the
@@ -104,7 +105,9 @@ DEVICE void find(B& block, const R& results, const A& a, u32 number, u32 chunk, 
         return then({n, row.k});
       }
       added = reader.appended(block);
-      if (block.left > 0 && n <= block.room()) {
+      if (n - added >= row.k && block.left > kHopeless) {  // of the row alone at least k
+        n = larger(n, B::kRoom + 1);
+      } else if (block.left > 0 && n <= block.room()) {
         block_barrier();  // all have read that
         append_rest<T>(block, a, number, chunk, chunks, row.k, threshold);
         block_barrier();

@@ -154,7 +154,7 @@ func TestTargetsHoldTheSameKernels(t *testing.T) {
 	}
 }
 
-func TestImage(t *testing.T) {
+func TestImages(t *testing.T) {
 	byTarget := map[string]string{}
 	for _, artefact := range readManifest(t).Artefacts {
 		byTarget[artefact.Target] = artefact.SHA256
@@ -178,38 +178,38 @@ func TestImage(t *testing.T) {
 		{10, 3, true, "compute_90"},
 		{12, 1, false, "compute_90"},
 	} {
-		image, err := Image(c.major, c.minor, c.forcePTX)
+		images, err := Images(c.major, c.minor, c.forcePTX)
 		if c.target == "" {
 			if !errors.Is(err, ErrCapability) {
-				t.Errorf("Image(%d, %d, %v): error %v, want ErrCapability", c.major, c.minor, c.forcePTX, err)
+				t.Errorf("Images(%d, %d, %v): error %v, want ErrCapability", c.major, c.minor, c.forcePTX, err)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("Image(%d, %d, %v): %v", c.major, c.minor, c.forcePTX, err)
+			t.Errorf("Images(%d, %d, %v): %v", c.major, c.minor, c.forcePTX, err)
 			continue
 		}
-		if c.target == "compute_90" {
-			content, terminated := bytes.CutSuffix(image, []byte{0})
-			if !terminated || bytes.IndexByte(content, 0) >= 0 {
-				t.Errorf("Image(%d, %d, %v): PTX must end with its only NUL", c.major, c.minor, c.forcePTX)
+		for _, image := range images {
+			if c.target == "compute_90" && bytes.IndexByte(image, 0) != len(image)-1 {
+				t.Errorf("Images(%d, %d, %v): PTX must end with its only NUL", c.major, c.minor, c.forcePTX)
 			}
-			image = content
 		}
-		if hash(image) != byTarget[c.target] {
-			t.Errorf("Image(%d, %d, %v) is not the image for %s", c.major, c.minor, c.forcePTX, c.target)
+		if hash(bytes.Join(images, nil)) != byTarget[c.target] {
+			t.Errorf("Images(%d, %d, %v) are not the images for %s", c.major, c.minor, c.forcePTX, c.target)
 		}
 	}
 }
 
 // Features of sm_90a would keep later cards from taking the PTX.
 func TestPTXNamesNoArchitectureFeature(t *testing.T) {
-	ptx, err := Image(10, 0, false)
+	images, err := Images(10, 0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if target := regexp.MustCompile(`(?m)^\.target (.*)$`).FindSubmatch(ptx); target == nil || string(target[1]) != "sm_90" {
-		t.Errorf("the PTX is for %q, want sm_90", target)
+	for _, ptx := range images {
+		if target := regexp.MustCompile(`(?m)^\.target (.*)$`).FindSubmatch(ptx); target == nil || string(target[1]) != "sm_90" {
+			t.Errorf("the PTX is for %q, want sm_90", target)
+		}
 	}
 }
 
@@ -220,5 +220,29 @@ func TestDecompressRefusesDamage(t *testing.T) {
 		if _, err := Decompress(artefact); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// Each kernel is in one image of PTX, and who selects loads one.
+func TestPTXIsDivided(t *testing.T) {
+	images, err := Images(10, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holders := map[string]int{}
+	for _, artefact := range readManifest(t).Artefacts {
+		for _, kernel := range artefact.Kernels {
+			holder := slices.IndexFunc(images, func(image []byte) bool { return MayHold(image, kernel.Symbol) })
+			if holder < 0 || slices.ContainsFunc(images[holder+1:], func(image []byte) bool { return MayHold(image, kernel.Symbol) }) {
+				t.Fatalf("%s is in no image, or in two", kernel.Symbol)
+			}
+			holders[kernel.Symbol] = holder
+		}
+	}
+	if a, b := holders["select_bf16_block"], holders["select_f32_cluster"]; a != b {
+		t.Errorf("kernels that select are in images %d and %d", a, b)
+	}
+	if a, b := holders["select_bf16_block"], holders["sample_bf16_block"]; a == b {
+		t.Errorf("who selects loads samplers, too")
 	}
 }

@@ -10,6 +10,7 @@ namespace law {
 constexpr int kSurpriseBits = 22;
 constexpr int kLeastSurprise = -44 * (1 << kSurpriseBits);
 constexpr u32 kMassBits = 42;  // of a mass that nothing exceeds
+constexpr int kMassSplit = 21;  // bits of its lower part, see Masses
 
 // What makes surprises of differences between logits at a temperature.
 DEVICE float scale(float temperature) { return (float)(0x1.71547652b82fep+22 / (double)temperature); }

@@ -18,7 +18,7 @@ type Manifest struct {
 type Artefact struct {
 	File    string   `json:"file"`
 	Target  string   `json:"target"` // sm_80 for SASS, compute_90 for PTX
-	Bytes   int      `json:"bytes"`  // of the image, not compressed
+	Bytes   int      `json:"bytes"`  // of the image, not compressed, or of those of PTX, which end with a NUL each
 	SHA256  string   `json:"sha256"` // of the image, in hexadecimal
 	Kernels []Kernel `json:"kernels"`
 }

@@ -50,6 +50,13 @@ DEVICE u32 block_index() {
   return r;
 }
 
+// Blocks of the launch: for hints alone.
+DEVICE u32 grid_blocks() {
+  u32 r;
+  asm("mov.u32 %0, %%nctaid.x;" : "=r"(r));
+  return r;
+}
+
 // Loads through the read-only path; the row may stay in L1 for a second look.
 DEVICE Vector load_vector(const void* from) {
   Vector v;
@@ -86,8 +93,8 @@ DEVICE void all_loaded(u32 (&v)[8]) {
   asm volatile("" : "+r"(v[0]), "+r"(v[1]), "+r"(v[2]), "+r"(v[3]), "+r"(v[4]), "+r"(v[5]), "+r"(v[6]), "+r"(v[7]));
 }
 
-// Asks for a line of 128 bytes to be brought to L2.
-DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
+// Asks for a line of 128 bytes to be brought to L1.
+DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L1 [%0];" ::"l"(from)); }
 
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
@@ -206,6 +213,9 @@ DEVICE double as_double(u64 bits) { return __longlong_as_double((i64)bits); }
 DEVICE u64 as_bits(double x) { return (u64)__double_as_longlong(x); }
 // The nearest integer, the even one of two; of NaN it is 0.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
+DEVICE float magnitude(float x) { return fabsf(x); }
+// The other number, if one is NaN.
+DEVICE float smaller_number(float a, float b) { return fminf(a, b); }
 // The upper half of a product.
 DEVICE u64 multiply_high(u64 a, u64 b) { return __umul64hi(a, b); }
 

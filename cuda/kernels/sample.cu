@@ -77,7 +77,6 @@ DEVICE void sample_row(const SampleArguments& a) {
   }
   block.clear();
   wait_for_kernel_before();
-  if (wants_raw(a)) add_exponentials<T, W, B>(Row<T>(a, number, 0, 1));
   SampledReader<T, W, B> reader{{}, block, tail, a, number};
   find<T>(block, Sorted<W>{tail}, a, number, 0, 1, stamps, reader, Draw<T, W, B, Stamps<kStamps>>{a, number, stamps});
 }

@@ -15,7 +15,7 @@
 constexpr u32 kSlots = 8;
 constexpr u32 kBins = 1024;  // of stage 2
 constexpr u32 kLine = 8;     // vectors
-static_assert(kLine == kSlots, "one line of each thread is a batch");
+constexpr u32 kFewBlocks = 64;
 
 // Block is what the threads of a block share.
 template <class W, u32 kBlockThreads, u32 kBlockRoom>
@@ -68,9 +68,10 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
   for (u32 s = 0; s < kSlots; s++) {
     if (left > int(s * kThreads)) v[s] = load_vector(at + s * kThreads);
   }
-  // The next batch of a row that is not in L2 would be waited for twice.
+  // Of few rows the next batch is asked for now: what is not in L2 would be waited for twice. Many keep
+  // the memory busy, and this only gets in the way.
   const u32 line = kBatch + thread_index() * kLine;
-  if (line < row.vectors) prefetch_line(row.vector_at(line));
+  if (line < row.vectors && grid_blocks() <= kFewBlocks) prefetch_line(row.vector_at(line));
   meanwhile();
 #pragma unroll 1
   for (u32 seen = 0; seen < row.vectors; seen += kBatch, left = kept(left - kBatch)) {
@@ -310,8 +311,8 @@ DEVICE void filter_all(const P& pool, const Row<T>& row, u32 threshold) {
   }
 }
 
-// So many slots a warp looks at alone: in random rows hardly one has more.
-DEVICE u32 own_slots(u32 k) { return kWarp / 2 + k / 8; }
+// So many slots a warp looks at itself: in random rows hardly one has more.
+DEVICE u32 most_slots(u32 k) { return kWarp / 2 + k / 8; }
 
 // How many lanes, as a power of two, look at one slot: each at two vectors, or at one if
 // there are lanes enough; several of them where a slot has more.
@@ -412,7 +413,7 @@ DEVICE void append_own(const P& pool, const Row<T>& row, u32 slots, u32 below) {
 
 // Appends every element in whole vectors that reaches the beatable threshold, from the
 // slots that do. The pool must be empty; its count holds the number of candidates afterwards, or
-// more than there is room for. A warp with far more slots than others leaves some, for
+// more than there is room for. A warp with far more slots than others leaves them for
 // filter_rest.
 template <class T, class B, class P>
 DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& share, u32 threshold) {
@@ -422,12 +423,16 @@ DEVICE void filter(B& block, const P& pool, const Row<T>& row, const Share& shar
   for (u32 s = 0; s < kSlots; s++) own |= T::beats(share.slot[s], below) ? 1u << s : 0;
   const u32 behind_one = own & (own - 1);
   if (!ballot((behind_one & (behind_one - 1)) != 0)) return append_own<T, B::kThreads>(pool, row, own, below);
-  const u32 warp = thread_index() / kWarp, slots = list_slots<T>(block, share, threshold), spread = spread_of<T, B::kThreads>(row, slots);
-  if (slots > own_slots(row.k) && thread_index() % kWarp == 0) {
-    block.lows[warp] = slots;
-    atomic_add_only(&block.left, slots - own_slots(row.k) + unknown_lane());
+  const u32 warp = thread_index() / kWarp, slots = list_slots<T>(block, share, threshold);
+  if (slots > most_slots(row.k)) {
+    if (thread_index() % kWarp == 0) {
+      block.lows[warp] = slots;
+      atomic_add_only(&block.left, slots + unknown_lane());
+    }
+    return;
   }
-  append_again<T, B::kThreads>(pool, row, block.slots_of(warp), warp, spread, 0, smaller(slots, own_slots(row.k)) << spread, threshold);
+  const u32 spread = spread_of<T, B::kThreads>(row, slots);
+  append_again<T, B::kThreads>(pool, row, block.slots_of(warp), warp, spread, 0, slots << spread, threshold);
 }
 
 // Candidates that the filter found, or will find at least: each slot that is left has one. For
@@ -444,7 +449,7 @@ DEVICE void filter_rest(const P& pool, B& block, const Row<T>& row, u32 threshol
   for (u32 warp = 0; warp < B::kWarps; warp++) {
     const u32 slots = block.lows[warp], spread = spread_of<T, B::kThreads>(row, slots);
 #pragma unroll 1
-    for (u32 from = own_slots(row.k) << spread; from < slots << spread; from += kWarp, turn++) {
+    for (u32 from = 0; from < slots << spread; from += kWarp, turn++) {
       if (turn % B::kWarps != 0) continue;
       const u32 to = smaller(from + kWarp, slots << spread);
       if (!append_again<T, B::kThreads>(pool, row, block.slots_of(warp), warp, spread, from, to, threshold)) return;

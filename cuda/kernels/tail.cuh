@@ -264,13 +264,18 @@ DEVICE W find_best(B& block, const Row<T>& row, const Share& share, u32 groups) 
   return warp == 0 ? Word<W>::pack(best, ~warp_max(lane < B::kWarps ? block.lows[lane] : 0)) : 0;
 }
 
-// Adds up the exponentials of a row, for logprobs: for all threads, before the row is read for
-// its best, which it is then near to.
+// Reads a row and adds up its exponentials, for logprobs: for all threads. Apart, and the row from the arguments again,
+// because most rows are read without.
 template <class T, class W, class B>
-DEVICE_APART void add_exponentials(Row<T> row) {
+DEVICE_APART Share read_with_exponentials(const SampleArguments& a, u32 number) {
+  const Row<T> row(a, number, 0, 1);
   const u32 thread = thread_index();
+  Share share;
+#pragma unroll
+  for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
   ExponentialSum<T> sum;
   read_vectors<T, B::kThreads>(row, [&](u32 s, const Vector& v) {
+    share.slot[s] = T::best(share.slot[s], T::best(v));
     sum.add(v);
     if (s == kSlots - 1) sum.settle();
   });
@@ -279,6 +284,7 @@ DEVICE_APART void add_exponentials(Row<T> row) {
 #pragma unroll
   for (u32 d = 1; d < kWarp; d *= 2) sum.total += as_double(shuffle_xor(as_bits(sum.total), d));
   if (thread % kWarp == 0) block_tail<B>().exponentials[thread / kWarp] = sum.total;
+  return share;
 }
 
 // Writes the best element of a greedy row, of which the first warp has the word.
@@ -305,8 +311,19 @@ struct SampledReader : Reader<T> {
   const SampleArguments& a;
   u32 number;
 
-  // For a row that is not read: its warp has settled behind a barrier.
-  DEVICE void prepare(const Row<T>&) const { block_barrier(); }
+  template <u32 kThreads>
+  DEVICE void read(const Row<T>& row, Share& share) {
+    if (wants_raw(a)) {
+      share = read_with_exponentials<T, W, B>(a, number);
+    } else {
+      read_share<T, kThreads>(row, share);
+    }
+  }
+  // For a row that is not read for its best: its warp has settled behind a barrier.
+  DEVICE void prepare(const Row<T>&) const {
+    if (wants_raw(a)) read_with_exponentials<T, W, B>(a, number);
+    block_barrier();
+  }
   DEVICE u32 results(const Row<T>&) const { return tail.selected; }
   // Of a single token that is left.
   DEVICE bool decides(const Row<T>& row, const Share& share, u32 groups) {
@@ -331,19 +348,20 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
   return sum;
 }
 
-// Prepares logprobs of the logits as they came, for all threads. Where the
-// exponentials leave the range of float32, by a pass over the row.
+// Logprobs by the sum of exponentials: for the second warp.
 template <class T, class W, class B>
-DEVICE_APART void prepare_logprobs(const SampleArguments& a, u32 number) {
+DEVICE_APART void take_logarithm(float most) {
   Tail<W>& tail = block_tail<B>();
-  const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
   double sum = 0;
 #pragma unroll 1
   for (u32 w = 0; w < B::kWarps; w++) sum += tail.exponentials[w];
-  if (most >= -40 && sum < 0x1p127) {
-    if (thread_index() == kWarp) tail.logprobs = {0, 1, law::kLn2 * law::log2(sum) + most * ExponentialSum<T>::kMissing};
-    return;
-  }
+  if (thread_index() % kWarp == 0) tail.logprobs = {0, 1, law::kLn2 * law::log2(sum) + most * ExponentialSum<T>::kMissing};
+}
+
+// Logprobs by masses, of a pass over the row: for all threads.
+template <class T, class W, class B>
+DEVICE_APART void weigh_for_logprobs(const SampleArguments& a, u32 number, float most) {
+  Tail<W>& tail = block_tail<B>();
   const Row<T> row(a, number, 0, 1);
   const float scale = law::scale(1);
   u64 mass = 0;
@@ -351,6 +369,21 @@ DEVICE_APART void prepare_logprobs(const SampleArguments& a, u32 number) {
   for (u32 i = thread_index(); i < row.length; i += B::kThreads) mass += mass_beside(number_of_bits<T>(row.bits(i)), most, scale).sum();
   mass = block_sum<B>(tail, mass);
   if (thread_index() == kWarp) tail.logprobs = {most, 1, law::kLn2 * law::log_total(mass)};
+  block_barrier();  // all have read the sums
+}
+
+// Prepares logprobs of the logits as they came: for all threads. The second warp has them, others behind a
+// barrier.
+template <class T, class W, class B>
+DEVICE void prepare_logprobs(const SampleArguments& a, u32 number) {
+  const float most = number_of<T>(Word<W>::key(block_tail<B>().sorted[0]));
+  // Of 2^20 elements the sum is less than 2^122, and the largest is a normal number.
+  if (!(most >= -40 && most <= 70)) {
+    weigh_for_logprobs<T, W, B>(a, number, most);
+  } else if (thread_index() / kWarp == 1) {
+    take_logarithm<T, W, B>(most);
+  }
+  if (thread_index() / kWarp == 1) warp_barrier();
 }
 
 // Writes the most likely of n sorted tokens: for a warp.
@@ -381,7 +414,7 @@ DEVICE u64* masses_of_many() { return reinterpret_cast<u64*>(the_block<B>().cand
 // Weighs k sorted tokens, and adds them up in the order of their ranks: for all threads. Returns
 // the sum, within the warp, of what is before those of this thread.
 template <class T, class W, class B>
-DEVICE_APART u64 weigh_many(u32 k, float softcap, bool all_count) {
+DEVICE u64 weigh_many(u32 k, float softcap, bool all_count) {
   Tail<W>& tail = block_tail<B>();
   B& block = the_block<B>();
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
@@ -413,7 +446,7 @@ DEVICE_APART u64 weigh_many(u32 k, float softcap, bool all_count) {
 // Finds the last token that is kept: for all threads, each with what weigh_many returned, behind a
 // barrier.
 template <class W, class B>
-DEVICE_APART void cut_many(u64 before, u32 k, bool top_p) {
+DEVICE void cut_many(u64 before, u32 k, bool top_p) {
   Tail<W>& tail = block_tail<B>();
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
   const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
@@ -446,7 +479,7 @@ struct Bins {
   }
 
   // Adds the masses of tokens to the bins, which are empty: for all threads.
-  static DEVICE_APART void add(u32 count, u32 shift) {
+  static DEVICE void add(u32 count, u32 shift) {
 #pragma unroll 1
     for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
       const u64 mass = masses_of_many<B>()[rank];
@@ -458,7 +491,7 @@ struct Bins {
 
   // Finds the bin in which the target falls, and what the target is beyond the bins before: for one
   // warp.
-  static DEVICE_APART void find(u64 target) {
+  static DEVICE void find(u64 target) {
     constexpr u32 kEach = kCount / kWarp;
     Tail<W>& tail = block_tail<B>();
     const u32 first = thread_index() % kWarp * kEach;
@@ -480,7 +513,7 @@ struct Bins {
   }
 
   // Lists the tokens of a bin: for all threads.
-  static DEVICE_APART void collect(u32 count, u32 shift, u32 bin) {
+  static DEVICE void collect(u32 count, u32 shift, u32 bin) {
 #pragma unroll 1
     for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
       if (id(rank) >> shift == bin) list()[atomic_add(&the_block<B>().count, 1)] = rank;
@@ -489,7 +522,7 @@ struct Bins {
 
   // The rank of the token, of n that are listed, on which the target falls: for one warp, of which a lane
   // returns it and all others kAllLanes.
-  static DEVICE_APART u32 find_listed(u32 n, u64 target) {
+  static DEVICE u32 find_listed(u32 n, u64 target) {
     u32 found = kAllLanes;
 #pragma unroll 1
     for (u32 base = 0; base < n; base += kWarp) {
@@ -816,12 +849,9 @@ DEVICE void draw_in_order(const SampleArguments& a, u32 number, Found found, u32
   merge(block, found.candidates, found.wanted, Sorted<W>{tail}, stamps);
   block_barrier();
   stamps.set(5);
-  if (wants_raw(a)) {
-    prepare_logprobs<T, W, B>(a, number);
-    block_barrier();
-  }
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) return end_without_tokens<B>(a, number, status);
+  if (wants_raw(a)) prepare_logprobs<T, W, B>(a, number);
   draw_from_many<T>(block, tail, a, number, k, selected, stamps);
   if (!answers_more(a)) return;
   block_barrier();

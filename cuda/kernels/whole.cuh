@@ -4,405 +4,77 @@
 // Shapes: one block for each row, or a cluster of blocks that have a chunk each. Order:
 // (1) the largest logit. (2) With top-p: the logits are counted by bins of their distance
 // from it, in units that make the mass of a bin known within 1.1 %, and so a bracket in
-// which top-p ends. (3) One exact pass adds up the masses of each segment, some hundred
+// which top-p ends. (3) One pass adds up the masses of each segment, some hundred
 // consecutive ids, and with top-p those beyond the bracket, while what lies in it
 // is put aside as candidates. (4) Among these, top-p ends exactly; the kept ones
 // are added to their segments. (5) A draw finds its segment by the sums before each, and
-// one warp looks at the segment again. Bytes: the row two or three times, all but the first from L1
-// or L2.
+// one warp looks at the segment again. Of one draw, (2) counts a sample and (3) adds up estimates: if the end of
+// top-p or the token is not sure by these, all is done again by masses. Bytes: the row two or
+// three times, all but the first from L1 or L2.
 //
 // What does not fit this - a soft cap, a top-k beyond the room, a bracket with too many
-// candidates - is drawn by WholeRow: passes over the row for each question.
+// candidates - is drawn by passes.
 #pragma once
 
-#include "tail.cuh"
-
-// WholeRow draws from a row of which more tokens may be kept than there is room for, by a
-// pass over it for each question. Exact, and not fast: 18 passes find where top-k or top-p ends in
-// a row of 16-bit floats, 26 in one of 32 bits, 10 a token.
-//
-// The kept set is a prefix in contract order, so that a number tells it: the place of
-// its last token, a key above the complement of the id.
-template <class T, class B>
-struct WholeRow {
-  static constexpr u32 kIndexBits = 20, kIndices = (1u << kIndexBits) - 1;
-  B& block;
-  const Row<T>& row;
-  float most, scale, softcap;
-  u64 last;   // kept place
-  u64 least;  // kept mass
-
-  static DEVICE u64 place(u32 key, u32 index) { return (u64)key << kIndexBits | (kIndices - index); }
-
-  static DEVICE float logit(u32 key, float softcap) {
-    const float l = number_of<T>(key);
-    return softcap > 0 ? law::capped(l, softcap) : l;
-  }
-  // Apart: the questions share its code.
-  static DEVICE_APART u64 mass(u32 key, float most, float scale, float softcap) {
-    const float l = logit(key, softcap);
-    if (l == most) return 1ull << law::kMassBits;
-    return most > 0x1.fffffep127f ? 0 : law::mass(law::surprise(l, most, scale));
-  }
-  // Its mass, or 0 if it is not kept.
-  DEVICE u64 kept_mass(u32 key, u32 index) const {
-    if (place(key, index) < last) return 0;
-    const u64 one = mass(key, most, scale, softcap);
-    return one < least ? 0 : one;
-  }
-
-  // The sums over the block of three numbers of each thread.
-  DEVICE void add_up(u64* sums) const {
-    u64* shared = reinterpret_cast<u64*>(block.groups);
-    const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-#pragma unroll
-    for (u32 i = 0; i < 3; i++) {
-#pragma unroll
-      for (u32 d = 1; d < kWarp; d *= 2) sums[i] += shuffle_xor(sums[i], d);
-      if (lane == 0) shared[i * B::kWarps + warp] = sums[i];
-    }
-    block_barrier();
-#pragma unroll
-    for (u32 i = 0; i < 3; i++) {
-      sums[i] = 0;
-      for (u32 w = 0; w < B::kWarps; w++) sums[i] += shared[i * B::kWarps + w];
-    }
-    block_barrier();  // all have read them
-  }
-
-  // The largest number that the elements at or above have a sum of at least `enough`, of
-  // numbers of so many bits, an even number; 0 if there is none. at and of tell an element's number and
-  // what it adds.
-  template <class At, class Of>
-  DEVICE u64 reaching(u32 bits, u64 enough, At at, Of of) const {
-    u64 found = 0;
-#pragma unroll 1
-    for (u32 shift = bits; shift > 0;) {
-      shift -= 2;
-      u64 sums[3] = {};
-#pragma unroll 1
-      for (u32 i = thread_index(); i < row.length; i += B::kThreads) {
-        const u32 key = T::key(row.bits(i));
-        const u64 number = at(key, i);
-        if (number < found + (1ull << shift)) continue;
-        const u64 one = of(key, i);
-#pragma unroll
-        for (u32 p = 0; p < 3; p++) sums[p] += number >= found + ((u64)(p + 1) << shift) ? one : 0;
-      }
-      add_up(sums);
-      u64 steps = 0;
-#pragma unroll
-      for (u32 p = 0; p < 3; p++) steps += sums[p] >= enough ? 1 : 0;
-      found += steps << shift;
-    }
-    return found;
-  }
-
-  DEVICE u64 whole() const {
-    u64 sums[3] = {};
-#pragma unroll 1
-    for (u32 i = thread_index(); i < row.length; i += B::kThreads) sums[0] += kept_mass(T::key(row.bits(i)), i);
-    add_up(sums);
-    return sums[0];
-  }
-};
-
-// Draws the tokens of a row by passes over it. Its kept set is not told.
-template <class T, class B>
-DEVICE_APART void draw_from_all(B& block, const SampleArguments& a, u32 number) {
-  const RowParameters p(a, number);
-  const Row<T> row(a, number, 0, 1);
-  const u32 thread = thread_index(), lane = thread % kWarp;
-  if (a.kept && thread == 0) a.kept_count[number] = -1;
-  u32 best = 0;
-#pragma unroll 1
-  for (u32 i = thread; i < row.length; i += B::kThreads) best = larger(best, T::key(row.bits(i)));
-  best = warp_max(best);
-  if (lane == 0) block.lows[thread / kWarp] = best;
-  block_barrier();
-  best = warp_max(lane < B::kWarps ? block.lows[lane] : 0);
-  if (best == T::kNaNKey) return end_row(a, number, 0, kNaN, B::kThreads);
-  if (best == T::kWorstNumber) return end_row(a, number, 0, kEmpty, B::kThreads);
-
-  using Passes = WholeRow<T, B>;
-  constexpr u32 kPlaceBits = T::kBits + Passes::kIndexBits;
-  Passes all{block, row, 0, law::scale(p.temperature), a.softcap, 0, 0};
-  all.most = Passes::logit(best, a.softcap);
-  const u64 least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
-  const auto place = [](u32 key, u32 index) { return Passes::place(key, index); };
-  if (!a.min_p_last) all.least = least;
-  if (p.top_k > 0 && (u32)p.top_k < row.length) all.last = all.reaching(kPlaceBits, p.top_k, place, [](u32, u32) { return 1ull; });
-  if (p.top_p < 1) {
-    const u64 enough = law::ceil_product(p.top_p, all.whole());
-    all.last = all.reaching(kPlaceBits, enough, place, [&](u32 key, u32 index) { return all.kept_mass(key, index); });
-  }
-  all.least = least;
-  u64 total = all.whole();
-
-  const u64 seed = a.row_seed ? a.row_seed[number] : a.seed, position = a.row_position ? a.row_position[number] : a.position;
-  const u32 first = a.first_draw + number * a.row_draws;
-#pragma unroll 1
-  for (u32 draw = 0; draw < (u32)a.draws; draw++) {
-    if (total == 0) return end_row(a, number, draw, kExhausted, B::kThreads);
-    const u64 target = law::target(law::uniform(seed, position, first + draw, law::kDraw), total);
-    const u32 token = Passes::kIndices - (u32)all.reaching(
-        Passes::kIndexBits, target + 1, [](u32, u32 index) { return (u64)(Passes::kIndices - index); },
-        [&](u32 key, u32 index) {
-          const u64 mass = all.kept_mass(key, index);
-          if (mass == 0 || a.replacement) return mass;
-          u32 before = 0;
-          while (before < draw && token_of(a, number, before) != (int)index) before++;
-          return before < draw ? 0ull : mass;
-        });
-    if (thread == 0) write_token(a, number, draw, token);
-    if (!a.replacement) total -= all.kept_mass(T::key(row.bits(token)), token);
-    block_barrier();  // all see it
-  }
-  if (thread == 0 && a.status) a.status[number] = kDone;
-}
-
-// A team is the blocks that have a row: one alone, or a cluster. kParts: in how many it weighs
-// a vector. The fewer vectors there are, the more it counts how long the code is.
-struct Alone {
-  static constexpr u32 kParts = 1;
-  static DEVICE u32 shift() { return 0; }  // blocks, as a power of two
-  static DEVICE u32 blocks() { return 1; }
-  static DEVICE u32 rank() { return 0; }
-  static DEVICE void arrive() {}
-  static DEVICE void wait() {}
-  static DEVICE void meet() { block_barrier(); }
-  // For a warp that returns next: what it wrote is seen when the others have waited, or met.
-  static DEVICE void leave() { leave_block(); }
-  template <class V>
-  static DEVICE V* of(V* variable, u32) { return variable; }
-  static DEVICE u32 add(u32* at, u32 v) { return atomic_add(at, v); }
-};
-
-#if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
-struct Cluster {
-  static constexpr u32 kParts = 2;
-  static DEVICE u32 shift() { return lowest_bit(cluster_blocks()); }
-  static DEVICE u32 blocks() { return cluster_blocks(); }
-  static DEVICE u32 rank() { return cluster_rank(); }
-  static DEVICE void arrive() { cluster_arrive(); }
-  static DEVICE void wait() { cluster_wait(); }
-  static DEVICE void meet() {
-    cluster_arrive();
-    cluster_wait();
-  }
-  static DEVICE void leave() { cluster_arrive(); }
-  // The variable of a block of the team.
-  template <class V>
-  static DEVICE V* of(V* variable, u32 rank) { return in_block(variable, rank); }
-  static DEVICE u32 add(u32* at, u32 v) { return cluster_atomic_add(at, v); }
-};
-#endif
-
-constexpr u32 kSegments = 1024;      // of a row: so many that the sums of their masses fit two words
-constexpr u32 kCutRoom = 2047;       // candidates for the end of top-p: the same
-constexpr u32 kTeam = 8;             // blocks of a team
-constexpr u32 kLowBits = 21;         // of a mass, in the first of two words
-constexpr u32 kBinsPerOctave = 32;   // in which masses differ by 1.1 % from the middle
-constexpr float kBinWidth = 1 << (law::kSurpriseBits - 5);
-static_assert(kBinsPerOctave == 1 << 5, "the width of a bin");
-
-// Whole is what the threads of a block share for a row without a top-k, and what a team
-// gathers in its first block.
-struct Whole {
-  static constexpr u32 kThreads = ::kThreads, kWarps = kThreads / kWarp;
-  static constexpr u32 kListed = 2 * kWarp;  // vectors of a warp
-  // What is clear at the start.
-  alignas(16) u64 sums[kSegments];           // kept masses of segments; then of all before each
-  u32 more[kSegments], more_highs[kSegments];  // what must be added to the sums: lower and upper parts
-  u32 groups[kBins];                         // counts of bins; then lower parts of sums
-  u32 highs[kBins];                          // upper parts; before, listed vectors of warps
-  u64 candidates[kCutRoom + 1];              // places; then the masses of rounds
-  u64 rest[kTeam * kWarps];                  // masses of warps below the bracket and in it
-  u64 of_warps[kWarp];
-  u32 lows[kWarp];                           // values of warps
-  u32 best[kTeam * kWarps];                  // keys
-  u32 count;                                 // of candidates, also those without room
-  u32 listed;
-  u32 bin, bin_below;
-  float scale, floor;
-  u64 uniform;  // random number of the first draw
-  u64 totals[kTeam];                         // of the blocks of a team
-  u64 before, last;
-
-  DEVICE void clear() {
-    Vector* at = reinterpret_cast<Vector*>(sums);
-    constexpr u32 kCleared = (sizeof sums + sizeof more + sizeof more_highs + sizeof groups) / sizeof(Vector);
-#pragma unroll
-    for (u32 i = 0; i < kCleared; i += kThreads) {
-      if (i + thread_index() < kCleared) at[i + thread_index()] = Vector{{0, 0, 0, 0}};
-    }
-    if (thread_index() == 0) count = 0;
-  }
-  DEVICE u32* list(u32 warp) { return highs + warp * kListed; }
-
-  // Adds a mass to a variable in two parts, of which there are two arrays.
-  static DEVICE void add(u32* lower, u32* upper, u64 mass) {
-    atomic_add_only(lower, (u32)mass & ((1u << kLowBits) - 1));
-    atomic_add_only(upper, (u32)(mass >> kLowBits));
-  }
-  static DEVICE u64 sum(u32 lower, u32 upper) { return ((u64)upper << kLowBits) + lower; }
-};
-static_assert(Whole::kWarps * Whole::kListed <= kBins, "lists take the place of bins");
-
-// The e-th element of a vector, by its bits.
-template <class T>
-DEVICE u32 bits_of_element(const Vector& v, u32 e) {
-  return T::kPerWord == 1 ? v.word[e] : e % 2 ? v.word[e / 2] >> 16 : v.word[e / 2] & 0xffff;
-}
-
-DEVICE u64 shuffle_wide(u64 v, u32 lane) { return (u64)shuffle((u32)(v >> 32), lane) << 32 | shuffle((u32)v, lane); }
-
-// The sum over a warp of numbers of any size.
-DEVICE u64 warp_sum_any(u64 v) {
-#pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) v += shuffle_xor(v, d);
-  return v;
-}
-
-// The sum of what the lanes up to this one have.
-DEVICE u64 warp_scan(u64 mine) {
-#pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) {
-    const u64 up = shuffle_up_wide(mine, d);
-    if (thread_index() % kWarp >= d) mine += up;
-  }
-  return mine;
-}
-DEVICE float warp_scan(float mine) {
-#pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) {
-    const float up = as_float(shuffle_up(as_bits(mine), d));
-    if (thread_index() % kWarp >= d) mine += up;
-  }
-  return mine;
-}
-DEVICE u64 from_lane(u64 v, u32 lane) { return shuffle_wide(v, lane); }
-DEVICE float from_lane(float v, u32 lane) { return as_float(shuffle(as_bits(v), lane)); }
-
-// The sum of what the threads before this one have, and of what all have. Behind a barrier
-// of those that called it before.
-template <class V>
-DEVICE V scan(Whole& s, V mine, V& all) {
-  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  V* of_warps = reinterpret_cast<V*>(s.of_warps);
-  const V through = warp_scan(mine);
-  if (lane == kWarp - 1) of_warps[warp] = through;
-  block_barrier();
-  const V warps = warp_scan(lane < Whole::kWarps ? of_warps[lane] : V());
-  all = from_lane(warps, Whole::kWarps - 1);
-  const V before = from_lane(warps, (warp + kWarp - 1) % kWarp);
-  return through - mine + (warp ? before : V());
-}
-
-// Weights are what masses of a row are made with.
-struct Weights {
-  float most, scale;  // of +Inf, the distance to the largest is NaN, of which the nearest integer is 0
-  float floor;        // of the distance from the largest in units of surprise: what is below has no mass
-
-  DEVICE float distance(float logit) const { return (logit - most) * scale; }
-  // kFloor: if there is one, or the largest is +Inf.
-  template <bool kFloor = true>
-  DEVICE int surprise(float logit) const {
-    const float v = distance(logit), least = law::kLeastSurprise;
-    return nearest_integer(kFloor ? v < floor ? least : v : v > least ? v : least);
-  }
-};
-
-// The floor below which masses are less than min_p of the largest, for a whole warp; above 0 where
-// the search for it failed.
-DEVICE float floor_of(float min_p) {
-  if (!(min_p > 0)) return law::kLeastSurprise;
-  const u64 least = law::ceil_product(min_p, 1ull << law::kMassBits);
-  // The surprise of a mass of least - 1/2, nearly, and its neighbours.
-  const u32 bits = as_bits((float)(2 * least - 1));
-  const float fraction = approximate_log2(as_float((bits & 0x7fffff) | 0x3f800000)) * (1 << law::kSurpriseBits);
-  const int octave = (int)(bits >> 23) - 127 - 1 - (int)law::kMassBits, lane = thread_index() % kWarp;
-  const int near = octave * (1 << law::kSurpriseBits) + nearest_integer(fraction) - (int)kWarp / 2;
-  const bool enough = near + lane >= 0 || law::mass(near + lane) >= least;
-  const u32 lanes = ballot(enough);
-  if (lanes == 0 || lanes & 1) return 1;
-  const int first = near + (int)lowest_bit(lanes);
-  // What rounds to that.
-  const float half = (float)first - 0.5f;
-  return nearest_integer(half) >= first ? half : as_float(as_bits(half) - 1);
-}
-
-// Segments of a row: vectors next to each other, so many that a warp takes whole rounds of
-// them, and of these as many as make no more than kSegments. Each block of a team has
-// those from first to end.
-template <class T>
-struct Segments {
-  u32 shift;  // vectors of a segment, as a power of two
-  u32 count;  // at least one: the first and the last have the elements outside of vectors
-  u32 first, end;
-
-  template <class Team>
-  DEVICE Segments(const Row<T>& row, const Team& team) {
-    constexpr u32 kLogSegments = 10;
-    static_assert(kSegments == 1u << kLogSegments, "so many fit");
-    shift = row.vectors > kSegments * kWarp ? kWarp - leading_zeros(row.vectors - 1) - kLogSegments : 5;
-    count = larger(1, (row.vectors + (1u << shift) - 1) >> shift);
-    const u32 each = (count + team.blocks() - 1) >> team.shift();
-    first = smaller(team.rank() * each, count);
-    end = smaller(first + each, count);
-  }
-  DEVICE u32 of_vector(u32 vector) const { return vector >> shift; }
-  DEVICE u32 of_index(const Row<T>& row, u32 index) const {
-    return index < row.head ? 0 : smaller((index - row.head) / T::kPerVector >> shift, count - 1);
-  }
-  // Where in the row a segment begins.
-  DEVICE u32 begin(const Row<T>& row, u32 segment) const { return segment == 0 ? 0 : segment == count ? row.length : row.at(segment << shift); }
-};
-static_assert(kWarp == 1 << 5, "a segment is a round of a warp at least");
-
-// The bracket of surprises in which top-p ends.
-struct Bracket {
-  int low, high;  // high is above it
-  DEVICE bool has(int surprise) const { return (u32)(surprise - low) < (u32)(high - low); }
-};
-
-// The place of an element in contract order, and its parts.
-constexpr u32 kPlaceBits = 20;  // of an index
-DEVICE u64 place_of(u32 key, u32 index) { return (u64)key << kPlaceBits | (((1u << kPlaceBits) - 1) - index); }
-DEVICE u32 key_of_place(u64 place) { return (u32)(place >> kPlaceBits); }
-DEVICE u32 index_of_place(u64 place) { return ((1u << kPlaceBits) - 1) - ((u32)place & ((1u << kPlaceBits) - 1)); }
-
-template <class T>
-DEVICE int surprise_of_place(const Weights& weights, u64 place) { return weights.surprise(number_of<T>(key_of_place(place))); }
+#include "passes.cuh"
+#include "weigh.cuh"
 
 // The last bin that is counted: what is further from the largest has less than a 2^31st of
 // its mass.
 constexpr u32 kLastBin = kBins - 2;
 
+// Of a long chunk only the heaviest elements are counted one by one, and of the others a sample: those of one vector
+// of kEvery, each for kEvery. The bracket is wider by kDeviations of what that is expected to be off.
+constexpr u32 kEvery = 3, kLongChunk = 2048;  // vectors
+constexpr float kDeviations = 2.5f;
+
 // Counts this block's elements by the bins of their distance from the largest, those
-// that have a mass in bins up to the last.
+// that have a mass in bins up to the last. heavy: the key from which on all are counted, 0 if a sample
+// is not enough.
 template <class T>
-DEVICE void count_bins(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, u32 edges) {
+DEVICE void count_bins(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, u32 edges, u32 heavy) {
   constexpr float kUnits = 0x1p23f * kBinWidth, kFurthest = -(kLastBin + 0.4375f) * kBinWidth;
   const float furthest = weights.floor > kFurthest ? weights.floor : kFurthest;
-  const auto count = [&](u32 bits) {
+  const float near = heavy ? weights.distance(number_of<T>(heavy)) : 0x1p127f;
+  const auto count = [&](u32 bits, float below, u32 n) {
     const float v = weights.distance(number_of_bits<T>(bits));
-    if (v >= furthest) atomic_add_only(&s.groups[as_bits(kUnits - v) % kBins], 1);
+    if (v >= furthest && v < below) atomic_add_only(&s.groups[as_bits(kUnits - v) % kBins], n);
   };
-  const u32 end = smaller(segments.end << segments.shift, row.vectors);
+  const u32 first = segments.first << segments.shift, end = smaller(segments.end << segments.shift, row.vectors), every = heavy ? kEvery : 1;
 #pragma unroll 1
-  for (u32 i = (segments.first << segments.shift) + thread_index(); i < end; i += Whole::kThreads) {
+  for (u32 i = first + thread_index() * every; i < end; i += Whole::kThreads * every) {
     const Vector v = row.vector(i);
 #pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e++) count(bits_of_element<T>(v, e));
+    for (u32 e = 0; e < T::kPerVector; e++) count(bits_of_element<T>(v, e), near, every);
   }
-  if (thread_index() < edges) count(row.bits(row.edge(thread_index())));
+  if (heavy) {
+    const u32 below = T::just_below(heavy);
+#pragma unroll 1
+    for (u32 i = first + thread_index(); i < end; i += Whole::kThreads) {
+      const Vector v = row.vector(i);
+      if (!T::beats(T::best(v), below)) continue;
+      u32 marks = T::mark(v, below);
+#pragma unroll 1
+      for (; marks; marks &= marks - 1) count(row.bits(row.at(i) + T::marked_element(lowest_bit(marks))), 0x1p127f, 1);
+    }
+  }
+  if (thread_index() < edges) count(row.bits(row.edge(thread_index())), 0x1p127f, 1);
+}
+
+// The least of two numbers of each thread: for all threads.
+DEVICE void block_least(Whole& s, u32& one, u32& other) {
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+  one = ~warp_max(~one), other = ~warp_max(~other);
+  if (lane == 0) s.lows[warp] = one, s.lows[Whole::kWarps + warp] = other;
+  block_barrier();
+  const u32 low = s.lows[lane];
+  one = ~warp_max(lane < Whole::kWarps ? ~low : 0), other = ~warp_max(lane < Whole::kWarps ? 0 : ~low);
 }
 
 // The bracket in which a share p of the mass is reached, by the counts of bins of the
-// whole team.
+// whole team. light: the distance below which they are those of a sample, -Inf if there is none.
 template <class Team>
-DEVICE Bracket find_bracket(Whole& s, const Team& team, float p) {
+DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, float light) {
   constexpr u32 kOwn = kBins / Whole::kThreads;
   static_assert(kOwn == 2, "a thread reads its bins at once");
   const u32 thread = thread_index();
@@ -415,181 +87,45 @@ DEVICE Bracket find_bracket(Whole& s, const Team& team, float p) {
   u64 both = 0;  // neither overflows
 #pragma unroll
   for (u32 rank = 0; rank < kTeam; rank++) both += counts[rank];
-  float sizes[kOwn];
-  sizes[0] = (u32)both * approximate_exp2((thread * kOwn) * (-1.0f / kBinsPerOctave));
-  sizes[1] = (u32)(both >> 32) * approximate_exp2((thread * kOwn + 1) * (-1.0f / kBinsPerOctave));
-  if (thread == 0) s.bin = 0, s.bin_below = kLastBin;
-  float all, before = scan(s, sizes[0] + sizes[1], all);
-  // What all masses being 1.1 % more or less can do to a share, and the rounding of sums.
-  const float spare = all * (p * (1 - p) * 0.0225f + 0x1p-18f), least = all * p - spare, most = all * p + spare;
+  float masses[kOwn], sizes[kOwn];
 #pragma unroll
   for (u32 b = 0; b < kOwn; b++) {
-    const float through = before + sizes[b];
-    if (before < least && least <= through) s.bin = thread * kOwn + b;
-    if (before < most && most <= through) s.bin_below = thread * kOwn + b;
-    before = through;
+    masses[b] = approximate_exp2((thread * kOwn + b) * (-1.0f / kBinsPerOctave));
+    sizes[b] = (u32)(both >> 32 * b) * masses[b];
   }
-  block_barrier();
+  if (thread == 0) s.spare = 0;
+  float all, before = scan(s, sizes[0] + sizes[1], all);
+  // The first bin up to which the sum reaches `enough`: what a thread tells of its own. The sums before warps overlap by
+  // what was rounded, and blocks must not choose differently.
+  const auto reaching = [&](float enough) {
+    return before + sizes[0] >= enough ? thread * kOwn : before + sizes[0] + sizes[1] >= enough ? thread * kOwn + 1 : kLastBin;
+  };
+  // What all masses being 1.1 % more or less can do to a share, and the rounding of sums.
+  float spare = all * (p * (1 - p) * 0.0225f + 0x1p-18f);
+  if (light > -0x1p127f) {
+    // The variance of a sample is that of each element: what is above counts by 1 - p, what is below by p.
+    float squares[kOwn], all_squares;
+#pragma unroll
+    for (u32 b = 0; b < kOwn; b++) squares[b] = -((thread * kOwn + b + 0.5f) * kBinWidth) < light ? sizes[b] * masses[b] : 0;
+    u32 end = reaching(all * p), none = 0;
+    block_least(s, end, none);
+    const float above = scan(s, squares[0] + squares[1], all_squares) + (end % kOwn ? squares[0] : 0);
+    const float variance = (kEvery - 1) * ((1 - p) * (1 - p) * above + p * p * (all_squares - above));
+    if (thread == end / kOwn && variance > 0) s.spare = kDeviations * approximate_exp2(0.5f * approximate_log2(variance));
+    block_barrier();
+    spare += s.spare;
+  }
+  u32 above = reaching(all * p - spare), below = reaching(all * p + spare);
+  block_least(s, above, below);
   constexpr int kHalf = (1 << law::kSurpriseBits) / kBinsPerOctave / 2;
-  const int above = s.bin, below = s.bin_below;
-  return {-(2 * below + 1) * kHalf, above == 0 ? 1 : -(2 * above - 1) * kHalf};
-}
-
-// Appends those elements of up to 32 listed vectors that lie in the bracket to the
-// candidates of the team's first block. For a whole warp.
-template <class T, class Team>
-DEVICE void append_bracket(Whole& s, const Team& team, const Row<T>& row, const Weights& weights, const Bracket& bracket, const u32* list, u32 count) {
-  const u32 lane = thread_index() % kWarp;
-  u32 marks = 0, at = 0;
-  if (lane < count) {
-    at = row.at(list[lane]);
-    const Vector v = row.vector(list[lane]);
-#pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e++) {
-      marks |= (bracket.has(weights.surprise(number_of_bits<T>(bits_of_element<T>(v, e)))) ? 1u : 0u) << e;
-    }
-  }
-  u32 through = population(marks);
-#pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) {
-    const u32 up = shuffle_up(through, d);
-    if (lane >= d) through += up;
-  }
-  const u32 all = shuffle(through, kWarp - 1);
-  u32 start = 0;
-  if (lane == 0) start = team.add(team.of(&s.count, 0), all);
-  u32 place = shuffle(start, 0) + through - population(marks);
-  u64* candidates = team.of(&s.candidates[0], 0);
-#pragma unroll 1
-  for (; marks && place < kCutRoom; marks &= marks - 1) {
-    const u32 i = at + lowest_bit(marks);
-    candidates[place++] = place_of(T::key(row.bits(i)), i);
-  }
-  warp_barrier();
-}
-
-// Parts are a mass as law::Masses has it, each part with a number too many: so that
-// two of them are added in one instruction.
-struct Parts {
-  static constexpr u32 kHigh = 0x55c00000, kLow = 0x4b400000;
-  u32 high, low;
-
-  Parts() = default;
-  DEVICE explicit Parts(float weight) {
-    constexpr float kCoarse = 0x1.8p44f, kFine = 0x1.8p23f;
-    const float part = weight + kCoarse;
-    high = as_bits(part);
-    low = as_bits(weight - (part - kCoarse) + kFine);
-  }
-};
-// Total is a sum of them, of at most 512.
-struct Total {
-  u32 high = 0, low = 0;
-  DEVICE u64 sum(u32 count) const { return ((u64)(high - count * Parts::kHigh) << 21) + (i64)(int)(low - count * Parts::kLow); }
-};
-
-// Adds up the masses of this block's segments, in the team's first block or in its own. kCut: without those
-// below the bracket and in it, which are added up apart; and appends what lies in it.
-template <class T, bool kCut, bool kFloor, class Team>
-DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket,
-                  u32 edges, bool in_first = true) {
-  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rounds = 1u << (segments.shift - 5);
-  u64 rest = 0;
-  u32 listed = 0;
-  u32* list = s.list(warp);
-  u64* sums = in_first ? team.of(&s.sums[0], 0) : s.sums;
-  // The vector of this lane in one of the warp's rounds.
-  const auto vector_of = [&](u32 turn) {
-    const u32 segment = segments.first + (turn >> (segments.shift - 5)) * Whole::kWarps + warp;
-    return (segment << segments.shift) + (turn & (rounds - 1)) * kWarp + lane;
-  };
-  const auto load = [&](u32 i) {
-    Vector v = {{T::kWorst, T::kWorst, T::kWorst, T::kWorst}};
-    if (i < row.vectors) v = row.vector(i);
-    return v;
-  };
-  Total all;
-  law::Masses below;
-  u32 turn = 0, i = vector_of(0);
-  Vector next = load(i);
-#pragma unroll 1
-  for (u32 segment = segments.first + warp; segment < segments.end;) {
-    Vector v = next;
-    const u32 at = i;
-    i = vector_of(++turn);
-    next = load(i);
-    u32 nearest = kAllLanes;
-#pragma unroll 1
-    for (u32 part = 0; part < Team::kParts; part++) {
-#pragma unroll
-      for (u32 e = 0; e < T::kPerVector / Team::kParts; e += 2) {
-        Parts parts[2];
-#pragma unroll
-        for (u32 j = 0; j < 2; j++) {
-          const int q = weights.template surprise<kFloor>(number_of_bits<T>(bits_of_element<T>(v, e + j)));
-          parts[j] = Parts(law::weight(q));
-          if (kCut) {
-            nearest = smaller(nearest, (u32)(q - bracket.low));
-            if (q < bracket.high) below.high += parts[j].high - Parts::kHigh, below.low += (int)(parts[j].low - Parts::kLow);
-          }
-        }
-        all.high += parts[0].high + parts[1].high;
-        all.low += parts[0].low + parts[1].low;
-      }
-      if (Team::kParts == 2) v.word[0] = v.word[2], v.word[1] = v.word[3];
-    }
-    if (kCut) {
-      const bool hit = nearest < (u32)(bracket.high - bracket.low);
-      const u32 lanes = ballot(hit);
-      if (hit) list[listed + population(lanes & ((1u << lane) - 1))] = at;
-      listed += population(lanes);
-    }
-    if ((turn & (rounds - 1)) == 0) {
-      u64 kept = all.sum(T::kPerVector * rounds);
-      if (kCut) kept -= below.sum(), rest += below.sum();
-      kept = warp_sum_wide(kept);
-      if (lane == 0) sums[segment] = kept;
-      all = Total();
-      below = law::Masses();
-      segment += Whole::kWarps;
-    }
-    // When there is a vector for each lane, or no more comes.
-    if (kCut && (listed >= kWarp || segment >= segments.end)) {
-      warp_barrier();
-      while (listed > 0) {
-        const u32 some = smaller(listed, kWarp);
-        listed -= some;
-        append_bracket(s, team, row, weights, bracket, list + listed, some);
-      }
-    }
-  }
-  // For the first block, or for that of their segment.
-  const u32 edge = thread_index() < edges ? segments.of_index(row, row.edge(thread_index())) : 0;
-  if (thread_index() < edges && (in_first || (edge >= segments.first && edge < segments.end))) {
-    const u32 index = row.edge(thread_index()), bits = row.bits(index), segment = edge;
-    const int q = weights.surprise(number_of_bits<T>(bits));
-    const u64 mass = law::mass(q);
-    if (!kCut || q >= bracket.high) {
-      Whole::add(&s.more[segment], &s.more_highs[segment], mass);
-    } else {
-      rest += mass;
-      if (bracket.has(q)) {
-        const u32 place = team.add(&s.count, 1);
-        if (place < kCutRoom) s.candidates[place] = place_of(T::key(bits), index);
-      }
-    }
-  }
-  if (kCut) {
-    rest = warp_sum_any(rest);
-    if (lane == 0) *team.of(&s.rest[team.rank() * Whole::kWarps + warp], 0) = rest;
-  }
+  return {-(2 * (int)below + 1) * kHalf, above == 0 ? 1 : -(2 * (int)above - 1) * kHalf};
 }
 
 constexpr u32 kFew = 64;  // candidates that are ranked by counting
 
 // Among few candidates that groups lists, beside their masses in highs: the place down to which they have a
-// sum of at least `enough`, in s.last.
-DEVICE void rank_few(Whole& s, u32 few, u64 enough) {
+// sum of at least `enough`, in s.last. Unsure if that sum or the one before it is within a margin of it.
+DEVICE void rank_few(Whole& s, u32 few, u64 enough, u64 margin) {
   constexpr u32 kLanes = Whole::kThreads / kFew;
   const u64* masses = reinterpret_cast<const u64*>(s.highs);
   const u32 n = thread_index() / kLanes;
@@ -599,7 +135,10 @@ DEVICE void rank_few(Whole& s, u32 few, u64 enough) {
   for (u32 j = thread_index() % kLanes; j < few; j += kLanes) above += s.candidates[s.groups[j]] > own ? masses[j] : 0;
 #pragma unroll
   for (u32 d = 1; d < kLanes; d *= 2) above += shuffle_xor(above, d);
-  if (n < few && above < enough && enough <= above + masses[n]) s.last = own;
+  if (n < few && above < enough && enough <= above + masses[n]) {
+    s.last = own;
+    if (estimate::near_border(above + masses[n] - enough, enough - above, margin)) s.unsure = 1;
+  }
   block_barrier();
 }
 
@@ -628,7 +167,7 @@ DEVICE u32 find_bin(Whole& s, u64 enough) {
 // The largest place such that the candidates at or above it have a sum of masses of at
 // least `enough`; 0 if all of them have not. For many that crowd: by ever smaller ranges of places.
 template <class T>
-DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 enough) {
+DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 enough, u64 margin) {
   constexpr u32 kLogBins = 10;
   static_assert(kBins == 1u << kLogBins && kCutRoom < 1u << (32 - kLowBits), "each thread has a part");
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
@@ -672,7 +211,7 @@ DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 eno
     }
     block_barrier();
     if (s.listed <= kFew) {
-      rank_few(s, s.listed, enough);
+      rank_few(s, s.listed, enough, margin);
       return s.last;
     }
     shift = shift > kLogBins ? shift - kLogBins : 0;
@@ -681,10 +220,9 @@ DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 eno
 }
 
 // The mass above the bracket, and that of all others. Clears the bins.
-template <class Team>
-DEVICE u64 mass_above(Whole& s, const Team& team, u64& others) {
+DEVICE u64 mass_above(Whole& s, u64& others) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  u64 above = 0, rest = thread < team.blocks() * Whole::kWarps ? s.rest[thread] : 0;
+  u64 above = 0, rest = thread < kTeam * Whole::kWarps ? s.rest[thread] : 0;
 #pragma unroll
   for (u32 n = 0; n < kSegments / Whole::kThreads; n++) {
     const u32 i = n * Whole::kThreads + thread;
@@ -706,15 +244,20 @@ DEVICE u64 mass_above(Whole& s, const Team& team, u64& others) {
 
 // Ends top-p where it ends among the candidates, and has those that are kept added to their
 // segments. Returns the last place that is kept, or 0 if that does not lie in the
-// bracket or there was no room; for an empty bracket 1, if top-p ends below it. For the
-// team's first block.
-template <class T, class Team>
-DEVICE u64 cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p) {
+// bracket or there was no room; for an empty bracket 1, if top-p ends below it. Of estimates s.unsure tells whether
+// it may end elsewhere. For the team's first block.
+template <class T>
+DEVICE u64 cut(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p,
+               bool estimated) {
   const u32 thread = thread_index(), count = s.count;
   u64 others;
-  const u64 above = mass_above(s, team, others);
+  const u64 above = mass_above(s, others);
   u64 enough = law::ceil_product(p, above + others);
-  if (bracket.low == bracket.high) return above <= enough ? 1 : 0;
+  const u64 margin = estimated ? estimate::margin_of_share(p, above, others, row.length) : 0;
+  if (bracket.low == bracket.high) {
+    block_barrier();  // all have read the sums of warps
+    return above + margin <= enough ? 1 : 0;
+  }
   if (count > kCutRoom || above >= enough) return 0;
   enough -= above;
 
@@ -740,10 +283,10 @@ DEVICE u64 cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>&
   block_barrier();
   u64 last;
   if (s.listed <= kFew) {
-    rank_few(s, s.listed, enough - s.before);
+    rank_few(s, s.listed, enough - s.before, margin);
     last = s.last;
   } else {
-    last = find_cut_in_crowd<T>(s, weights, count, enough);
+    last = find_cut_in_crowd<T>(s, weights, count, enough, margin);
   }
 #pragma unroll 1
   for (u32 i = thread; i < count; i += Whole::kThreads) {
@@ -764,7 +307,7 @@ DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, co
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
   u64 others;
   block_barrier();
-  const u64 above = mass_above(s, Alone(), others), mass = law::mass(bracket.low);
+  const u64 above = mass_above(s, others), mass = law::mass(bracket.low);
   const u64 enough = law::ceil_product(p, above + others);
   if (above >= enough || mass == 0) return 0;
   const u64 wanted = (enough - above + mass - 1) / mass;
@@ -818,7 +361,7 @@ DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, co
 }
 
 // The same as cut where more elements lie in the bracket than there is room for: in narrower and
-// narrower ones. A block alone, behind cut.
+// narrower ones. A block alone, behind cut, and by masses, also if that was by estimates.
 template <class T>
 DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weights weights, Bracket bracket, float p) {
   constexpr u32 kOwn = kBins / Whole::kThreads;
@@ -831,8 +374,9 @@ DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weigh
     const u32 width = bracket.high - bracket.low;
     block_barrier();
     u64 others;
-    const u64 above = mass_above(s, team, others), enough = law::ceil_product(p, above + others);
+    const u64 above = mass_above(s, others), enough = law::ceil_product(p, above + others);
     if (above >= enough) return 0;
+    if (thread >= Whole::kWarps && thread < kTeam * Whole::kWarps) s.rest[thread] = 0;  // of other blocks, which take no further part
     const u32 shift = larger(kWarp - leading_zeros(width), 10) - 10;
 #pragma unroll 1
     for (u32 i = thread; i < row.length; i += Whole::kThreads) {
@@ -868,21 +412,28 @@ DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weigh
     bracket.high = high - (int)(s.bin << shift);
     bracket.low = high - (int)((s.bin_below + 1) << shift);
     block_barrier();  // all have read the bins
-    weigh<T, true, true>(s, team, row, segments, weights, bracket, row.edges());
+    weigh<T>(s, team, row, segments, weights, bracket, row.edges(), MassSums<T, Alone::kParts, true>{weights, bracket}, true);
     block_barrier();
-    const u64 last = cut(s, team, row, segments, weights, bracket, p);
+    const u64 last = cut(s, row, segments, weights, bracket, p, false);
     if (last != 0 || s.count <= kCutRoom) return last;
     if (bracket.high - bracket.low == 1) return cut_ties(s, row, segments, weights, bracket, p);
   }
   return 0;
 }
 
+// Has all blocks of a team know that estimates leave the answer open: for a warp.
+template <class Team>
+DEVICE void doubt(Whole& s, const Team& team) {
+  const u32 lane = thread_index() % kWarp;
+  if (lane < team.blocks()) *team.of(&s.unsure, lane) = 1;
+}
+
 // Draws the tokens of a row by the kept masses of its segments: those of places from the last on. For the team's first
 // block. greedy: the first token of them. One draw is the work of all warps, of several with
-// replacement each is that of one.
-template <class T>
-DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments, const Weights& weights,
-                            u64 last, bool greedy) {
+// replacement each is that of one. estimated: one draw, of which s.unsure tells whether it may be another token.
+template <class T, class Team>
+DEVICE void draw_by_segment(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
+                            const Weights& weights, u64 last, bool greedy, bool estimated) {
   constexpr u32 kOwn = kSegments / Whole::kThreads, kRound = 2 * kWarp;  // ids
   static_assert(kSegments == kWarp * kWarp, "two steps find a segment");
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
@@ -912,6 +463,7 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
     u64 target = greedy ? 0 : law::target(u, total);
     const u32 part = population(ballot(s.sums[lane * kWarp] <= target)) - 1;
     const u32 segment = part * kWarp + population(ballot(s.sums[part * kWarp + lane] <= target)) - 1;
+    const u64 margin = estimated && !greedy ? estimate::margin(u, total, (segment + 1 < kSegments ? s.sums[segment + 1] : total) - s.sums[segment], row.length) : 0;
     target -= s.sums[segment];
     // The masses of rounds of 64 ids, then those of the round that the target falls in.
     const u32 begin = segments.begin(row, segment), end = segments.begin(row, segment + 1), rounds = (end - begin + kRound - 1) / kRound;
@@ -927,7 +479,9 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
         }
         warp_barrier();
         const u64 mine = lane < rounds ? of_rounds[lane] : 0, through = warp_scan(mine);
-        round = lowest_bit(ballot(through > target));
+        const u32 beyond = ballot(through > target);
+        if (beyond == 0) return doubt(s, team);
+        round = lowest_bit(beyond);
         target -= shuffle_wide(through - mine, round);
         found = true;
       }
@@ -953,6 +507,8 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
     const u32 there = lowest_bit(ballot(through > target));
     const bool second = through - masses[1] <= target;
     const u32 token = begin + round * kRound + 2 * there + (shuffle(second, there) ? 1 : 0);
+    const u64 up_to = second ? through : through - masses[1];
+    if (shuffle(estimate::near_border(target + masses[second] - up_to, up_to - target, margin), there)) return doubt(s, team);
     if (lane == 0) write_token(a, number, draw, token);
     if (a.replacement) {
       warp_barrier();  // before the rounds of the next draw
@@ -968,10 +524,10 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
 }
 
 // Draws one token by the kept masses of its segments, of which each block has its own: the block on which the target
-// falls. Its chunk is in its own L1.
+// falls. Its chunk is in its own L1. estimated: s.unsure of all blocks tells whether it may be another token.
 template <class T, class Team>
 DEVICE void draw_one(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
-                     const Weights& weights, bool greedy) {
+                     const Weights& weights, bool greedy, bool estimated) {
   constexpr u32 kRound = 2 * kWarp;  // ids
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rank = team.rank();
   block_barrier();
@@ -982,12 +538,13 @@ DEVICE void draw_one(Whole& s, const Team& team, const SampleArguments& a, u32 n
 #pragma unroll 1
     for (u32 i = first; i < end; i++) own += s.sums[i] += Whole::sum(s.more[i], s.more_highs[i]);
     through = warp_scan(own);
-    const u64 total = shuffle_wide(through, kWarp - 1);
-    if (lane < team.blocks()) team.of(&s.totals[0], lane)[rank] = total;
+    const u64 sum = shuffle_wide(through, kWarp - 1);
+    if (lane < team.blocks()) team.of(&s.totals[0], lane)[rank] = sum;
   }
   team.meet();
   const u64 of_block = lane < team.blocks() ? s.totals[lane] : 0, through_block = warp_scan(of_block);
-  u64 target = greedy ? 0 : law::target(s.uniform, shuffle_wide(through_block, kWarp - 1));
+  const u64 total = shuffle_wide(through_block, kWarp - 1);
+  u64 target = greedy ? 0 : law::target(s.uniform, total);
   const u64 before = shuffle_wide(through_block - of_block, rank);
   if (target < before || target - before >= shuffle_wide(of_block, rank)) return;
   if (warp == 0) {
@@ -999,6 +556,7 @@ DEVICE void draw_one(Whole& s, const Team& team, const SampleArguments& a, u32 n
     }
   }
   block_barrier();
+  const u64 margin = estimated && !greedy ? estimate::margin(s.uniform, total, s.sums[s.bin], row.length) : 0;
   const u32 segment = s.bin, begin = segments.begin(row, segment), rounds = (segments.begin(row, segment + 1) - begin + kRound - 1) / kRound;
   target -= s.before;
   u64 masses[2], sum = 0;
@@ -1019,13 +577,32 @@ DEVICE void draw_one(Whole& s, const Team& team, const SampleArguments& a, u32 n
   block_barrier();
   // The round, and the token in it.
   const u64 of_round = lane < rounds ? s.candidates[lane] : 0, through_round = warp_scan(of_round);
-  const u32 round = lowest_bit(ballot(through_round > target));
+  const u32 beyond = ballot(through_round > target), round = beyond ? lowest_bit(beyond) : 0;
   if (round % Whole::kWarps != warp) return;
+  if (beyond == 0) return doubt(s, team);
   target -= shuffle_wide(through_round - of_round, round);
   if (rounds > Whole::kWarps) weigh_round(round);
-  const u64 at = sum - masses[0] - masses[1];
-  if (at <= target && target < sum) write_token(a, number, 0, begin + round * kRound + 2 * lane + (target - at < masses[0] ? 0 : 1));
+  const bool second = sum - masses[1] <= target, there = sum - masses[0] - masses[1] <= target && target < sum;
+  const u64 up_to = second ? sum : sum - masses[1];
+  if (ballot(there && estimate::near_border(target + masses[second] - up_to, up_to - target, margin))) return doubt(s, team);
+  if (there) write_token(a, number, 0, begin + round * kRound + 2 * lane + (second ? 1 : 0));
   if (lane == 0 && a.status) a.status[number] = kDone;
+}
+
+// Ends top-p, if there is one, and draws: false where it cannot. For the team's first block.
+template <class T, class Team>
+DEVICE bool cut_and_draw(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
+                         Weights weights, const Bracket& bracket, float top_p, float floor, bool greedy, bool estimated) {
+  u64 last = 1;  // place
+  if (top_p < 1) {
+    last = cut(s, row, segments, weights, bracket, top_p, estimated);
+    if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
+    if (last == 0 || s.unsure) return false;
+    weights.floor = floor;
+    if (last > 1 && surprise_of_place<T>(weights, last) < nearest_integer(floor)) return false;
+  }
+  draw_by_segment(s, team, a, number, row, segments, weights, last, greedy, estimated);
+  return true;
 }
 
 // Settles what the parameters of a row and its random number decide: for a warp, while others read the
@@ -1065,9 +642,10 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   if (lane < team.blocks()) team.of(&s.best[0], lane)[rank * Whole::kWarps + warp] = best;
   team.meet();
   best = 0;
+  u32 heavy = kAllLanes;  // the least of the best of warps: some dozens of elements reach it
 #pragma unroll
   for (u32 i = 0; i < kTeam * Whole::kWarps; i += kWarp) {
-    if (i < team.blocks() * Whole::kWarps) best = larger(best, i + lane < team.blocks() * Whole::kWarps ? s.best[i + lane] : 0);
+    if (i + lane < team.blocks() * Whole::kWarps) best = larger(best, s.best[i + lane]), heavy = smaller(heavy, s.best[i + lane]);
   }
   best = warp_max(best);
 
@@ -1084,40 +662,60 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   if (ranked || (a.softcap > 0 && !greedy) || (infinite && top_p < 1) || weights.floor > 0) return !first;
 
   const float floor = weights.floor;
-  const bool one = a.draws == 1 && !(top_p < 1);
+  const bool one = !(top_p < 1) && a.draws == 1;
   Bracket bracket = {};
-  if (top_p < 1) {
-    // Behind top-p, min-p plays no part in the mass of which p is a share.
-    if (a.min_p_last) weights.floor = law::kLeastSurprise;
-    count_bins(s, row, segments, weights, edges);
+  // Behind top-p, min-p plays no part in the mass of which p is a share.
+  if (top_p < 1 && a.min_p_last) weights.floor = law::kLeastSurprise;
+  // One draw by a sample and by estimates, and if that is not sure, or there are several, by all masses.
+#pragma unroll 1
+  for (bool estimated = a.draws == 1 && !infinite && weights.scale >= estimate::kLeastScale;; estimated = false) {
+    if (top_p < 1) {
+      u32 from = 0;
+      if (estimated && row.vectors >> team.shift() > kLongChunk) from = ~warp_max(~heavy);
+      if (!T::beatable(from)) from = 0;
+      count_bins(s, row, segments, weights, edges, from);
+      team.meet();
+      bracket = find_bracket(s, team, top_p, from ? weights.distance(number_of<T>(from)) : -0x1p127f);
+      // Where min-p keeps less, the bracket is where that ends.
+      const int floor_surprise = nearest_integer(floor);
+      if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
+    }
+    if (one) {
+      if (!estimated) {
+        weigh<T>(s, team, row, segments, weights, bracket, row.edges(), MassSums<T, Team::kParts, false>{weights, bracket}, false);
+      } else if (floor == law::kLeastSurprise) {
+        weigh<T>(s, team, row, segments, weights, bracket, row.edges(), EstimateSums<T, false, false>(weights, bracket), false);
+      } else {
+        weigh<T>(s, team, row, segments, weights, bracket, row.edges(), EstimateSums<T, true, false>(weights, bracket), false);
+      }
+      release_kernel_behind();
+      draw_one(s, team, a, number, row, segments, weights, greedy, estimated);
+      if (!estimated) return true;
+    } else {
+      if (!(top_p < 1)) {
+        weigh<T>(s, team, row, segments, weights, bracket, edges, MassSums<T, Team::kParts, false>{weights, bracket}, true);
+      } else if (estimated) {
+        weigh<T>(s, team, row, segments, weights, bracket, edges, EstimateSums<T, true, true>(weights, bracket), true);
+      } else {
+        weigh<T>(s, team, row, segments, weights, bracket, edges, MassSums<T, Team::kParts, true>{weights, bracket}, true);
+      }
+      release_kernel_behind();
+      team.meet();
+      if (first) {
+        const bool drawn = cut_and_draw(s, team, a, number, row, segments, weights, bracket, top_p, floor, greedy, estimated);
+        if (!estimated) return drawn;
+        if (!drawn) doubt(s, team);
+      } else if (!estimated) {
+        return true;
+      }
+    }
     team.meet();
-    bracket = find_bracket(s, team, top_p);
-    // Where min-p keeps less, the bracket is where that ends.
-    const int floor_surprise = nearest_integer(floor);
-    if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
-    weigh<T, true, true>(s, team, row, segments, weights, bracket, edges);
-  } else if (floor == law::kLeastSurprise && !infinite) {
-    weigh<T, false, false>(s, team, row, segments, weights, {}, one ? row.edges() : edges, !one);
-  } else {
-    weigh<T, false, true>(s, team, row, segments, weights, {}, one ? row.edges() : edges, !one);
+    const bool unsure = s.unsure;
+    if (!unsure) return true;
+    block_barrier();  // all have read that
+    s.clear();
+    team.meet();
   }
-  release_kernel_behind();
-  if (one) {
-    draw_one(s, team, a, number, row, segments, weights, greedy);
-    return true;
-  }
-  team.meet();
-  if (!first) return true;
-  u64 last = 1;  // place
-  if (top_p < 1) {
-    last = cut(s, team, row, segments, weights, bracket, top_p);
-    if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
-    if (last == 0) return false;
-    weights.floor = floor;
-    if (last > 1 && surprise_of_place<T>(weights, last) < nearest_integer(floor)) return false;
-  }
-  draw_by_segment(s, a, number, row, segments, weights, last, greedy);
-  return true;
 }
 
 // The same for a block alone, in memory that is not clear. Apart: few rows of such a launch

@@ -25,31 +25,40 @@ static bool make_names(void) {
 
 // ---------------------------------------------------------------- the driver
 
-static int device_init(Device* d, PyObject* args, PyObject* keywords) {
-  static char* list[] = {"ordinal", "context", "launch", "push", "pop", "current", "multiprocessors", "cluster_blocks", "kernels", "error", NULL};
-  unsigned long long context, launch, push, pop, current;
-  PyObject *kernels, *error;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "iKKKKKiiOO:Device", list, &d->ordinal, &context, &launch, &push, &pop, &current,
-                                   &d->architecture.multiprocessors, &d->architecture.cluster_blocks, &kernels, &error)) {
-    return -1;
-  }
+// take_kernels stores the handles of a dict of kernels by their names.
+static bool take_kernels(Device* d, PyObject* kernels) {
   if (!PyDict_Check(kernels)) {
     PyErr_SetString(PyExc_TypeError, "kernels must be a dict");
-    return -1;
+    return false;
   }
   for (int t = 0; t < PLAN_DTYPES; t++) {
     for (int k = 0; k < PLAN_KERNELS; k++) {
       const char* symbol = plan_symbol_of(t, k);
       PyObject* handle = symbol ? PyDict_GetItemString(kernels, symbol) : NULL;
       d->kernels[t][k] = handle ? PyLong_AsVoidPtr(handle) : NULL;
-      if (handle && PyErr_Occurred()) return -1;
+      if (handle && PyErr_Occurred()) return false;
     }
   }
+  return true;
+}
+
+static int device_init(Device* d, PyObject* args, PyObject* keywords) {
+  static char* list[] = {"ordinal", "context", "launch", "push", "pop", "current", "multiprocessors", "cluster_blocks", "kernels", "load", "error", NULL};
+  unsigned long long context, launch, push, pop, current;
+  PyObject *kernels, *load, *error;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "iKKKKKiiOOO:Device", list, &d->ordinal, &context, &launch, &push, &pop, &current,
+                                   &d->architecture.multiprocessors, &d->architecture.cluster_blocks, &kernels, &load, &error)) {
+    return -1;
+  }
+  if (!take_kernels(d, kernels)) return -1;
   d->context = (void*)(uintptr_t)context;
   d->launch = (int (*)(const LaunchConfig*, void*, void**, void**))(uintptr_t)launch;
   d->push = (int (*)(void*))(uintptr_t)push;
   d->pop = (int (*)(void**))(uintptr_t)pop;
   d->current = (int (*)(void**))(uintptr_t)current;
+  Py_INCREF(load);
+  Py_XDECREF(d->load);
+  d->load = load;
   Py_INCREF(error);
   Py_XDECREF(d->error);
   d->error = error;
@@ -58,6 +67,7 @@ static int device_init(Device* d, PyObject* args, PyObject* keywords) {
 
 static void device_dealloc(Device* d) {
   PyTypeObject* type = Py_TYPE(d);
+  Py_XDECREF(d->load);
   Py_XDECREF(d->error);
   freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
   release(d);
@@ -401,10 +411,20 @@ Device* device_of(Selector* s, int ordinal) {
   return s->devices[ordinal];
 }
 
+// load_kernel loads the image that has the kernel, if there is one.
+static bool load_kernel(Device* d, const char* symbol) {
+  PyObject* kernels = PyObject_CallFunction(d->load, "s", symbol);
+  const bool loaded = kernels && take_kernels(d, kernels);
+  Py_XDECREF(kernels);
+  return loaded;
+}
+
 bool launch_plan(Selector* s, const Batch* b, const struct plan* plan, void* arguments) {
   Device* const d = s->devices[b->device];
   for (int i = 0; i < plan->launches; i++) {
-    if (!d->kernels[b->dtype][plan->launch[i].kernel]) {
+    const int k = plan->launch[i].kernel;
+    if (!d->kernels[b->dtype][k] && !load_kernel(d, plan_symbol_of(b->dtype, k))) return false;
+    if (!d->kernels[b->dtype][k]) {
       PyErr_Format(PyExc_RuntimeError, "aikf.%s: device %d has no kernel %s", b->call, d->ordinal, plan_symbol_of(b->dtype, plan->launch[i].kernel));
       return false;
     }

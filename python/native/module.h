@@ -49,6 +49,7 @@ typedef struct {
   int (*push)(void*);
   int (*pop)(void**);
   int (*current)(void**);
+  PyObject* load;   // of a kernel's name: all kernels that are loaded then
   PyObject* error;  // of a function's name and a code: the exception to raise
 } Device;
 

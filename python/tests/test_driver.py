@@ -318,7 +318,7 @@ def test_few_multiprocessors_have_smaller_clusters(fake):
     kernels = {symbol: 0 for symbol in _native.symbols()}
     assert fake.driver.open(0) is not None
     library = ctypes.c_void_p()
-    fake.driver.call("cuLibraryLoadData", ctypes.byref(library), b".version", *[None] * 2, 0, *[None] * 2, 0)
+    fake.driver.call("cuLibraryLoadData", ctypes.byref(library), b"\x7fELF", *[None] * 2, 0, *[None] * 2, 0)
     for symbol in kernels:
         kernel = ctypes.c_void_p()
         fake.driver.call("cuLibraryGetKernel", ctypes.byref(kernel), library, symbol.encode())
@@ -390,7 +390,17 @@ def test_fault_of_a_kernel_is_reported_by_the_next_call(fake):
 def test_image_without_the_kernel(fake):
     fake.start()
     device = _native.Device(
-        ordinal=3, context=0, launch=0, push=0, pop=0, current=0, multiprocessors=132, cluster_blocks=0, kernels={}, error=print
+        ordinal=3,
+        context=0,
+        launch=0,
+        push=0,
+        pop=0,
+        current=0,
+        multiprocessors=132,
+        cluster_blocks=0,
+        kernels={},
+        load=lambda symbol: {},
+        error=print,
     )
     fake.driver.open = lambda ordinal: device
     with pytest.raises(RuntimeError, match="device 3 has no kernel select_f32_block"):

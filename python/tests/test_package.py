@@ -67,11 +67,13 @@ def test_kernels_are_those_of_the_manifest():
         assert all(artefact["target"] == "sm_80" and "cluster" in s for s in missing_kernels)
 
 
-def test_image_for_each_capability():
-    assert _kernels.image(8, 0) == _kernels.image(8, 9)
-    assert _kernels.image(8, 0)[:4] == _kernels.image(9, 0)[:4] == b"\x7fELF" and _kernels.image(8, 0) != _kernels.image(9, 0)
+def test_images_for_each_capability():
+    (ampere,), (hopper,) = _kernels.images(8, 0), _kernels.images(9, 0)
+    assert _kernels.images(8, 9) == [ampere] and ampere[:4] == hopper[:4] == b"\x7fELF" and ampere != hopper
     for later in ((9, 1), (10, 0), (12, 0)):
-        assert b".version" in _kernels.image(*later) and _kernels.image(*later).endswith(b"\0")
+        images = _kernels.images(*later)
+        assert all(b".version" in image and image.find(b"\0") == len(image) - 1 for image in images)
+        assert all(sum(_kernels.may_hold(image, symbol) for image in images) == 1 for symbol in _native.symbols())
 
 
 def test_version():

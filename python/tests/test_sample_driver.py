@@ -140,9 +140,24 @@ def test_failing_launch(fake):
     assert torch.equal(tokens.tensor, on_cpu(x, 77, 4, top_k=5)[:, None])
 
 
+def test_ptx_is_loaded_when_it_is_needed(fake):
+    fake.set("major", 12)
+    x = Resident(torch.arange(9.0)[None])
+    fake.topk(torch.zeros(9), 1)
+    assert fake.calls("cuLibraryLoadData") == 1
+    for _ in range(2):
+        tokens = fake.sampler.next_token(x, None, 1.0, 1)
+        fake.wait()
+        assert tokens.tensor.item() == 8
+        assert fake.calls("cuLibraryLoadData") == 2
+    fake.fail("cuLibraryLoadData", 222)
+    with pytest.raises(RuntimeError, match=r"cuLibraryLoadData: .*\(222\)"):
+        fake.sampler.next_token(Resident(torch.zeros(1, 5000)), None, 1.0, None)
+
+
 def test_image_without_the_kernel(fake):
     device = _native.Device(
-        ordinal=0, context=0, launch=0, push=0, pop=0, current=0, multiprocessors=132, cluster_blocks=0, kernels={}, error=print
+        ordinal=0, context=0, launch=0, push=0, pop=0, current=0, multiprocessors=132, cluster_blocks=0, kernels={}, load=lambda symbol: {}, error=print
     )
     fake.driver.open = lambda ordinal: device
     sampler = _native.Sampler(

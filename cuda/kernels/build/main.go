@@ -87,8 +87,8 @@ func compileFile(nvrtc *compiler, path, target, out string, more []string) error
 	return os.WriteFile(out, made.image, 0o644)
 }
 
-// buildAll compiles all .cu files of a folder as one program for every target
-// and writes the images and the manifest, or compares them with what is there.
+// buildAll compiles all .cu files of a folder for every target, to SASS as one program
+// and to PTX one by one, and writes the images and the manifest, or compares them with what is there.
 // An image that did not change is not compressed again: another version of
 // gzip may give other bytes.
 func buildAll(nvrtc *compiler, folder string, check bool) error {
@@ -97,17 +97,23 @@ func buildAll(nvrtc *compiler, folder string, check bool) error {
 		return err
 	}
 	manifest := kernels.Manifest{Flags: flags, Sources: map[string]string{}}
-	program := ""
+	var programs []string
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		manifest.Sources[name] = hash([]byte(sources[name]))
 		if strings.HasSuffix(name, ".cu") {
-			program += include(name)
+			programs = append(programs, include(name))
 		}
 	}
 	made := make([]build, len(targets))
 	var builds sync.WaitGroup
 	for i, target := range targets {
-		builds.Go(func() { made[i] = compile(nvrtc, program, target, sources, flags) })
+		builds.Go(func() {
+			if isPTX(target) {
+				made[i] = compileEach(nvrtc, programs, target, sources)
+			} else {
+				made[i] = compile(nvrtc, strings.Join(programs, ""), target, sources, flags)
+			}
+		})
 	}
 	builds.Wait()
 
@@ -162,6 +168,25 @@ type build struct {
 	err      error
 }
 
+// compileEach compiles programs to one image each, and joins these, with a NUL behind
+// each.
+func compileEach(nvrtc *compiler, programs []string, target string, sources map[string]string) build {
+	var all build
+	for _, program := range programs {
+		one := compile(nvrtc, program, target, sources, flags)
+		if one.err != nil {
+			return one
+		}
+		all.image = append(append(all.image, one.image...), 0)
+		all.kernels = append(all.kernels, one.kernels...)
+		all.messages += one.messages
+	}
+	slices.SortFunc(all.kernels, bySymbol)
+	return all
+}
+
+func bySymbol(a, b kernels.Kernel) int { return strings.Compare(a.Symbol, b.Symbol) }
+
 // compile compiles a program for one target.
 func compile(nvrtc *compiler, program, target string, sources map[string]string, flags []string) build {
 	if !isPTX(target) {
@@ -182,7 +207,7 @@ func compile(nvrtc *compiler, program, target string, sources map[string]string,
 	} else {
 		b.err = measureCode(b.image, b.kernels)
 	}
-	slices.SortFunc(b.kernels, func(a, b kernels.Kernel) int { return strings.Compare(a.Symbol, b.Symbol) })
+	slices.SortFunc(b.kernels, bySymbol)
 	return b
 }
 

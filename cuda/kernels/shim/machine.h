@@ -47,6 +47,7 @@ DEVICE constexpr u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
 
 DEVICE u32 thread_index() { return shim::here.thread; }
 DEVICE u32 block_index() { return shim::here.block; }
+DEVICE u32 grid_blocks() { return 1; }  // for hints alone
 
 DEVICE Vector load_vector(const void* from) {
   if (reinterpret_cast<uintptr_t>(from) % sizeof(Vector) != 0) shim::fault("load_vector of %p, which is not aligned to 16 bytes", from);
@@ -69,13 +70,13 @@ DEVICE void copy_later(void* shared, const void* from) {
 DEVICE void wait_for_copies() {}
 
 // There is no cache to bring a line to, but its first vector must be there.
-DEVICE void prefetch_line(const void* from) { load_vector(from); }
 
 // A meeting tells where in the kernel it stands.
 #define SHIM_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #define SHIM_PLACE(operation) \
   shim::Place { shim::Operation::operation, line, file }
 
+DEVICE void prefetch_line(const void* from) { load_vector(from); }
 DEVICE void block_barrier(SHIM_HERE) { shim::meet(SHIM_PLACE(block_barrier)); }
 DEVICE void leave_block() {}  // a warp that has ended is not waited for
 DEVICE void warp_barrier(SHIM_HERE) { shim::meet(SHIM_PLACE(warp_barrier)); }
@@ -185,7 +186,18 @@ DEVICE double square_root(double x) { return std::sqrt(x); }
 DEVICE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 
 DEVICE float approximate_log2(float x) { return std::log2(x); }
-DEVICE float approximate_exp2(float x) { return std::exp2(x); }
+DEVICE float magnitude(float x) { return std::fabs(x); }
+DEVICE float smaller_number(float a, float b) { return std::fmin(a, b); }
+
+// Up to two units in the last place more or less, as much as ex2.approx may be off: the bits of x say how much.
+DEVICE float approximate_exp2(float x) {
+  const double exact = std::exp2(double(x));
+  if (!(exact >= 0x1p-126 && exact < 0x1p127)) return exact < 1 ? 0 : float(exact);
+  u32 bits;
+  memcpy(&bits, &x, sizeof bits);
+  const int most = 3, units = int((bits * 0x9e3779b1u) >> 24) % (2 * most + 1) - most;  // halves of units; the rounding adds one
+  return float(exact + units * std::ldexp(0.5, std::ilogb(exact) - 23));
+}
 
 // Launches follow one another here.
 DEVICE void wait_for_kernel_before() {}

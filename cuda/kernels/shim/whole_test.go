@@ -1,6 +1,7 @@
 package shim_test
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -123,6 +124,99 @@ func testWholeRows[T topk.Float](t *testing.T, k *kernels) {
 			}
 		}
 	}
+}
+
+// flat is a row of which all tokens have nearly the same mass.
+func flat(rng *rand.Rand, vocab int) []float32 {
+	row := make([]float32, vocab)
+	for i := range row {
+		row[i] = rng.Float32() / 4
+	}
+	return row
+}
+
+// Draws whose target lies next to the border of a token, and shares that end next to one: nearer than estimates of
+// masses tell.
+func TestNearBorders(t *testing.T) {
+	k := &kernels{Library: shim.Open(t, shim.Kernels(t)...)}
+	t.Run("float32", func(t *testing.T) { testNearBorders[float32](t, k) })
+	t.Run("float16", func(t *testing.T) { testNearBorders[topk.Float16](t, k) })
+	t.Run("bfloat16", func(t *testing.T) { testNearBorders[topk.BFloat16](t, k) })
+}
+
+func testNearBorders[T topk.Float](t *testing.T, k *kernels) {
+	const positions, nearest = 100_000, 12
+	rng := rand.New(rand.NewPCG(23, uint64(len(short[T]()))))
+	for n, kind := range []wholeKind{{"random", topktest.Random, true}, {"flat", flat, true}, {"peaked", peaked, true}, {"two values", topktest.TwoValues, true}} {
+		logits := topktest.Convert[T](kind.make(rng, 18_000+rng.IntN(16)))
+		numbers := make([]float32, len(logits))
+		for i, logit := range logits {
+			numbers[i] = numberOf(logit)
+		}
+		best := slices.Max(numbers)
+		check := func(p sampling.Params) {
+			t.Helper()
+			row := samplingtest.Row{Params: p}
+			want := samplingtest.Oracle(row, logits)
+			blocks := []int{1, 2, 8}[rng.IntN(3)]
+			got, slow, err := launchWhole(k, row, logits, blocks, rng.IntN(9), rng.Uint64())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got.Tokens, want.Tokens) || got.Status != want.Status || slow {
+				t.Errorf("%s, %d blocks, %+v: %v, status %v, by passes %v; want %v, %v", kind.name, blocks, p, got.Tokens, got.Status, slow, want.Tokens, want.Status)
+			}
+		}
+
+		for _, minP := range []float32{0, 0.02} {
+			p := sampling.Params{Temperature: 1, MinP: minP, Seed: uint64(n)}
+			var ends []uint64 // of the tokens, in the order of ids
+			var total uint64
+			for _, logit := range numbers {
+				if mass := law.LogitMass(logit, best, 1); mass >= law.CeilProduct(minP, law.One) {
+					total += mass
+				}
+				ends = append(ends, total)
+			}
+			// The positions of which the target is next to a border, the nearest first.
+			type draw struct{ position, distance uint64 }
+			var draws []draw
+			for position := range uint64(positions) {
+				target := law.Target(law.Uniform(p.Seed, position, 0, law.Draw), total)
+				token, _ := slices.BinarySearch(ends, target+1)
+				begin := uint64(0)
+				if token > 0 {
+					begin = ends[token-1]
+				}
+				draws = append(draws, draw{position, min(target-begin, ends[token]-target)})
+			}
+			slices.SortFunc(draws, func(a, b draw) int { return cmp.Compare(a.distance, b.distance) })
+			for _, draw := range draws[:nearest] {
+				p.Position = draw.position
+				check(p)
+			}
+		}
+
+		// The sums of the tokens, the most likely first.
+		slices.SortFunc(numbers, func(a, b float32) int { return cmp.Compare(b, a) })
+		sums := []uint64{0}
+		for i, logit := range numbers {
+			sums = append(sums, sums[i]+law.LogitMass(logit, best, 1))
+		}
+		for range nearest {
+			share := float64(sums[1+rng.IntN(len(numbers)-1)]) / float64(sums[len(numbers)])
+			for _, topP := range []float32{math.Nextafter32(float32(share), 0), float32(share), math.Nextafter32(float32(share), 1)} {
+				check(sampling.Params{Temperature: 1, TopP: topP, Seed: rng.Uint64()})
+			}
+		}
+	}
+}
+
+func numberOf[T topk.Float](logit T) float32 {
+	if half, ok := any(logit).(interface{ Float32() float32 }); ok {
+		return half.Float32()
+	}
+	return any(logit).(float32)
 }
 
 // launchWhole answers one row, the second of two of which the first is empty, by so many

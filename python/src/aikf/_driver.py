@@ -5,9 +5,11 @@ Everything here runs once for each device. A call of topk goes from the extensio
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-from typing import Callable, Dict
+import threading
+from typing import Callable, Dict, Iterator
 
 from . import _kernels, _native
 
@@ -99,20 +101,27 @@ class Driver:
                 f"aikf: device {ordinal} has compute capability {capability[0]}.{capability[1]}, "
                 f"want {OLDEST_CAPABILITY[0]}.{OLDEST_CAPABILITY[1]} or later"
             )
-        image = _kernels.image(*capability)
         # Held until the process ends, as torch holds it.
         context = ctypes.c_void_p()
         self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self.call("cuCtxPushCurrent_v2", context)
-        # The first call may be one that is captured: loading is no part of that.
-        mode = ctypes.c_int(CAPTURE_RELAXED)
-        self.call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
-        try:
-            kernels = self._load(image, device)
+        unloaded = _kernels.images(*capability)
+        kernels: Dict[str, int] = {}
+        loading = threading.Lock()
+
+        def take(symbol: str) -> Dict[str, int]:
+            for image in [i for i in unloaded if _kernels.may_hold(i, symbol)]:
+                kernels.update(self._load(image, device))
+                unloaded.remove(image)
+            return kernels
+
+        def load(symbol: str) -> Dict[str, int]:
+            """Load the image that has the kernel, if there is one, and return all kernels that are loaded."""
+            with loading, self._current(context):
+                return take(symbol)
+
+        with self._current(context):
+            take("select_f32_block")
             clusters = self._cluster_blocks(kernels) if capability >= (9, 0) else 0
-        finally:
-            self.call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
-            self.call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
         return _native.Device(
             ordinal=ordinal,
             context=context.value,
@@ -123,8 +132,21 @@ class Driver:
             multiprocessors=self.attribute(MULTIPROCESSORS, device),
             cluster_blocks=clusters,
             kernels=kernels,
+            load=load,
             error=self.error,
         )
+
+    @contextlib.contextmanager
+    def _current(self, context: ctypes.c_void_p) -> Iterator[None]:
+        """Make the context the current one, for calls that are no part of what the thread captures."""
+        self.call("cuCtxPushCurrent_v2", context)
+        mode = ctypes.c_int(CAPTURE_RELAXED)
+        self.call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
+        try:
+            yield
+        finally:
+            self.call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
+            self.call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
     def _load(self, image: bytes, device: ctypes.c_int) -> Dict[str, int]:
         """Load the image, and the kernels of it that plans launch: one loaded by its first launch could end a capture."""
@@ -133,6 +155,8 @@ class Driver:
         self.call("cuLibraryLoadData", ctypes.byref(library), image, none, none, zero, none, none, zero)
         kernels = {}
         for symbol in _native.symbols():
+            if not _kernels.may_hold(image, symbol):
+                continue
             kernel, in_context = ctypes.c_void_p(), ctypes.c_void_p()
             try:
                 self.call("cuLibraryGetKernel", ctypes.byref(kernel), library, symbol.encode())
@@ -151,7 +175,7 @@ class Driver:
         """Return the most blocks that a cluster can have, for every dtype."""
         most = 16
         for symbol in _native.symbols():
-            if not symbol.endswith("_cluster"):
+            if not symbol.startswith("select_") or not symbol.endswith("_cluster"):
                 continue
             if symbol not in kernels:
                 return 0

@@ -17,6 +17,7 @@ class Device:
         multiprocessors: int,
         cluster_blocks: int,
         kernels: Dict[str, int],
+        load: Callable[[str], Dict[str, int]],
         error: Callable[[str, int], BaseException],
     ) -> None: ...
 

@@ -100,7 +100,7 @@ struct Event {
 };
 
 struct Image {
-  bool ptx;
+  std::string ptx;  // empty: machine code, which has all kernels
 };
 
 struct Kernel {
@@ -440,7 +440,7 @@ int cuLibraryLoadData(Image** image, const void* code, int*, void**, unsigned, i
   const bool machine_code = memcmp(text, "\x7f" "ELF", 4) == 0;
   if (!machine_code && !strstr(text, ".version")) return INVALID_IMAGE;
   if (!machine_code && setting("ptx_error")) return INVALID_PTX;
-  *image = new Image{!machine_code};
+  *image = new Image{machine_code ? "" : text};
   images.insert(*image);
   return SUCCESS;
 }
@@ -456,6 +456,7 @@ int cuLibraryGetKernel(Kernel** kernel, Image* image, const char* name) {
   ENTER();
   if (!images.count(image)) return INVALID_HANDLE;
   const std::string symbol = name;
+  if (!image->ptx.empty() && image->ptx.find(".entry " + symbol + "(") == std::string::npos) return NOT_FOUND;
   if (setting("major") < 9 && symbol.find("_cluster") != std::string::npos) return NOT_FOUND;
   bool known = setting("standin") && fakecuda_standin_has(name);
   for (unsigned i = 0; !known && aikf_shim_symbol(i); i++) known = symbol == aikf_shim_symbol(i);

@@ -1,0 +1,459 @@
+// The masses of a row, or estimates of them, added up by segments: what rows without a top-k are drawn by.
+//
+// Shapes: one block for each row, or a cluster of blocks that have a chunk each. A warp takes a segment of consecutive
+// vectors, each lane one of 32. Bytes: the row once, from L1 or L2.
+#pragma once
+
+#include "estimate.cuh"
+#include "tail.cuh"
+
+// A team is the blocks that have a row: one alone, or a cluster. kParts: in how many it weighs
+// a vector. The fewer vectors there are, the more it counts how long the code is.
+struct Alone {
+  static constexpr u32 kParts = 1;
+  static DEVICE u32 shift() { return 0; }  // blocks, as a power of two
+  static DEVICE u32 blocks() { return 1; }
+  static DEVICE u32 rank() { return 0; }
+  static DEVICE void arrive() {}
+  static DEVICE void wait() {}
+  static DEVICE void meet() { block_barrier(); }
+  // For a warp that returns next: what it wrote is seen when the others have waited, or met.
+  static DEVICE void leave() { leave_block(); }
+  template <class V>
+  static DEVICE V* of(V* variable, u32) { return variable; }
+  static DEVICE u32 add(u32* at, u32 v) { return atomic_add(at, v); }
+};
+
+#if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
+struct Cluster {
+  static constexpr u32 kParts = 2;
+  static DEVICE u32 shift() { return lowest_bit(cluster_blocks()); }
+  static DEVICE u32 blocks() { return cluster_blocks(); }
+  static DEVICE u32 rank() { return cluster_rank(); }
+  static DEVICE void arrive() { cluster_arrive(); }
+  static DEVICE void wait() { cluster_wait(); }
+  static DEVICE void meet() {
+    cluster_arrive();
+    cluster_wait();
+  }
+  static DEVICE void leave() { cluster_arrive(); }
+  // The variable of a block of the team.
+  template <class V>
+  static DEVICE V* of(V* variable, u32 rank) { return in_block(variable, rank); }
+  static DEVICE u32 add(u32* at, u32 v) { return cluster_atomic_add(at, v); }
+};
+#endif
+
+constexpr u32 kSegments = 1024;      // of a row: so many that the sums of their masses fit two words
+constexpr u32 kCutRoom = 2047;       // candidates for the end of top-p: the same
+constexpr u32 kTeam = 8;             // blocks of a team
+constexpr u32 kLowBits = 21;         // of a mass, in the first of two words
+constexpr u32 kBinsPerOctave = 32;   // in which masses differ by 1.1 % from the middle
+constexpr float kBinWidth = 1 << (law::kSurpriseBits - 5);
+static_assert(kBinsPerOctave == 1 << 5, "the width of a bin");
+
+// Whole is what the threads of a block share for a row without a top-k, and what a team
+// gathers in its first block.
+struct Whole {
+  static constexpr u32 kThreads = ::kThreads, kWarps = kThreads / kWarp;
+  static constexpr u32 kListed = 2 * kWarp;  // vectors of a warp
+  // What is clear at the start.
+  alignas(16) u64 sums[kSegments];           // kept masses of segments; then of all before each
+  u32 more[kSegments], more_highs[kSegments];  // what must be added to the sums: lower and upper parts
+  u32 groups[kBins];                         // counts of bins; then lower parts of sums
+  u32 highs[kBins];                          // upper parts; before, listed vectors of warps
+  u64 candidates[kCutRoom + 1];              // places; then the masses of rounds
+  u64 rest[kTeam * kWarps];                  // masses of warps below the bracket and in it
+  u64 of_warps[kWarp];
+  u32 lows[kWarp];                           // values of warps
+  u32 best[kTeam * kWarps];                  // keys
+  u32 count;                                 // of candidates, also those without room
+  u32 unsure;                                // whether estimates leave an answer open
+  u32 listed;
+  u32 bin, bin_below;
+  float scale, floor;
+  float spare;  // mass beside the bracket
+  u64 uniform;  // random number of the first draw
+  u64 totals[kTeam];                         // of the blocks of a team
+  u64 before, last;
+
+  DEVICE void clear() {
+    Vector* at = reinterpret_cast<Vector*>(sums);
+    constexpr u32 kCleared = (sizeof sums + sizeof more + sizeof more_highs + sizeof groups) / sizeof(Vector);
+#pragma unroll
+    for (u32 i = 0; i < kCleared; i += kThreads) {
+      if (i + thread_index() < kCleared) at[i + thread_index()] = Vector{{0, 0, 0, 0}};
+    }
+    if (thread_index() < kTeam * kWarps) rest[thread_index()] = 0;
+    if (thread_index() == 0) count = unsure = 0;
+  }
+  DEVICE u32* list(u32 warp) { return highs + warp * kListed; }
+
+  // Adds a mass to a variable in two parts, of which there are two arrays.
+  static DEVICE void add(u32* lower, u32* upper, u64 mass) {
+    atomic_add_only(lower, (u32)mass & ((1u << kLowBits) - 1));
+    atomic_add_only(upper, (u32)(mass >> kLowBits));
+  }
+  static DEVICE u64 sum(u32 lower, u32 upper) { return ((u64)upper << kLowBits) + lower; }
+};
+static_assert(Whole::kWarps * Whole::kListed <= kBins, "lists take the place of bins");
+
+// The e-th element of a vector, by its bits.
+template <class T>
+DEVICE u32 bits_of_element(const Vector& v, u32 e) {
+  return T::kPerWord == 1 ? v.word[e] : e % 2 ? v.word[e / 2] >> 16 : v.word[e / 2] & 0xffff;
+}
+
+DEVICE u64 shuffle_wide(u64 v, u32 lane) { return (u64)shuffle((u32)(v >> 32), lane) << 32 | shuffle((u32)v, lane); }
+
+// The sum over a warp of numbers of any size.
+DEVICE u64 warp_sum_any(u64 v) {
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) v += shuffle_xor(v, d);
+  return v;
+}
+
+// The sum of what the lanes up to this one have.
+DEVICE u64 warp_scan(u64 mine) {
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) {
+    const u64 up = shuffle_up_wide(mine, d);
+    if (thread_index() % kWarp >= d) mine += up;
+  }
+  return mine;
+}
+DEVICE float warp_scan(float mine) {
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) {
+    const float up = as_float(shuffle_up(as_bits(mine), d));
+    if (thread_index() % kWarp >= d) mine += up;
+  }
+  return mine;
+}
+DEVICE u64 from_lane(u64 v, u32 lane) { return shuffle_wide(v, lane); }
+DEVICE float from_lane(float v, u32 lane) { return as_float(shuffle(as_bits(v), lane)); }
+
+// The sum of what the threads before this one have, and of what all have. Behind a barrier
+// of those that called it before.
+template <class V>
+DEVICE V scan(Whole& s, V mine, V& all) {
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
+  V* of_warps = reinterpret_cast<V*>(s.of_warps);
+  const V through = warp_scan(mine);
+  if (lane == kWarp - 1) of_warps[warp] = through;
+  block_barrier();
+  const V warps = warp_scan(lane < Whole::kWarps ? of_warps[lane] : V());
+  all = from_lane(warps, Whole::kWarps - 1);
+  const V before = from_lane(warps, (warp + kWarp - 1) % kWarp);
+  return through - mine + (warp ? before : V());
+}
+
+// Weights are what masses of a row are made with.
+struct Weights {
+  float most, scale;  // of +Inf, the distance to the largest is NaN, of which the nearest integer is 0
+  float floor;        // of the distance from the largest in units of surprise: what is below has no mass
+
+  DEVICE float distance(float logit) const { return (logit - most) * scale; }
+  DEVICE int surprise(float logit) const {
+    const float v = distance(logit);
+    return nearest_integer(v < floor ? law::kLeastSurprise : v);
+  }
+  // The distance in octaves, for estimates.
+  DEVICE float octaves(float logit) const { return (logit - most) * (scale * estimate::kOctave); }
+};
+
+// The floor below which masses are less than min_p of the largest, for a whole warp; above 0 where
+// the search for it failed.
+DEVICE float floor_of(float min_p) {
+  if (!(min_p > 0)) return law::kLeastSurprise;
+  const u64 least = law::ceil_product(min_p, 1ull << law::kMassBits);
+  // The surprise of a mass of least - 1/2, nearly, and its neighbours.
+  const u32 bits = as_bits((float)(2 * least - 1));
+  const float fraction = approximate_log2(as_float((bits & 0x7fffff) | 0x3f800000)) * (1 << law::kSurpriseBits);
+  const int octave = (int)(bits >> 23) - 127 - 1 - (int)law::kMassBits, lane = thread_index() % kWarp;
+  const int near = octave * (1 << law::kSurpriseBits) + nearest_integer(fraction) - (int)kWarp / 2;
+  const bool enough = near + lane >= 0 || law::mass(near + lane) >= least;
+  const u32 lanes = ballot(enough);
+  if (lanes == 0 || lanes & 1) return 1;
+  const int first = near + (int)lowest_bit(lanes);
+  // What rounds to that.
+  const float half = (float)first - 0.5f;
+  return nearest_integer(half) >= first ? half : as_float(as_bits(half) - 1);
+}
+
+// Segments of a row: vectors next to each other, so many that a warp takes whole rounds of
+// them, and of these as many as make no more than kSegments. Each block of a team has
+// those from first to end.
+template <class T>
+struct Segments {
+  u32 shift;  // vectors of a segment, as a power of two
+  u32 count;  // at least one: the first and the last have the elements outside of vectors
+  u32 first, end;
+
+  template <class Team>
+  DEVICE Segments(const Row<T>& row, const Team& team) {
+    constexpr u32 kLogSegments = 10;
+    static_assert(kSegments == 1u << kLogSegments, "so many fit");
+    shift = row.vectors > kSegments * kWarp ? kWarp - leading_zeros(row.vectors - 1) - kLogSegments : 5;
+    count = larger(1, (row.vectors + (1u << shift) - 1) >> shift);
+    const u32 each = (count + team.blocks() - 1) >> team.shift();
+    first = smaller(team.rank() * each, count);
+    end = smaller(first + each, count);
+  }
+  DEVICE u32 of_vector(u32 vector) const { return vector >> shift; }
+  DEVICE u32 of_index(const Row<T>& row, u32 index) const {
+    return index < row.head ? 0 : smaller((index - row.head) / T::kPerVector >> shift, count - 1);
+  }
+  // Where in the row a segment begins.
+  DEVICE u32 begin(const Row<T>& row, u32 segment) const { return segment == 0 ? 0 : segment == count ? row.length : row.at(segment << shift); }
+};
+static_assert(kWarp == 1 << 5, "a segment is a round of a warp at least");
+
+// The bracket of surprises in which top-p ends.
+struct Bracket {
+  int low, high;  // high is above it
+  DEVICE bool has(int surprise) const { return (u32)(surprise - low) < (u32)(high - low); }
+};
+
+// The place of an element in contract order, and its parts.
+constexpr u32 kPlaceBits = 20;  // of an index
+DEVICE u64 place_of(u32 key, u32 index) { return (u64)key << kPlaceBits | (((1u << kPlaceBits) - 1) - index); }
+DEVICE u32 key_of_place(u64 place) { return (u32)(place >> kPlaceBits); }
+DEVICE u32 index_of_place(u64 place) { return ((1u << kPlaceBits) - 1) - ((u32)place & ((1u << kPlaceBits) - 1)); }
+
+template <class T>
+DEVICE int surprise_of_place(const Weights& weights, u64 place) { return weights.surprise(number_of<T>(key_of_place(place))); }
+
+// Appends those elements of up to 32 listed vectors that lie in the bracket to the
+// candidates of the team's first block. For a whole warp.
+template <class T, class Team>
+DEVICE void append_bracket(Whole& s, const Team& team, const Row<T>& row, const Weights& weights, const Bracket& bracket, const u32* list, u32 count) {
+  const u32 lane = thread_index() % kWarp;
+  u32 marks = 0, at = 0;
+  if (lane < count) {
+    at = row.at(list[lane]);
+    const Vector v = row.vector(list[lane]);
+#pragma unroll
+    for (u32 e = 0; e < T::kPerVector; e++) {
+      marks |= (bracket.has(weights.surprise(number_of_bits<T>(bits_of_element<T>(v, e)))) ? 1u : 0u) << e;
+    }
+  }
+  u32 through = population(marks);
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) {
+    const u32 up = shuffle_up(through, d);
+    if (lane >= d) through += up;
+  }
+  const u32 all = shuffle(through, kWarp - 1);
+  u32 start = 0;
+  if (lane == 0) start = team.add(team.of(&s.count, 0), all);
+  u32 place = shuffle(start, 0) + through - population(marks);
+  u64* candidates = team.of(&s.candidates[0], 0);
+#pragma unroll 1
+  for (; marks && place < kCutRoom; marks &= marks - 1) {
+    const u32 i = at + lowest_bit(marks);
+    candidates[place++] = place_of(T::key(row.bits(i)), i);
+  }
+  warp_barrier();
+}
+
+// Parts are a number from 0 to 2^(kSplit + 22) units of 2^kUnit, in units of 2^kSplit, to the nearest, and the rest of it
+// in one: each with a number too many, so that two of them are added in one instruction.
+template <int kUnit, int kSplit>
+struct Parts {
+  static constexpr u32 kHigh = (u32)(150 + kUnit + kSplit) << 23 | 0x400000, kLow = (u32)(150 + kUnit) << 23 | 0x400000;
+  u32 high, low;
+
+  Parts() = default;
+  DEVICE explicit Parts(float number) {
+    const float coarse = as_float(kHigh), fine = as_float(kLow), part = number + coarse;
+    high = as_bits(part);
+    low = as_bits(number - (part - coarse) + fine);
+  }
+};
+// Total is a sum of at most 512 of them.
+template <int kUnitBits, int kSplitBits>
+struct Total {
+  static constexpr int kUnit = kUnitBits, kSplit = kSplitBits;
+  using Term = Parts<kUnit, kSplit>;
+  u32 high = 0, low = 0;
+
+  DEVICE void add(const Term& one, const Term& other) { high += one.high + other.high, low += one.low + other.low; }
+  // Without what is too many, of so many terms.
+  DEVICE Total net(u32 terms) const {
+    Total t;
+    t.high = high - terms * Term::kHigh, t.low = low - terms * Term::kLow;
+    return t;
+  }
+  DEVICE u64 sum() const { return ((u64)high << kSplit) + (i64)(int)low; }
+};
+
+// MassSums add up the masses of a thread's vectors: what is kept, and with kCut apart from it what the elements below a bracket or in it
+// have. kParts: in how many it weighs a vector.
+template <class T, u32 kParts, bool kIsCut>
+struct MassSums {
+  static constexpr bool kCut = kIsCut;
+  using Sum = Total<0, law::kMassSplit>;
+  using Term = typename Sum::Term;
+  const Weights& weights;
+  const Bracket& bracket;
+  Sum all = {}, below = {};  // below is net
+
+  // Returns whether an element lies in the bracket.
+  DEVICE bool add(Vector v) {
+    u32 nearest = kAllLanes;
+#pragma unroll 1
+    for (u32 part = 0; part < kParts; part++) {
+#pragma unroll
+      for (u32 e = 0; e < T::kPerVector / kParts; e += 2) {
+        Term terms[2];
+#pragma unroll
+        for (u32 j = 0; j < 2; j++) {
+          const int q = weights.surprise(number_of_bits<T>(bits_of_element<T>(v, e + j)));
+          terms[j] = Term(law::weight(q));
+          if (kCut) {
+            nearest = smaller(nearest, (u32)(q - bracket.low));
+            if (q < bracket.high) below.high += terms[j].high - Term::kHigh, below.low += terms[j].low - Term::kLow;
+          }
+        }
+        all.add(terms[0], terms[1]);
+      }
+      if (kParts == 2) v.word[0] = v.word[2], v.word[1] = v.word[3];
+    }
+    return kCut && nearest < (u32)(bracket.high - bracket.low);
+  }
+  // What so many vectors have.
+  DEVICE Sum kept(u32 vectors) const {
+    Sum sum = all.net(T::kPerVector * vectors);
+    if (kCut) sum.high -= below.high, sum.low -= below.low;
+    return sum;
+  }
+  DEVICE Sum others(u32) const { return below; }
+  DEVICE void clear() { all = {}, below = {}; }
+};
+
+// EstimateSums do the same with estimates, what is kept never as a difference: that would have the errors of both. kFloor: if some
+// elements have no mass by min-p.
+template <class T, bool kFloor, bool kIsCut>
+struct EstimateSums {
+  static constexpr bool kCut = kIsCut;
+  static constexpr u32 kTogether = 4, kTerms = 2;  // elements of a term, and terms of a vector
+  using Sum = Total<estimate::kUnit, law::kMassSplit + 2>;
+  using Term = typename Sum::Term;
+  const Weights& weights;
+  const float floor;         // in octaves
+  const float high;          // of the bracket, lifted: a multiple of a bin's width, or a surprise, so that nothing is rounded
+  const float middle, half;  // of it, and more than half of its width
+  Sum above = {}, below = {};
+
+  DEVICE EstimateSums(const Weights& of, const Bracket& bracket)
+      : weights(of),
+        floor(of.floor * estimate::kOctave),
+        high(bracket.high > 0 ? 2 * estimate::kLift : lifted(bracket.high)),
+        middle((lifted(bracket.low) + lifted(bracket.high)) / 2),
+        half((bracket.high - bracket.low) * (0.5f * estimate::kOctave) + 0x1p-15f) {}
+  static DEVICE float lifted(int surprise) { return surprise * estimate::kOctave + estimate::kLift; }
+
+  // Returns whether an element lies in the bracket, or next to it.
+  DEVICE bool add(const Vector& v) {
+    float nearest = 0x1p127f;
+    Term terms[2], lower[2];
+#pragma unroll
+    for (u32 e = 0; e < T::kPerVector; e += kTogether) {
+      float mass[kTogether], beyond[kTogether];
+#pragma unroll
+      for (u32 j = 0; j < kTogether; j++) {
+        const float x = weights.octaves(number_of_bits<T>(bits_of_element<T>(v, e + j))), at = x + estimate::kLift;
+        mass[j] = estimate::mass(at);
+        if (kFloor && x < floor) mass[j] = 0;
+        if (kCut) {
+          beyond[j] = at < high ? mass[j] : 0;
+          mass[j] -= beyond[j];
+          nearest = smaller_number(nearest, magnitude(at - middle));
+        }
+      }
+      terms[e / kTogether % 2] = Term((mass[0] + mass[1]) + (mass[2] + mass[3]));
+      if (kCut) lower[e / kTogether % 2] = Term((beyond[0] + beyond[1]) + (beyond[2] + beyond[3]));
+    }
+    if (T::kPerVector == kTogether) terms[1] = lower[1] = Term(0.0f);
+    above.add(terms[0], terms[1]);
+    if (kCut) below.add(lower[0], lower[1]);
+    return kCut && nearest < half;
+  }
+  DEVICE Sum kept(u32 vectors) const { return above.net(kTerms * vectors); }
+  DEVICE Sum others(u32 vectors) const { return below.net(kTerms * vectors); }
+  DEVICE void clear() { above = {}, below = {}; }
+};
+
+// Adds up the masses of this block's segments, by MassSums or EstimateSums, in the team's first block or in its own; with kCut
+// those above the bracket, and apart all others, and appends what lies in it.
+template <class T, class Sums, class Team>
+DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket,
+                  u32 edges, Sums own, bool in_first) {
+  constexpr bool kCut = Sums::kCut;
+  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rounds = 1u << (segments.shift - 5);  // of a segment
+  u64 rest = 0;
+  u32 listed = 0;
+  u32* list = s.list(warp);
+  u64* sums = in_first ? team.of(&s.sums[0], 0) : s.sums;
+  const auto load = [&](u32 i) {
+    Vector v = {{T::kWorst, T::kWorst, T::kWorst, T::kWorst}};
+    if (i < row.vectors) v = row.vector(i);
+    return v;
+  };
+  // The vectors of a lane: one in each round of its warp's segments.
+  const u32 to_next = ((Whole::kWarps - 1) << segments.shift) + kWarp, last = (1u << segments.shift) - kWarp;
+  u32 segment = segments.first + warp, i = (segment << segments.shift) + lane;
+  Vector next = load(i);
+#pragma unroll 1
+  while (segment < segments.end) {
+    const Vector v = next;
+    const u32 at = i;
+    const bool ends = (at & last) == last;  // its segment
+    i += ends ? to_next : kWarp;
+    next = load(i);
+    const bool hit = own.add(v);
+    if (kCut) {
+      const u32 lanes = ballot(hit);
+      if (hit) list[listed + population(lanes & ((1u << lane) - 1))] = at;
+      listed += population(lanes);
+    }
+    if (ends) {
+      typename Sums::Sum kept = own.kept(rounds);
+      if (kCut) rest += own.others(rounds).sum();
+      own.clear();
+      kept.high = warp_sum(kept.high), kept.low = warp_sum(kept.low);
+      if (lane == 0) sums[segment] = kept.sum();
+      segment += Whole::kWarps;
+    }
+    // When there is a vector for each lane, or no more comes.
+    if (kCut && (listed >= kWarp || segment >= segments.end)) {
+      warp_barrier();
+      while (listed > 0) {
+        const u32 some = smaller(listed, kWarp);
+        listed -= some;
+        append_bracket(s, team, row, weights, bracket, list + listed, some);
+      }
+    }
+  }
+  // For the first block, or for that of their segment.
+  const u32 edge = thread_index() < edges ? segments.of_index(row, row.edge(thread_index())) : 0;
+  if (thread_index() < edges && (in_first || (edge >= segments.first && edge < segments.end))) {
+    const u32 index = row.edge(thread_index()), bits = row.bits(index), segment = edge;
+    const int q = weights.surprise(number_of_bits<T>(bits));
+    const u64 mass = law::mass(q);
+    if (!kCut || q >= bracket.high) {
+      Whole::add(&s.more[segment], &s.more_highs[segment], mass);
+    } else {
+      rest += mass;
+      if (bracket.has(q)) {
+        const u32 place = team.add(&s.count, 1);
+        if (place < kCutRoom) s.candidates[place] = place_of(T::key(bits), index);
+      }
+    }
+  }
+  if (kCut) {
+    rest = warp_sum_any(rest);
+    if (lane == 0) *team.of(&s.rest[team.rank() * Whole::kWarps + warp], 0) = rest;
+  }
+}
