@@ -34,7 +34,7 @@ type sampleArguments struct {
 	draws                                                                         int32
 	firstDraw                                                                     uint32
 	rowDraws, replacement, minPLast, invalidToken, topCount                       int32
-	processed                                                                     int32
+	processed, told, unused                                                       int32
 }
 
 // lawArguments mirrors LawArguments: how rows of logits become laws of tokens.

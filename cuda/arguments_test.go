@@ -17,7 +17,7 @@ func TestArgumentsMirrorHeader(t *testing.T) {
 		testMirror(t, "struct SelectArguments {", reflect.VisibleFields(reflect.TypeFor[selectArguments]()), 0, 96)
 	})
 	t.Run("sample", func(t *testing.T) {
-		testMirror(t, "struct SampleArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 432)
+		testMirror(t, "struct SampleArguments BEGINS_AS_SELECTION", ownFields(t, reflect.TypeFor[sampleArguments]()), 96, 440)
 	})
 	t.Run("law", func(t *testing.T) {
 		testMirror(t, "struct LawArguments {", reflect.VisibleFields(reflect.TypeFor[lawArguments]()), 0, 88)

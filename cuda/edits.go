@@ -107,7 +107,7 @@ func (s *Sampler) SampleEdited(stream *Stream, logits Logits, shape Shape, rows 
 }
 
 // checkEdits reports what is wrong with edits.
-func (s *Sampler) checkEdits(shape Shape, rows *RowParams, tokens Tokens, way wayOfEdits) error {
+func (s *Sampler) checkEdits(shape Shape, rows *RowParams, way wayOfEdits) error {
 	e := &rows.Edits
 	for _, n := range [...]int{e.BiasCount, e.PenaltyCount, e.BitmaskWords} {
 		if n < 0 || n > sampling.MaxVocab {
@@ -116,9 +116,6 @@ func (s *Sampler) checkEdits(shape Shape, rows *RowParams, tokens Tokens, way wa
 	}
 	if e.BitmaskStride != 0 && e.BitmaskStride < e.BitmaskWords {
 		return fmt.Errorf("cuda: bitmask stride = %d is less than its %d words: %w", e.BitmaskStride, e.BitmaskWords, topk.ErrShape)
-	}
-	if (tokens.Logprobs != 0 || tokens.TopIDs != 0) && !tokens.Processed {
-		return fmt.Errorf("cuda: logprobs of the logits as they came, of edited rows: %w", ErrUnsupported)
 	}
 	need := 0
 	if way == editsBefore {

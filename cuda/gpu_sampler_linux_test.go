@@ -28,6 +28,7 @@ func TestGPUSamplerConformance(t *testing.T) {
 	testSamplerConformance(t, d, math.MaxInt)
 	t.Run("OneSeed", func(t *testing.T) { testSamplerOfOneSeed(t, d) })
 	t.Run("Edits", func(t *testing.T) { testSamplerEdits(t, d) })
+	t.Run("Raw logprobs", func(t *testing.T) { testSamplerRawLogprobs(t, d) })
 }
 
 // The same of the kernels that the driver compiles.
@@ -35,6 +36,7 @@ func TestGPUSamplerConformanceOfPTX(t *testing.T) {
 	d := gpu(t, OpenOptions{ForcePTX: true})
 	testSamplerConformance(t, d, math.MaxInt)
 	t.Run("Edits", func(t *testing.T) { testSamplerEdits(t, d) })
+	t.Run("Raw logprobs", func(t *testing.T) { testSamplerRawLogprobs(t, d) })
 }
 
 func TestGPUSamplerGraph(t *testing.T) { testSamplerGraph(t, gpu(t, OpenOptions{}), 10000) }

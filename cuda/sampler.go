@@ -81,7 +81,8 @@ func (t Tokens) stride() int {
 	return t.Stride
 }
 
-// Sampler draws the tokens of batches in device memory, in one launch, and is safe for
+// Sampler draws the tokens of batches in device memory, in one launch (and a second one for edits of whole
+// rows, or for logprobs of edited rows as they came), and is safe for
 // use by many goroutines, on many streams at once. Its tokens are those of package
 // sampling, to the bit.
 //
@@ -102,6 +103,8 @@ type sampleCall struct {
 	launch    driver.Launch
 	edited    sampleArguments
 	before    driver.Launch // of the edits
+	told      sampleArguments
+	behind    driver.Launch // of the logprobs of logits that were edited
 }
 
 // NewSampler returns a Sampler. Parameters out of range are an error that wraps
@@ -133,7 +136,7 @@ func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sa
 		temperature: params.Temperature, topK: int32(min(max(params.TopK, 0), math.MaxInt32)), topP: params.TopP, minP: params.MinP, softcap: params.Softcap,
 		typicalP: params.TypicalP, topNSigma: max(0, params.TopNSigma), xtcProbability: params.XTCProbability, xtcThreshold: params.XTCThreshold,
 		repetition: repetition, frequency: params.FrequencyPenalty, presence: params.PresencePenalty,
-		greedyBelow: greedyBelow, firstDraw: options.FirstDraw, invalidToken: options.InvalidToken,
+		greedyBelow: greedyBelow, firstDraw: options.FirstDraw,
 	}}
 	a := &s.arguments
 	for _, p := range [...]*float32{&a.topP, &a.typicalP, &a.xtcThreshold} {
@@ -151,6 +154,7 @@ func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sa
 		c := &sampleCall{}
 		d.library.Prepare(&c.launch, unsafe.Pointer(&c.arguments))
 		d.library.Prepare(&c.before, unsafe.Pointer(&c.edited))
+		d.library.Prepare(&c.behind, unsafe.Pointer(&c.told))
 		return c
 	}
 	if err := d.own(&s.owned, "a sampler", func() error { return d.load(samplerSymbols()...) }, func() error { return nil }); err != nil {
@@ -209,7 +213,6 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	if err := s.usable(); err != nil {
 		return err
 	}
-
 	if s.penalises() && rows.Edits.PenaltyIDs == 0 {
 		return fmt.Errorf("cuda: step %s without the tokens that it counts, see Edits: %w", sampling.Penalties, ErrUnsupported)
 	}
@@ -221,13 +224,26 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	defer s.calls.Put(c)
 	way := s.wayOfEdits(shape.Vocab, &rows)
 	if way != noEdits {
-		if err := s.checkEdits(shape, &rows, tokens, way); err != nil {
+		if err := s.checkEdits(shape, &rows, way); err != nil {
 			return err
 		}
+		if tokens.Logprobs|tokens.TopIDs != 0 && !tokens.Processed {
+			without := tokens
+			without.Logprobs, without.Ranks, without.TopIDs, without.TopLogprobs, without.TopCount = 0, 0, 0, 0, 0
+			if err := s.launchSample(c, stream, logits, shape, &rows, &without, way, sampling.NoToken); err != nil {
+				return err
+			}
+			return s.launchLogprobs(c, stream, logits, shape, &tokens)
+		}
 	}
+	return s.launchSample(c, stream, logits, shape, &rows, &tokens, way, s.options.InvalidToken)
+}
+
+// launchSample launches a call that is checked. invalid is what stands for no token.
+func (s *Sampler) launchSample(c *sampleCall, stream *Stream, logits Logits, shape Shape, rows *RowParams, tokens *Tokens, way wayOfEdits, invalid int32) error {
 	softcap := s.arguments.softcap
 	if way == editsBefore {
-		if err := s.launchEdits(c, stream, logits, shape, &rows); err != nil {
+		if err := s.launchEdits(c, stream, logits, shape, rows); err != nil {
 			return err
 		}
 		softcap = s.softcapBehindEdits()
@@ -237,7 +253,7 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	if way == editsInLaunch {
 		k = s.MostKept(Float32, shape.Vocab)
 	}
-	if step := s.stepBehind(); step != "" && rows.TopK == 0 && !s.fits(rows, k, shape.Vocab) {
+	if step := s.stepBehind(); step != "" && rows.TopK == 0 && !s.fits(*rows, k, shape.Vocab) {
 		return fmt.Errorf("cuda: step %s behind a top_k of %d, of which there is room for %d: %w", step, s.arguments.topK, k, ErrUnsupported)
 	}
 	plan := chooseSample(sampleShape{
@@ -252,21 +268,16 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	a := &c.arguments
 	a.selectArguments = selectArguments{
 		logits: logits.Pointer, rowLengths: shape.RowLengths,
-		stride: int64(shape.stride()), resultStride: int64(tokens.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
-		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: int32(plan.Cluster), indexBytes: int32(Result{Index64: tokens.Index64}.indexBytes()),
+		stride: int64(shape.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
+		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: int32(plan.Cluster),
 	}
 	if a.softcap = softcap; way == editsInLaunch {
-		a.setEdits(&rows)
+		a.setEdits(rows)
 	}
 	a.rowTemperature, a.rowTopK, a.rowTopP, a.rowMinP = rows.Temperature, rows.TopK, rows.TopP, rows.MinP
 	a.rowTypicalP, a.rowTopNSigma, a.rowXtcProbability, a.rowXtcThreshold = rows.TypicalP, rows.TopNSigma, rows.XTCProbability, rows.XTCThreshold
 	a.rowSeed, a.rowPosition = rows.Seed, rows.Position
-	a.tokens, a.status, a.draws = tokens.Tokens, tokens.Status, int32(tokens.draws())
-	a.kept, a.keptCount, a.keptProbabilities = tokens.Kept, tokens.KeptCount, tokens.KeptProbabilities
-	a.logprobs, a.ranks, a.topIds, a.topLogprobs, a.topCount = tokens.Logprobs, tokens.Ranks, tokens.TopIDs, tokens.TopLogprobs, int32(tokens.TopCount)
-	if tokens.Processed {
-		a.processed = 1
-	}
+	a.setTokens(tokens, invalid)
 	if rows.Seed == 0 {
 		a.rowDraws = a.draws
 	}
@@ -274,8 +285,39 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	return s.device.launch(&c.launch, kernel, stream)
 }
 
+// setTokens tells a kernel where the answer goes, and what stands for no token.
+func (a *sampleArguments) setTokens(tokens *Tokens, invalid int32) {
+	a.invalidToken = invalid
+	a.resultStride, a.indexBytes = int64(tokens.stride()), int32(Result{Index64: tokens.Index64}.indexBytes())
+	a.tokens, a.status, a.draws = tokens.Tokens, tokens.Status, int32(tokens.draws())
+	a.kept, a.keptCount, a.keptProbabilities = tokens.Kept, tokens.KeptCount, tokens.KeptProbabilities
+	a.logprobs, a.ranks, a.topIds, a.topLogprobs, a.topCount = tokens.Logprobs, tokens.Ranks, tokens.TopIDs, tokens.TopLogprobs, int32(tokens.TopCount)
+	if tokens.Processed {
+		a.processed = 1
+	}
+}
+
+// launchLogprobs launches what tells the logprobs of the logits as they came, of tokens that the launch before it drew from
+// edited rows, with sampling.NoToken for none: InvalidToken, which takes its place, may be an id.
+func (s *Sampler) launchLogprobs(c *sampleCall, stream *Stream, logits Logits, shape Shape, tokens *Tokens) error {
+	plan := chooseSample(sampleShape{rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType}, s.device.architecture)
+	kernel, err := s.device.kernel(plan.Symbol)
+	if err != nil {
+		return err
+	}
+	k := min(max(1, tokens.TopCount), shape.Vocab)
+	c.told = sampleArguments{selectArguments: selectArguments{
+		logits: logits.Pointer, rowLengths: shape.RowLengths, stride: int64(shape.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
+		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: 1,
+	}, temperature: 1, topP: 1, typicalP: 1, xtcThreshold: 1, told: 1}
+	c.told.setTokens(tokens, s.options.InvalidToken)
+	c.told.kept, c.told.keptCount, c.told.keptProbabilities = 0, 0, 0
+	c.behind.Configure(plan.Grid, plan.Block, plan.Cluster, s.options.Dependent)
+	return s.device.launch(&c.behind, kernel, stream)
+}
+
 // whole reports whether the rows of a call have no top-k and are told nothing but tokens.
-func (s *Sampler) whole(shape Shape, rows RowParams, tokens Tokens, k int) bool {
+func (s *Sampler) whole(shape Shape, rows *RowParams, tokens *Tokens, k int) bool {
 	a := &s.arguments
 	answers := tokens.Kept | tokens.Logprobs | tokens.TopIDs
 	steps := rows.TopK | rows.TypicalP | rows.TopNSigma | rows.XTCProbability | rows.XTCThreshold

@@ -434,3 +434,117 @@ func testEdits[T topk.Float](t *testing.T, m *memory) {
 		t.Errorf("%d calls with edits in a launch of their own, %d in the one that samples", before, inLaunch)
 	}
 }
+
+// Logprobs are those of the logits as they came, of edited rows too: also of a row whose NaN are banned, and of the token
+// whose id stands for no token elsewhere.
+func TestSamplerRawLogprobs(t *testing.T) {
+	fake(t)
+	testSamplerRawLogprobs(t, open(t, 0))
+}
+
+func testSamplerRawLogprobs(t *testing.T, d *Device) {
+	m := &memory{device: d, buffers: map[string]*Buffer{}}
+	for _, edited := range []bool{false, true} {
+		t.Run(fmt.Sprintf("edited %v, float32", edited), func(t *testing.T) { testRawLogprobs[float32](t, m, edited) })
+		t.Run(fmt.Sprintf("edited %v, float16", edited), func(t *testing.T) { testRawLogprobs[topk.Float16](t, m, edited) })
+		t.Run(fmt.Sprintf("edited %v, bfloat16", edited), func(t *testing.T) { testRawLogprobs[topk.BFloat16](t, m, edited) })
+	}
+}
+
+func testRawLogprobs[T topk.Float](t *testing.T, m *memory, edited bool) {
+	rng := rand.New(rand.NewPCG(20, 19))
+	const n, draws, invalid = 4, 3, 3
+	saw := map[string]int{}
+	for _, kind := range topktest.Rows() {
+		vocab := 8 + rng.IntN(9000)
+		params := sampling.Params{Temperature: 0.9, TopK: []int{0, 1, 2, 50, 2000}[rng.IntN(5)], Draws: draws, Replacement: rng.IntN(3) == 0}
+		asked := samplingtest.Asked{Logprobs: true, Top: []int{0, 1, 20}[rng.IntN(3)]}
+		asked.Top = min(asked.Top, vocab)
+		var logits []T
+		var biases []float32
+		var biasIDs []int32
+		seeds, each := make([]uint64, n), make([]samplingtest.Row, n)
+		for i := range n {
+			values := kind.Make(rng, vocab)
+			each[i] = samplingtest.Row{Params: params, Asked: asked}
+			seeds[i] = rng.Uint64()
+			each[i].Params.Seed, each[i].Params.LogitBias = seeds[i], map[int32]float32{}
+			if edited {
+				for id, bias := range map[int32]float32{invalid: 6, 5: float32(math.Inf(-1)), int32(6 + rng.IntN(vocab-6)): 2} {
+					each[i].Params.LogitBias[id] = bias
+					biasIDs, biases = append(biasIDs, id), append(biases, bias)
+				}
+			} else {
+				values[invalid] += 6
+			}
+			if i == 2 {
+				values[5] = float32(math.NaN())
+			}
+			logits = append(logits, topktest.Convert[T](values)...)
+		}
+		s, err := m.device.NewSampler(params, SamplerOptions{InvalidToken: invalid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := Tokens{
+			Tokens: upload(m, "tokens", 0, make([]int32, n*draws)), Draws: draws, Status: upload(m, "status", 0, make([]uint8, n)),
+			Logprobs: upload(m, "logprobs", 0, make([]float32, n*draws)), Ranks: upload(m, "ranks", 0, make([]int32, n*draws)),
+		}
+		if to.TopCount = asked.Top; asked.Top > 0 {
+			to.TopIDs, to.TopLogprobs = upload(m, "top ids", 0, make([]int32, n*asked.Top)), upload(m, "top logprobs", 0, make([]float32, n*asked.Top))
+		}
+		shape := Shape{Rows: n, Vocab: vocab}
+		rows := RowParams{Seed: upload(m, "seed", 0, seeds), Edits: Edits{
+			BiasCount: len(biases) / n, BiasIDs: upload(m, "bias ids", 0, biasIDs), Biases: upload(m, "biases", 0, biases),
+			Workspace: Workspace{m.buffer("workspace", EditBytes(n, vocab)).Pointer(), EditBytes(n, vocab)},
+		}}
+		from := Logits{upload(m, "logits", 0, logits), dtypeOf[T]()}
+		if err := errors.Join(m.err, s.SampleDevice(m.stream, from, shape, rows, to), m.stream.Synchronize(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		tokens, status := download[int32](m, "tokens", n*draws), download[uint8](m, "status", n)
+		logprobs, ranks := download[float32](m, "logprobs", n*draws), download[int32](m, "ranks", n*draws)
+		var topIDs []int32
+		var topLogprobs []float32
+		if asked.Top > 0 {
+			topIDs, topLogprobs = download[int32](m, "top ids", n*asked.Top), download[float32](m, "top logprobs", n*asked.Top)
+		}
+		for i, row := range each {
+			got := samplingtest.Answer{Status: sampling.Status(status[i]), Logprobs: []sampling.Logprob{}, Top: []sampling.Logprob{}}
+			there := false
+			for at := i * draws; at < (i+1)*draws; at++ {
+				token := sampling.Token(tokens[at])
+				switch {
+				case ranks[at] == 0 && token == invalid:
+					token = sampling.NoToken
+				case token == invalid:
+					saw["the token whose id stands for none"]++
+				}
+				there = there || token != sampling.NoToken
+				got.Tokens = append(got.Tokens, token)
+				got.Logprobs = append(got.Logprobs, sampling.Logprob{Token: token, Logprob: logprobs[at], Rank: int(ranks[at])})
+				if logprobs[at] != logprobs[at] {
+					saw["NaN"]++
+				}
+			}
+			for j := range asked.Top {
+				if at := i*asked.Top + j; there {
+					got.Top = append(got.Top, sampling.Logprob{Token: topIDs[at], Logprob: topLogprobs[at], Rank: j + 1})
+				} else if topIDs[at] != invalid || !math.IsInf(float64(topLogprobs[at]), -1) {
+					t.Errorf("%s: a row without tokens has %d, %v at place %d", kind.Name, topIDs[at], topLogprobs[at], j)
+				}
+			}
+			saw[got.Status.String()]++
+			samplingtest.Agree(t, kind.Name, row, logits[i*vocab:][:vocab], got)
+		}
+	}
+	want := []string{"ok", "exhausted", "the token whose id stands for none"}
+	if edited {
+		want = append(want, "NaN")
+	}
+	for _, what := range want {
+		if saw[what] == 0 {
+			t.Errorf("no row of %s: %v", what, saw)
+		}
+	}
+}

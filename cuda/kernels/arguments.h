@@ -93,9 +93,11 @@ struct SampleArguments BEGINS_AS_SELECTION
   int invalid_token;             // what stands for no token
   int top_count;
   int processed;                 // 1: logprobs are of what the steps keep, 0: of the logits as they came
+  int told;                      // 1: tokens are there, -1 for none, and only raw logprobs are wanted
+  int unused;                    // 0
 };
 
-static_assert(sizeof(struct SampleArguments) == 432, "cuda/arguments.go mirrors this structure");
+static_assert(sizeof(struct SampleArguments) == 440, "cuda/arguments.go mirrors this structure");
 
 // How rows of logits become laws of tokens: what verification takes of the target and
 // of the draft. A parameter of sequences is [sequences] in device memory, or null: then

@@ -377,8 +377,8 @@ DEVICE_APART bool sample_all_edited(const SampleArguments& a, u32 number, Found 
   merge(the_block<B>(), found.candidates, found.wanted, Sorted<EditedWord>{block_tail<B>()}, Stamps<false>(a));
   block_barrier();
   if (a.kept && thread_index() == 0) a.kept_count[number] = -1;
-  draw_from_all<Edited<T>>(the_block<B>(), a, number);
-  answer_whole<f32, EditedWord, B>(block_tail<B>(), a, number, selected);
+  const u32 drawn = draw_from_all<Edited<T>>(the_block<B>(), a, number);
+  answer_whole<f32, EditedWord, B>(block_tail<B>(), a, number, selected, drawn);
   return true;
 }
 

@@ -155,7 +155,10 @@ DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
         if (kEachWord * lane + i == before) size[i] = 0;
       }
       total -= gone;
-      if (total == 0) return end_row(a, number, draw, kExhausted, kWarp);
+      if (total == 0) {
+        if (lane == 0) tail.drawn = draw;
+        return end_row(a, number, draw, kExhausted, kWarp);
+      }
     }
     target = law::target(tail.number_of_draw(a, number, draw), total);
   }

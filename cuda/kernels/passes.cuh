@@ -95,9 +95,9 @@ struct WholeRow {
   }
 };
 
-// Draws the tokens of a row by passes over it. Its kept set is not told.
+// Draws the tokens of a row by passes over it, and returns how many. Its kept set is not told.
 template <class T, class B>
-DEVICE_APART void draw_from_all(B& block, const SampleArguments& a, u32 number) {
+DEVICE_APART u32 draw_from_all(B& block, const SampleArguments& a, u32 number) {
   const RowParameters p(a, number);
   const Row<T> row(a, number, 0, 1);
   const u32 thread = thread_index(), lane = thread % kWarp;
@@ -109,8 +109,10 @@ DEVICE_APART void draw_from_all(B& block, const SampleArguments& a, u32 number) 
   if (lane == 0) block.lows[thread / kWarp] = best;
   block_barrier();
   best = warp_max(lane < B::kWarps ? block.lows[lane] : 0);
-  if (best == T::kNaNKey) return end_row(a, number, 0, kNaN, B::kThreads);
-  if (best == T::kWorstNumber) return end_row(a, number, 0, kEmpty, B::kThreads);
+  if (best == T::kNaNKey || best == T::kWorstNumber) {
+    end_row(a, number, 0, best == T::kNaNKey ? kNaN : kEmpty, B::kThreads);
+    return 0;
+  }
 
   using Passes = WholeRow<T, B>;
   constexpr u32 kPlaceBits = T::kBits + Passes::kIndexBits;
@@ -131,7 +133,10 @@ DEVICE_APART void draw_from_all(B& block, const SampleArguments& a, u32 number) 
   const u32 first = a.first_draw + number * a.row_draws;
 #pragma unroll 1
   for (u32 draw = 0; draw < (u32)a.draws; draw++) {
-    if (total == 0) return end_row(a, number, draw, kExhausted, B::kThreads);
+    if (total == 0) {
+      end_row(a, number, draw, kExhausted, B::kThreads);
+      return draw;
+    }
     const u64 target = law::target(law::uniform(seed, position, first + draw, law::kDraw), total);
     const u32 token = Passes::kIndices - (u32)all.reaching(
         Passes::kIndexBits, target + 1, [](u32, u32 index) { return (u64)(Passes::kIndices - index); },
@@ -147,4 +152,5 @@ DEVICE_APART void draw_from_all(B& block, const SampleArguments& a, u32 number) 
     block_barrier();  // all see it
   }
   if (thread == 0 && a.status) a.status[number] = kDone;
+  return a.draws;
 }

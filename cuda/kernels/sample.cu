@@ -35,8 +35,8 @@ DEVICE_APART bool sample_all(const SampleArguments& a, u32 number, Found found) 
     if (draw_whole_alone<T>(block_shared<B>().whole, a, number)) return true;
     block_barrier();
   }
-  draw_from_all<T>(the_block<B>(), a, number);
-  answer_whole<T, W, B>(tail, a, number, selected);
+  const u32 drawn = draw_from_all<T>(the_block<B>(), a, number);
+  answer_whole<T, W, B>(tail, a, number, selected, drawn);
   return true;
 }
 
@@ -44,6 +44,7 @@ DEVICE_APART bool sample_all(const SampleArguments& a, u32 number, Found found) 
 template <class T, class W, class B, class S>
 DEVICE_APART void draw_otherwise(const SampleArguments& a, u32 number, Found found, S stamps) {
   const Tail<W>& tail = block_tail<B>();
+  if (a.told) return tell_row<T, W, B>(a, number, found, stamps);
   if (tail.left == 0 && tail.valid && !tail.steps && sample_all<T, W, B>(a, number, found)) return;
   draw_in_order<T, W, B>(a, number, found, tail.left, stamps);
 }

@@ -19,11 +19,9 @@ struct Logprobs {
   double most, temperature, log_mass;
 
   DEVICE float of(float logit) const {
-    if (logit < -0x1.fffffep127f) return logit;
-    const double x = logit == most ? 0 : ((double)logit - most) / temperature;
-    return (float)smaller_of(x - log_mass, 0);
+    const double x = logit == most ? 0 : logit < -0x1.fffffep127f ? logit : ((double)logit - most) / temperature, y = x - log_mass;
+    return (float)(y > 0 ? 0 : y);  // of a row with NaN, NaN
   }
-  static DEVICE double smaller_of(double a, double b) { return a < b ? a : b; }
 };
 
 // ExponentialSum adds up e^logit of a thread's elements, for logprobs: within 5e-7 of it, and always
@@ -92,6 +90,7 @@ struct Tail {
   u32 kept;
   u32 chosen;  // bin, or rank
   u32 rank;    // of the last token
+  u32 drawn;   // tokens, all that are wanted or as many as there were
 
   // Settles what the row's parameters and random numbers decide: for one warp, while others read the row.
   DEVICE void settle(const SampleArguments& a, u32 number) {
@@ -119,10 +118,11 @@ struct Tail {
     least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
     valid = p.valid();
     steps = p.steps();
-    left = left_by_top_k(a, number);
+    left = a.told ? 0 : left_by_top_k(a, number);
+    drawn = a.draws;
     // The selection is of what top-k leaves, and of what the logprobs tell.
-    const u32 told = wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0;
-    selected = smaller(larger(left, told), a.row_lengths ? clamp(a.row_lengths[number], a.vocab) : a.vocab);
+    const u32 listed = wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0;
+    selected = smaller(larger(left, listed), a.row_lengths ? clamp(a.row_lengths[number], a.vocab) : a.vocab);
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {
@@ -368,7 +368,7 @@ DEVICE_APART void weigh_for_logprobs(const SampleArguments& a, u32 number, float
 #pragma unroll 1
   for (u32 i = thread_index(); i < row.length; i += B::kThreads) mass += mass_beside(number_of_bits<T>(row.bits(i)), most, scale).sum();
   mass = block_sum<B>(tail, mass);
-  if (thread_index() == kWarp) tail.logprobs = {most, 1, law::kLn2 * law::log_total(mass)};
+  if (thread_index() == kWarp) tail.logprobs = {most, 1, most == most ? law::kLn2 * law::log_total(mass) : most};
   block_barrier();  // all have read the sums
 }
 
@@ -379,7 +379,7 @@ DEVICE void prepare_logprobs(const SampleArguments& a, u32 number) {
   const float most = number_of<T>(Word<W>::key(block_tail<B>().sorted[0]));
   // Of 2^20 elements the sum is less than 2^122, and the largest is a normal number.
   if (!(most >= -40 && most <= 70)) {
-    weigh_for_logprobs<T, W, B>(a, number, most);
+    weigh_for_logprobs<T, W, B>(a, number, most);  // NaN, too, of a row whose NaN are edited
   } else if (thread_index() / kWarp == 1) {
     take_logarithm<T, W, B>(most);
   }
@@ -726,7 +726,10 @@ DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u3
     block_barrier();
     const u64 mass = a.replacement ? 0 : masses_of_many<B>()[tail.rank];
     total -= mass;
-    if (total == 0) return end_row(a, number, draw, kExhausted, B::kThreads);
+    if (total == 0) {
+      if (thread == 0) tail.drawn = draw;
+      return end_row(a, number, draw, kExhausted, B::kThreads);
+    }
     block_barrier();  // all have read it
     if (thread == 0) {
       block.count = 0;
@@ -780,10 +783,10 @@ DEVICE_APART void write_kept(const Tail<W>& tail, const SampleArguments& a, u32 
   if (thread_index() == 0) a.kept_count[number] = tail.kept;
 }
 
-// Writes the logprobs of a row's tokens, and if they are of the kept set those of the most likely
-// ones: for all threads, behind the draws. Of the sorted tokens n are in question.
+// Writes the logprobs of a row's tokens, of which so many were drawn, and if they are of the kept set those of the most
+// likely ones: for all threads, behind the draws. Of the sorted tokens n are in question.
 template <class T, class W, class B>
-DEVICE void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n) {
+DEVICE void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, u32 n, u32 drawn) {
   const u32 thread = thread_index();
   const RowParameters p = tail.given;
   const float most = logit_of<T>(a, tail.sorted[0]);
@@ -797,7 +800,7 @@ DEVICE void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, 
   for (u32 draw = 0; a.logprobs && draw < (u32)a.draws; draw++) {
     const i64 at = (i64)number * a.draws + draw;
     const int token = token_of(a, number, draw);
-    if (token == a.invalid_token) {  // and all behind it
+    if (draw >= drawn) {
       if (thread == 0) a.logprobs[at] = as_float(0xff800000);
       if (thread == 0 && a.ranks) a.ranks[at] = 0;
       continue;
@@ -828,7 +831,7 @@ template <class T, class W, class B>
 DEVICE_APART void answer_more(const SampleArguments& a, u32 number, u32 selected) {
   Tail<W>& tail = block_tail<B>();
   if (a.kept) write_kept<T, W, B>(tail, a, number);
-  if (a.logprobs || a.top_ids) write_logprobs<T, W, B>(tail, a, number, selected);
+  if (a.logprobs || a.top_ids) write_logprobs<T, W, B>(tail, a, number, selected, tail.drawn);
 }
 
 // Ends a row that has no tokens: for all threads.
@@ -858,12 +861,31 @@ DEVICE void draw_in_order(const SampleArguments& a, u32 number, Found found, u32
   answer_more<T, W, B>(a, number, tail.steps && k > 1 ? 0 : selected);
 }
 
-// The answers of a row that was drawn from by passes over it, so many of which are sorted. There are none of
-// its kept set.
+// The answers of a row from which so many tokens were drawn by passes over it, and so many of which are sorted. There are
+// none of its kept set.
 template <class T, class W, class B>
-DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected) {
+DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected, u32 drawn) {
   if (!a.logprobs && !a.top_ids) return;
   if (a.processed || status_of<T>(tail, tail.sorted[0], selected) != kDone) return write_no_logprobs(a, number, B::kThreads);
   if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
-  write_logprobs<T, W, B>(tail, a, number, selected);
+  write_logprobs<T, W, B>(tail, a, number, selected, drawn);
+}
+
+// Writes the raw logprobs of a row whose tokens are there, -1 for none, which becomes invalid_token.
+template <class T, class W, class B, class S>
+DEVICE_APART void tell_row(const SampleArguments& a, u32 number, Found found, S stamps) {
+  Tail<W>& tail = block_tail<B>();
+  const u32 selected = tail.selected;
+  u32 drawn = a.draws;
+  while (drawn > 0 && token_of(a, number, drawn - 1) < 0) drawn--;
+  block_barrier();  // all know
+#pragma unroll 1
+  for (u32 draw = drawn + thread_index(); draw < (u32)a.draws; draw += B::kThreads) write_token(a, number, draw, a.invalid_token);
+  if (drawn == 0) return write_no_logprobs(a, number, B::kThreads);
+  merge(the_block<B>(), found.candidates, found.wanted, Sorted<W>{tail}, stamps);
+  block_barrier();
+  prepare_logprobs<T, W, B>(a, number);
+  if (a.top_ids) write_raw_top<T, W, B>(a, number, selected);
+  block_barrier();  // all have them
+  write_logprobs<T, W, B>(tail, a, number, selected, drawn);
 }

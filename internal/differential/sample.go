@@ -162,8 +162,11 @@ func firstFar(got, want []float32) int {
 	return -1
 }
 
-// near allows each of two numbers an error of 1e-6 of a scale.
+// near allows each of two numbers an error of 1e-6 of a scale. NaN is near NaN alone.
 func near(got, want, scale float32) bool {
+	if want != want {
+		return got != got
+	}
 	return got == want || math.Abs(float64(got)-float64(want)) <= 2e-6*math.Abs(float64(scale))
 }
 

@@ -87,7 +87,7 @@ func (b *SampleBatch) generate(rng *rand.Rand, number int, dtype cuda.DType) {
 		Shared: SharedParams{rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0, rng.IntN(4) == 0},
 		Behind: rng.IntN(4) == 0,
 	}
-	if rng.IntN(4) == 0 && !b.Edited { // an edited row's raw logits are those before the edits
+	if rng.IntN(4) == 0 { // of an edited row, raw logits are those before the edits
 		b.Logprobs, b.Processed, b.TopCount = true, rng.IntN(3) == 0, pick(rng, 0, 1, 20)
 	}
 	if rng.IntN(5) == 0 { // no row has a top-k, and nothing but tokens is asked for: there may be a kernel for such batches

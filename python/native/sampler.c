@@ -176,6 +176,46 @@ static bool sample_behind_edits(Selector* s, Batch* b, struct SampleArguments* a
   return done;
 }
 
+// Samples rows that have edits.
+static bool sample_edited(Selector* s, Batch* b, struct SampleArguments* a, struct plan_shape shape, bool greedy) {
+  struct plan_shape wide = shape;
+  wide.dtype = PLAN_FLOAT32;
+  const int room = plan_room(&wide);
+  const bool fits = b->vocab <= room || (a->row_top_k ? b->k > 0 && b->k <= room : greedy || (a->top_k > 0 && a->top_k <= room));
+  const bool cap_before = a->softcap > 0 && !a->min_p_last;
+  if (!cap_before && plan_edits_in_launch(&wide, fits, (int64_t)a->biases + a->penalties)) {
+    a->selection.k = room;
+    return launch_sample(s, b, a, shape, greedy, ROWS_EDITED);
+  }
+  return sample_behind_edits(s, b, a, wide, greedy);
+}
+
+// The same, and in a launch behind it the logprobs of the logits as they came.
+static bool sample_edited_and_tell(Selector* s, Batch* b, struct SampleArguments* a, struct plan_shape shape, bool greedy) {
+  const Batch given = *b;
+  struct SampleArguments told = defaults();
+  told.selection = a->selection;
+  told.selection.k = a->top_count > 1 ? a->top_count : 1;
+  if (told.selection.k > b->vocab) told.selection.k = (int)b->vocab;
+  told.tokens = a->tokens;
+  told.status = a->status;
+  told.logprobs = a->logprobs;
+  told.ranks = a->ranks;
+  told.top_ids = a->top_ids;
+  told.top_logprobs = a->top_logprobs;
+  told.top_count = a->top_count;
+  told.draws = a->draws;
+  told.invalid_token = a->invalid_token;
+  told.told = 1;
+  a->invalid_token = -1;  // till then: what is wanted may be an id
+  a->logprobs = a->top_logprobs = NULL;
+  a->ranks = a->top_ids = NULL;
+  a->top_count = 0;
+  if (!sample_edited(s, b, a, shape, greedy)) return false;
+  shape.k = told.selection.k;
+  return launch_sample(s, &given, &told, shape, true, ROWS_KEPT);
+}
+
 // Samples the rows of the batch, whose k is the most that a row's top-k is, or 0.
 static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   if (b->rows == 0) return true;
@@ -203,20 +243,8 @@ static bool sample_batch(Selector* s, Batch* b, struct SampleArguments* a) {
   }
   if (!device_of(s, b->device)) return false;
   if (!is_edited(a)) return launch_sample(s, b, a, shape, greedy, ROWS_KEPT);
-  if (a->logprobs && !a->processed) {
-    PyErr_Format(PyExc_NotImplementedError, "aikf.%s: logprobs of the logits as they came, of edited rows on a GPU; want processed_logprobs", b->call);
-    return false;
-  }
-  struct plan_shape wide = shape;
-  wide.dtype = PLAN_FLOAT32;
-  const int room = plan_room(&wide);
-  const bool fits = b->vocab <= room || (a->row_top_k ? b->k > 0 && b->k <= room : greedy || (a->top_k > 0 && a->top_k <= room));
-  const bool cap_before = a->softcap > 0 && !a->min_p_last;
-  if (!cap_before && plan_edits_in_launch(&wide, fits, (int64_t)a->biases + a->penalties)) {
-    a->selection.k = room;
-    return launch_sample(s, b, a, shape, greedy, ROWS_EDITED);
-  }
-  return sample_behind_edits(s, b, a, wide, greedy);
+  const bool tells = a->logprobs && !a->processed;
+  return tells ? sample_edited_and_tell(s, b, a, shape, greedy) : sample_edited(s, b, a, shape, greedy);
 }
 
 // Whether a vocabulary can be sampled from.

@@ -84,9 +84,6 @@ def steps(choose, n, vocab, edits=False):
         ids = torch.stack([torch.randperm(vocab)[:64] for _ in range(n)])
         given["token_counts"] = ids, torch.randint(0, 4, ids.shape)
         given.update(repetition_penalty=1.2, frequency_penalty=reals(-0.5, 0.5), presence_penalty=0.3)
-    if edits and given.keys() & {"bitmask", "logit_bias", "token_counts"} and "logprobs" in given:
-        given["processed_logprobs"] = True
-        given["top_k"] = choose.choice([1, 50, 1024])
     return given
 
 

@@ -89,18 +89,11 @@ def test_golden_tokens(number, device):
     x = floats(case["logits"], case["rows"], case["vocab"], getattr(torch, case["dtype"])).to(device)
     before = x.clone()
     given = arguments_of(case, device)
-    edited = "bitmask" in given or "logit_bias" in given or ("repetition_penalty" in given and len(given["token_counts"][0]))
 
-    def check(edited):
-        if device.type == "cuda" and edited and not case["processed"]:
-            with pytest.raises(NotImplementedError, match="logprobs of the logits as they came, of edited rows on a GPU"):
-                aikf.sample(x, **given)
-            got = aikf.sample(x, **{**given, "processed_logprobs": True})
-            assert got.tokens.flatten().tolist() == case["tokens"] and got.status.tolist() == case["status"]
-        else:
-            holds(case, aikf.sample(x, **given), near if device.type == "cuda" else equal)
+    def check():
+        holds(case, aikf.sample(x, **given), near if device.type == "cuda" else equal)
 
-    check(edited)
+    check()
     assert torch.equal(x.view(torch.uint8), before.view(torch.uint8)), "logits were written to"
     # Every parameter as a tensor. A seed for each row says where its draws begin. Penalties that are tensors edit a row even
     # where no token is counted: nobody looks at them before the launch.
@@ -109,10 +102,9 @@ def test_golden_tokens(number, device):
         if name in given:
             value = given[name] - (1 << 64) if name in ("seed", "position") and given[name] >> 63 else given[name]
             given[name] = torch.tensor(value, device=device)
-    edited = edited or "repetition_penalty" in given
-    check(edited)
+    check()
     given = {name: value.expand(n) if name in NAMES and name != "seed" else value for name, value in given.items()}
-    check(edited)
+    check()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -431,8 +423,7 @@ def test_operator(device):
     reals = [1.0, 0.9, 0.0, 1.0, 0.0, 0.0, 1.0, 1.2, 0.0, 0.0, 0.0]
     temperature = [torch.ones(3, device=device), *[None] * 12]
     for logprobs in (-1, 0, 2):
-        processed = device.type == "cuda" and logprobs >= 0  # those of edited rows as they came are not there
-        arguments = (x, temperature, lists, reals, 5, 3, 0, None, 2, 0, True, True, False, logprobs, processed, -1, 0, logprobs > 0)
+        arguments = (x, temperature, lists, reals, 5, 3, 0, None, 2, 0, True, True, False, logprobs, False, -1, 0, logprobs > 0)
         torch.library.opcheck(torch.ops.aikf.sample.default, arguments)
 
 

@@ -146,7 +146,7 @@ func logprobs[T topk.Float](s *sampling.Sampler[T], row Row, logits []T, answer 
 func (a Answer) agrees(want Answer) bool {
 	near := func(a, b sampling.Logprob) bool {
 		x, y := float64(a.Logprob), float64(b.Logprob)
-		return a.Token == b.Token && a.Rank == b.Rank && (x == y || math.Abs(x-y) <= 1e-6*max(1, math.Abs(y)))
+		return a.Token == b.Token && a.Rank == b.Rank && (x == y || x != x && y != y || math.Abs(x-y) <= 1e-6*max(1, math.Abs(y)))
 	}
 	return slices.Equal(a.Tokens, want.Tokens) && a.Status == want.Status &&
 		(a.Kept == nil || slices.Equal(a.Kept, want.Kept)) &&

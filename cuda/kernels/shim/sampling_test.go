@@ -35,7 +35,7 @@ type sampleArguments struct {
 	draws                                                                         int32
 	firstDraw                                                                     int32
 	rowDraws, replacement, minPLast, invalidToken, topCount                       int32
-	processed                                                                     int32
+	processed, told, unused                                                       int32
 }
 
 // mostKept is the most that a row's top-k may be, by the width of candidates.

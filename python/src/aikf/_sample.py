@@ -128,7 +128,7 @@ def sample(
         logprobs: how many of the most likely tokens to report beside each row's own, up to 1,024; 0 is the tokens' own alone, and
             None reports nothing. They are within 1e-6 times the larger of 1 and their magnitude, and natural.
         processed_logprobs: whether logprobs are of what all steps keep, instead of the logits as they came.
-            They are the only ones of edited rows on a GPU. There these, typical_p, top_n_sigma and xtc are for rows with a top_k for which there is room: of at most 1,024.
+            On a GPU these, typical_p, top_n_sigma and xtc are for rows with a top_k for which there is room: of at most 1,024.
         kept: whether to report the kept set of each row with its probabilities, as training on what was sampled wants it. There is room
             for top_k tokens, or most_top_k of them, and for 1,024 at most.
         invalid_token: what stands where there is no token. -1 as an index into an embedding is an assertion of the device
@@ -145,8 +145,7 @@ def sample(
     Raises:
         TypeError: logits or another argument are of a type or dtype that is none of those above.
         ValueError: a number is out of its range; the message has both.
-        NotImplementedError: the preset is of the Go package alone; a GPU has a step behind a top_k alone, or no logprobs of
-            edited rows but processed ones.
+        NotImplementedError: the preset is of the Go package alone; a GPU has a step behind a top_k alone.
         RuntimeError: a tensor has another shape or device; the generator is of another device than the logits, or would be frozen in a
             CUDA graph that is captured: give seed= and position= then.
     """
