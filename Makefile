@@ -292,6 +292,7 @@ results-gpu:
 	bin/aikf bench --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-bench.json
 	bin/aikf bench --acceptance --device $(DEVICE) --against torch --out results/$(GPU_RECORD)-cuda-acceptance.json || [ $$? = 1 ] # as above
 	bin/aikf profile --device $(DEVICE) --format json > results/$(GPU_RECORD)-cuda-profile.json
+	bin/aikf profile --device $(DEVICE) --work sample --batch 1,32 --top-k 50,1024 --format json > results/$(GPU_RECORD)-cuda-sample-profile.json
 	rm -f results/$(GPU_RECORD)-cuda-plans.json
 	bin/aikf tune --device $(DEVICE) --budget $(TUNETIME) --out results/$(GPU_RECORD)-cuda-plans.json
 	bin/aikf bench --device $(DEVICE) --work sample --batch 1,32 --dtype bfloat16 --top-k 50 --against torch --out results/$(GPU_RECORD)-cuda-sample-bench.json

@@ -283,7 +283,8 @@ func selectorSymbols() []string {
 }
 
 func samplerSymbols() []string {
-	return slices.Concat(symbolsInWidths("sample_%s_block"), symbolsOf("sample_%s_whole", "sample_%s_whole_cluster", "sample_%s_edited", "edit_%s"))
+	return slices.Concat(symbolsInWidths("sample_%s_block"), symbolsOf("sample_%s_whole", "sample_%s_whole_cluster", "sample_%s_edited", "edit_%s"),
+		samplePhases)
 }
 
 func verifierSymbols() []string { return symbolsOf("verify_%s") }

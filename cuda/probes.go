@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 )
 
@@ -66,15 +67,22 @@ func (d *Device) probe(stream *Stream, l Launch, arguments selectArguments) erro
 	return d.launch(launch, plan.kernels[0], stream)
 }
 
-// Phases are the clock stamps that [Selector.SelectPhases] writes for a row, in
-// cycles of the multiprocessor: when each part of the kernel was over.
-type Phases struct {
-	Start, Loaded, Bounded, Filtered, Ordered, Written uint64
-	_                                                  [2]uint64
-}
+// Phases are clock stamps of a block, in cycles of its multiprocessor: when it began, and when each phase was over. It
+// is 0 for a phase that is not told apart from the next.
+type Phases [8]uint64
+
+// The names of phases, in their order; empty for none.
+var (
+	selectionPhases = []string{"load", "bound", "filter", "order", "write"}
+	samplingPhases  = []string{"load", "bound", "filter", "weigh", "order", "cut", "draw"}
+	wholePhases     = []string{"load", "bracket", "weigh", "cut", "", "", "draw"} // of rows without a top-k
+)
+
+// SelectionPhases names the phases of [Selector.SelectPhases].
+func SelectionPhases() []string { return slices.Clone(selectionPhases) }
 
 // SelectPhases is SelectDevice by an instrumented build of the plan
-// [PlanBlock]. stamps is the address of [Rows] Phases.
+// [PlanBlock]. stamps is the address of [Rows] Phases, of which that of [SelectionPhases] are written.
 func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, result Result, stamps Pointer) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -100,6 +108,33 @@ func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, resu
 		return err
 	}
 	return s.launch(newCall(s.device), stream, loaded, logits, shape, result, Workspace{stamps, plan.WorkspaceBytes})
+}
+
+// samplePhases are the instrumented kernels that sample.
+var samplePhases = []string{
+	"phases_sample_bf16_block" + narrow, "phases_sample_bf16_whole", "phases_sample_bf16_whole" + clusterSuffix, "phases_sample_bf16_edited",
+}
+
+// SamplePhases is SampleDevice by an instrumented build, of which there is one for bfloat16: for a vocab of up to 65,536 or for rows without
+// a top-k. stamps is the address of [Rows, 8] Phases, of which the first [Rows, blocks] are written. It
+// returns the names of the phases, and how many blocks have a row.
+func (s *Sampler) SamplePhases(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens, stamps Pointer) (names []string, blocks int, err error) {
+	if err := s.usable(); err != nil {
+		return nil, 0, err
+	}
+	if err := s.device.checkPointer("stamps", stamps, int(unsafe.Sizeof(Phases{}))); err != nil {
+		return nil, 0, err
+	}
+	c := s.calls.New().(*sampleCall)
+	c.stamps = stamps
+	if err := s.sampleBy(c, stream, logits, shape, rows, tokens); err != nil {
+		return nil, 0, err
+	}
+	names, blocks = samplingPhases, max(1, c.plan.Cluster)
+	if c.whole {
+		names = wholePhases
+	}
+	return slices.Clone(names), blocks, nil
 }
 
 // RawLaunch is a launch in the terms of the driver: a call of its function with

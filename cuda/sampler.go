@@ -105,6 +105,10 @@ type sampleCall struct {
 	before    driver.Launch // of the edits
 	told      sampleArguments
 	behind    driver.Launch // of the logprobs of logits that were edited
+
+	stamps Pointer // of an instrumented call, see Sampler.SamplePhases
+	plan   Launch  // of the launch that samples
+	whole  bool    // whether that is for rows without a top-k
 }
 
 // NewSampler returns a Sampler. Parameters out of range are an error that wraps
@@ -213,6 +217,13 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	if err := s.usable(); err != nil {
 		return err
 	}
+	c := s.calls.Get().(*sampleCall)
+	defer s.calls.Put(c)
+	return s.sampleBy(c, stream, logits, shape, rows, tokens)
+}
+
+// sampleBy checks and launches a call.
+func (s *Sampler) sampleBy(c *sampleCall, stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens) error {
 	if s.penalises() && rows.Edits.PenaltyIDs == 0 {
 		return fmt.Errorf("cuda: step %s without the tokens that it counts, see Edits: %w", sampling.Penalties, ErrUnsupported)
 	}
@@ -220,8 +231,6 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	if err := s.check(stream, logits, shape, rows, tokens); err != nil || shape.Rows == 0 {
 		return err
 	}
-	c := s.calls.Get().(*sampleCall)
-	defer s.calls.Put(c)
 	way := s.wayOfEdits(shape.Vocab, &rows)
 	if way != noEdits {
 		if err := s.checkEdits(shape, &rows, way); err != nil {
@@ -256,20 +265,23 @@ func (s *Sampler) launchSample(c *sampleCall, stream *Stream, logits Logits, sha
 	if step := s.stepBehind(); step != "" && rows.TopK == 0 && !s.fits(*rows, k, shape.Vocab) {
 		return fmt.Errorf("cuda: step %s behind a top_k of %d, of which there is room for %d: %w", step, s.arguments.topK, k, ErrUnsupported)
 	}
-	plan := chooseSample(sampleShape{
-		rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType,
-		edited: way == editsInLaunch, whole: way != editsInLaunch && s.whole(shape, rows, tokens, k),
+	c.whole = way != editsInLaunch && s.whole(shape, rows, tokens, k)
+	c.plan = chooseSample(sampleShape{
+		rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType, edited: way == editsInLaunch, whole: c.whole,
 	}, s.device.architecture)
-	kernel, err := s.device.kernel(plan.Symbol)
+	if c.stamps != 0 {
+		c.plan.Symbol = "phases_" + c.plan.Symbol
+	}
+	kernel, err := s.device.kernel(c.plan.Symbol)
 	if err != nil {
 		return err
 	}
 	c.arguments = s.arguments
 	a := &c.arguments
 	a.selectArguments = selectArguments{
-		logits: logits.Pointer, rowLengths: shape.RowLengths,
+		logits: logits.Pointer, rowLengths: shape.RowLengths, workspace: c.stamps,
 		stride: int64(shape.stride()), rows: int32(shape.Rows), vocab: int32(shape.Vocab),
-		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: int32(plan.Cluster),
+		k: int32(k), groups: int32(groups(k, PlanOptions{})), chunks: int32(c.plan.Cluster),
 	}
 	if a.softcap = softcap; way == editsInLaunch {
 		a.setEdits(rows)
@@ -281,7 +293,7 @@ func (s *Sampler) launchSample(c *sampleCall, stream *Stream, logits Logits, sha
 	if rows.Seed == 0 {
 		a.rowDraws = a.draws
 	}
-	c.launch.Configure(plan.Grid, plan.Block, plan.Cluster, s.options.Dependent)
+	c.launch.Configure(c.plan.Grid, c.plan.Block, c.plan.Cluster, s.options.Dependent)
 	return s.device.launch(&c.launch, kernel, stream)
 }
 

@@ -89,6 +89,26 @@ func TestDriverProfile(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
+	out, errs, code := onTestDriver(t, "profile", "--work", "sample", "--vocab", "5000", "--top-k", "50", "--format", "json")
+	var got bench.Profiles
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitDone || errs != "" {
+		t.Fatalf("exit code %d, %v, %s%s", code, err, out, errs)
+	}
+	if len(got.Profiles) != len(bench.DeviceSamplings()) {
+		t.Errorf("%d profiles", len(got.Profiles))
+	}
+	for _, p := range got.Profiles {
+		if p.Work != bench.Sample || len(p.Parts) == 0 || p.Reason != "" || p.CallUS <= 0 {
+			t.Errorf("%+v", p)
+		}
+		if last := p.Parts[len(p.Parts)-1].Name; !strings.HasSuffix(last, "draw") {
+			t.Errorf("sampling %s ends with %s", p.Sample, last)
+		}
+	}
+	if out, errs, code = onTestDriver(t, "profile", "--work", "sample", "--vocab", "500", "--dtype", "float16"); code != exitDone ||
+		!strings.Contains(out, "sampling pipeline\n") || !strings.Contains(out, "no phases: cuda: device 0: no kernel phases_sample_f16_block_narrow") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
 }
 
 func TestDriverVerify(t *testing.T) {

@@ -21,12 +21,14 @@ const profileExamples = `  aikf profile
   aikf profile --device cpu --batch 1,32 --dtype float32 --tier avx2
   aikf profile --device cuda --plan two-stage --batch 1,32
         each of the two stages alone
+  aikf profile --device cuda --work sample --top-k 50,1024
+        the phases of every sampling of "aikf bench --work sample"
   aikf profile --batch 512 --vocab 151936 --top-k 50 --dtype float32 --format json
 
 On a GPU times are those of nodes in a graph that is replayed, with the logits in the
 cache. The phases of a plan with a single launch are stamped by the clock of the
 multiprocessor in an instrumented build of the plan block; the others have
-none of their own. On the CPU a phase is the difference between selections that stop
+none of their own. Samplings have such a build for bfloat16. On the CPU a phase is the difference between selections that stop
 behind it and before it, on one thread; cycles and instructions are counted by
 perf_event_open where Linux allows it. Every answer is checked.
 `
@@ -39,6 +41,7 @@ func runProfile(ctx context.Context, args []string, c console) error {
 	flags.Var(&vocabs, "vocab", "`values` in a row, a list")
 	flags.Var(&ks, "top-k", "how many `values` of each row, a list")
 	flags.Var(&types, "dtype", "float32, float16 or bfloat16, a `list`")
+	work := flags.String("work", bench.TopK, "of a GPU: what to profile, topk or sample")
 	plan := flags.String("plan", "", "of a GPU: forces the launch plan of that `name`, see \"aikf plan --device cuda\"")
 	planFile := flags.String("plan-file", "", planFileUsage)
 	tier := flags.String("tier", "", "of the CPU: instruction set `name`, see \"aikf info\" (default: the best)")
@@ -59,7 +62,13 @@ func runProfile(ctx context.Context, args []string, c console) error {
 	switch {
 	case *plan != "" && (!choice.cuda || *tier != ""):
 		return usageErrorf("profile: --plan is for a GPU")
-	case *plan != "":
+	case *work != bench.TopK && *work != bench.Sample:
+		return usageErrorf("profile: --work %s, want topk or sample", quote(*work))
+	case *work == bench.Sample && (!choice.cuda || *tier != ""):
+		return usageErrorf("profile: --work sample is for a GPU")
+	case *work == bench.Sample && *plan != "":
+		return usageErrorf("profile: --plan is for --work topk")
+	case *plan != "" || *work == bench.Sample:
 		choice.auto = false
 	case *tier != "" && choice.cuda && !choice.auto:
 		return usageErrorf("profile: --tier is for the CPU")
@@ -104,22 +113,30 @@ func runProfile(ctx context.Context, args []string, c console) error {
 		}
 		validate, profile = settings.Validate, settings.Profile
 	}
+	var cases []bench.Case
 	for _, dtype := range types {
 		for _, vocab := range vocabs {
 			for _, batch := range batches {
 				for _, k := range ks {
-					shape := bench.Case{Work: bench.TopK, Source: bench.Random, Batch: batch, Vocab: vocab, TopK: k, DType: dtype, Tier: *tier}
-					if err := validate(shape); err != nil {
-						return usageErrorf("profile: %w", err)
+					for _, sampling := range bench.DeviceSamplingsOf(*work) {
+						shape := bench.Case{Work: *work, Sampling: sampling, Source: bench.Random, Batch: batch, Vocab: vocab, TopK: k, DType: dtype, Tier: *tier}
+						if err := validate(shape); err != nil {
+							return usageErrorf("profile: %w", err)
+						}
+						if shape = shape.WithoutTopK(); sampling == "" || !slices.Contains(cases, shape) {
+							cases = append(cases, shape)
+						}
 					}
-					p, err := profile(ctx, shape)
-					if err != nil {
-						return benchError(ctx, "profile", err)
-					}
-					all.Profiles = append(all.Profiles, p)
 				}
 			}
 		}
+	}
+	for _, shape := range cases {
+		p, err := profile(ctx, shape)
+		if err != nil {
+			return benchError(ctx, "profile", err)
+		}
+		all.Profiles = append(all.Profiles, p)
 	}
 	out := bufio.NewWriter(c.out)
 	if *format == "json" {
@@ -182,16 +199,21 @@ func gigabytes(bytes int, us float64) string {
 
 // explainProfile prints one profile as a table.
 func explainProfile(w io.Writer, p bench.Profile) {
-	fmt.Fprintf(w, "batch %d, vocab %d, top-k %d, %s: plan %s\n", p.Batch, p.Vocab, p.TopK, p.DType, p.Plan.Name)
-	kernels := "kernels"
-	if len(p.Plan.Kernels) == 1 {
-		kernels = "kernel"
+	if p.Work == bench.Sample {
+		fmt.Fprintf(w, "batch %d, vocab %d, top-k %d, %s: sampling %s\n", p.Batch, p.Vocab, p.TopK, p.DType, p.Sample)
+	} else {
+		fmt.Fprintf(w, "batch %d, vocab %d, top-k %d, %s: plan %s\n", p.Batch, p.Vocab, p.TopK, p.DType, p.Plan.Name)
+		kernels := "kernels"
+		if len(p.Plan.Kernels) == 1 {
+			kernels = "kernel"
+		}
+		fmt.Fprintf(w, "  a call launches %d %s and nothing else, no conversion of the logits:", len(p.Plan.Kernels), kernels)
+		for _, l := range p.Plan.Kernels {
+			fmt.Fprintf(w, " %s (%d x %d)", l.Symbol, l.Grid, l.Block)
+		}
+		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(w, "  a call launches %d %s and nothing else, no conversion of the logits:", len(p.Plan.Kernels), kernels)
-	for _, l := range p.Plan.Kernels {
-		fmt.Fprintf(w, " %s (%d x %d)", l.Symbol, l.Grid, l.Block)
-	}
-	fmt.Fprintf(w, "\n  %-12s %9s %9s %7s\n", "", "us", "cycles", "share")
+	fmt.Fprintf(w, "  %-12s %9s %9s %7s\n", "", "us", "cycles", "share")
 	fmt.Fprintf(w, "  %-12s %9.2f\n", "call", p.CallUS)
 	all := 0.0
 	for _, part := range p.Parts {
@@ -211,7 +233,7 @@ func explainProfile(w io.Writer, p bench.Profile) {
 		fmt.Fprintf(w, "  a stage alone includes an empty node; the stages together take %.2f us\n", all)
 	default:
 		fmt.Fprintf(w, "  phases of %s, instrumented, at the clock's highest rate: %.2f us together; launch and end are the rest\n", p.PartsOf, all)
-		if p.Plan.Name != cuda.PlanBlock {
+		if p.Work != bench.Sample && p.Plan.Name != cuda.PlanBlock {
 			fmt.Fprintf(w, "  the plan %s has no instrumented build\n", p.Plan.Name)
 		}
 	}

@@ -130,6 +130,9 @@ func TestTuneUsage(t *testing.T) {
 		"topk --jsonl --plan-file " + nowhere:                      "no such file",
 		"profile --device cpu --plan block":                        "--plan is for a GPU",
 		"profile --device cuda --tier pure":                        "--tier is for the CPU",
+		"profile --device cpu --work sample":                       "--work sample is for a GPU",
+		"profile --work sample --plan block":                       "--plan is for --work topk",
+		"profile --work stream":                                    "--work \"stream\", want topk or sample",
 		"profile --tier vax":                                       `no tier "vax"`,
 	} {
 		out, errs, code := aikf(t.Context(), strings.Fields(line)...)

@@ -2,6 +2,8 @@
 //
 // plan       grid            what
 // block      rows            one block a row, and a warp that settles: the k best, truncations and draws in one launch
+//
+// Beside them and those of edit.cu and whole.cu there are instrumented builds for bfloat16: workspace is [blocks] stamps.
 #include "few.cuh"
 #include "whole.cuh"
 
@@ -44,7 +46,7 @@ DEVICE_APART bool sample_all(const SampleArguments& a, u32 number, Found found) 
 template <class T, class W, class B, class S>
 DEVICE_APART void draw_otherwise(const SampleArguments& a, u32 number, Found found, S stamps) {
   const Tail<W>& tail = block_tail<B>();
-  if (a.told) return tell_row<T, W, B>(a, number, found, stamps);
+  if (a.told) return tell_row<T, W, B>(a, number, found);
   if (tail.left == 0 && tail.valid && !tail.steps && sample_all<T, W, B>(a, number, found)) return;
   draw_in_order<T, W, B>(a, number, found, tail.left, stamps);
 }
@@ -85,12 +87,9 @@ DEVICE void sample_row(const SampleArguments& a) {
 #define SAMPLE_KERNEL(dtype, suffix, word) \
   KERNEL_OF(SampleArguments, sample_##dtype##_block##suffix, kThreads + kWarp, kBlocks) { sample_row<dtype, word>(arguments); }
 
-#ifdef AIKF_PHASES
-KERNEL_OF(SampleArguments, phases_sample_bf16_block_narrow, kThreads + kWarp, kBlocks) { sample_row<bf16, u32, true>(arguments); }
-#else
 SAMPLE_KERNEL(bf16, , u64)
 SAMPLE_KERNEL(f16, , u64)
 SAMPLE_KERNEL(f32, , u64)
 SAMPLE_KERNEL(bf16, _narrow, u32)
 SAMPLE_KERNEL(f16, _narrow, u32)
-#endif
+KERNEL_OF(SampleArguments, phases_sample_bf16_block_narrow, kThreads + kWarp, kBlocks) { sample_row<bf16, u32, true>(arguments); }

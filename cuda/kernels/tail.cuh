@@ -849,7 +849,7 @@ DEVICE void draw_in_order(const SampleArguments& a, u32 number, Found found, u32
   Tail<W>& tail = block_tail<B>();
   const u32 selected = tail.selected;
   release_kernel_behind();
-  merge(block, found.candidates, found.wanted, Sorted<W>{tail}, stamps);
+  merge(block, found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));
   block_barrier();
   stamps.set(5);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
@@ -872,8 +872,8 @@ DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u3
 }
 
 // Writes the raw logprobs of a row whose tokens are there, -1 for none, which becomes invalid_token.
-template <class T, class W, class B, class S>
-DEVICE_APART void tell_row(const SampleArguments& a, u32 number, Found found, S stamps) {
+template <class T, class W, class B>
+DEVICE_APART void tell_row(const SampleArguments& a, u32 number, Found found) {
   Tail<W>& tail = block_tail<B>();
   const u32 selected = tail.selected;
   u32 drawn = a.draws;
@@ -882,7 +882,7 @@ DEVICE_APART void tell_row(const SampleArguments& a, u32 number, Found found, S 
 #pragma unroll 1
   for (u32 draw = drawn + thread_index(); draw < (u32)a.draws; draw += B::kThreads) write_token(a, number, draw, a.invalid_token);
   if (drawn == 0) return write_no_logprobs(a, number, B::kThreads);
-  merge(the_block<B>(), found.candidates, found.wanted, Sorted<W>{tail}, stamps);
+  merge(the_block<B>(), found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));
   block_barrier();
   prepare_logprobs<T, W, B>(a, number);
   if (a.top_ids) write_raw_top<T, W, B>(a, number, selected);

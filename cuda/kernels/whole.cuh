@@ -590,15 +590,16 @@ DEVICE void draw_one(Whole& s, const Team& team, const SampleArguments& a, u32 n
 }
 
 // Ends top-p, if there is one, and draws: false where it cannot. For the team's first block.
-template <class T, class Team>
+template <class T, class Team, class S>
 DEVICE bool cut_and_draw(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
-                         Weights weights, const Bracket& bracket, float top_p, float floor, bool greedy, bool estimated) {
+                         Weights weights, const Bracket& bracket, float top_p, float floor, bool greedy, bool estimated, const S& stamps) {
   u64 last = 1;  // place
   if (top_p < 1) {
     last = cut(s, row, segments, weights, bracket, top_p, estimated);
     if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
     if (last == 0 || s.unsure) return false;
     weights.floor = floor;
+    stamps.set(4);
     if (last > 1 && surprise_of_place<T>(weights, last) < nearest_integer(floor)) return false;
   }
   draw_by_segment(s, team, a, number, row, segments, weights, last, greedy, estimated);
@@ -618,8 +619,8 @@ DEVICE void settle_whole(Whole& s, const SampleArguments& a, u32 number) {
 
 // Draws the tokens of a row that has no top-k. All blocks of a team call it, when s is clear, a warp settles the row and
 // all have arrived. Returns false, in the first of them, where it cannot.
-template <class T, class Team>
-DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32 number) {
+template <class T, class Team, class S>
+DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32 number, const S& stamps) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, rank = team.rank();
   const bool first = rank == 0;
   const Row<T> row(a, number, 0, 1);
@@ -648,6 +649,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
     if (i + lane < team.blocks() * Whole::kWarps) best = larger(best, s.best[i + lane]), heavy = smaller(heavy, s.best[i + lane]);
   }
   best = warp_max(best);
+  stamps.set(1);
 
   // Each comparison is false for NaN.
   const bool valid = p.temperature >= 0 && p.temperature <= 0x1.fffffep127f && p.top_p > 0 && p.top_p <= 1 && p.min_p >= 0 && p.min_p <= 1;
@@ -679,6 +681,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
       // Where min-p keeps less, the bracket is where that ends.
       const int floor_surprise = nearest_integer(floor);
       if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
+      stamps.set(2);
     }
     if (one) {
       if (!estimated) {
@@ -689,6 +692,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
         weigh<T>(s, team, row, segments, weights, bracket, row.edges(), EstimateSums<T, true, false>(weights, bracket), false);
       }
       release_kernel_behind();
+      stamps.set(3);
       draw_one(s, team, a, number, row, segments, weights, greedy, estimated);
       if (!estimated) return true;
     } else {
@@ -701,8 +705,9 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
       }
       release_kernel_behind();
       team.meet();
+      stamps.set(3);
       if (first) {
-        const bool drawn = cut_and_draw(s, team, a, number, row, segments, weights, bracket, top_p, floor, greedy, estimated);
+        const bool drawn = cut_and_draw(s, team, a, number, row, segments, weights, bracket, top_p, floor, greedy, estimated, stamps);
         if (!estimated) return drawn;
         if (!drawn) doubt(s, team);
       } else if (!estimated) {
@@ -711,6 +716,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
     }
     team.meet();
     const bool unsure = s.unsure;
+    stamps.set(7);
     if (!unsure) return true;
     block_barrier();  // all have read that
     s.clear();
@@ -724,13 +730,14 @@ template <class T>
 DEVICE_APART bool draw_whole_alone(Whole& s, const SampleArguments& a, u32 number) {
   s.clear();
   if (thread_index() < kWarp) settle_whole(s, a, number);
-  return draw_whole<T>(s, Alone(), a, number);
+  return draw_whole<T>(s, Alone(), a, number, Stamps<false>(a));
 }
 
-template <class T, class Team>
+template <class T, class Team, bool kStamps>
 DEVICE void sample_whole(const SampleArguments& a) {
   SHARED(Whole, s);
   const Team team;
+  const Stamps<kStamps> stamps(a);
   const u32 number = block_index() >> team.shift();
   if (thread_index() >= kThreads) {
     wait_for_kernel_before();
@@ -741,8 +748,8 @@ DEVICE void sample_whole(const SampleArguments& a) {
   team.arrive();
   wait_for_kernel_before();
   if (a.kept && thread_index() == 0 && team.rank() == 0) a.kept_count[number] = -1;
-  if (draw_whole<T>(s, team, a, number)) return;
+  if (draw_whole<T>(s, team, a, number, stamps)) return;
   block_barrier();
-  if (a.workspace && thread_index() == 0) static_cast<u32*>(a.workspace)[number] = 1;
+  if (a.workspace && !kStamps && thread_index() == 0) static_cast<u32*>(a.workspace)[number] = 1;
   draw_from_all<T>(s, a, number);
 }

@@ -56,6 +56,9 @@ type tokenSampler interface {
 	mostKept(dtype cuda.DType, vocab int) int
 	// sample edits the logits, if edits are not nil, and draws the tokens.
 	sample(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, edits *cuda.Edits, tokens cuda.Tokens) error
+	// samplePhases is an instrumented build that writes clock stamps of each block. It returns the names of the
+	// phases and the number of blocks that have a row.
+	samplePhases(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, tokens cuda.Tokens, stamps cuda.Pointer) ([]string, int, error)
 	close() error
 }
 

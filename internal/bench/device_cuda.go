@@ -158,6 +158,10 @@ func (s cudaSampler) sample(logits cuda.Logits, shape cuda.Shape, rows cuda.RowP
 	return s.SampleDevice(s.stream, logits, shape, rows, tokens)
 }
 
+func (s cudaSampler) samplePhases(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, tokens cuda.Tokens, stamps cuda.Pointer) ([]string, int, error) {
+	return s.SamplePhases(s.stream, logits, shape, rows, tokens, stamps)
+}
+
 type cudaGraph struct {
 	graph  *cuda.Graph
 	stream *cuda.Stream

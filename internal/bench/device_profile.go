@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
@@ -14,6 +15,8 @@ import (
 // Profile says where the time of a call goes, on a warm cache. Times are
 // microseconds, the median of Samples samples.
 type Profile struct {
+	Work    string    `json:"work,omitempty"`     // if it is not top-k
+	Sample  string    `json:"sampling,omitempty"` // of work sample
 	Source  string    `json:"source"`
 	Batch   int       `json:"batch"`
 	Vocab   int       `json:"vocab"`
@@ -39,8 +42,8 @@ type Profile struct {
 	Uncounted  string  `json:"uncounted,omitempty"`   // why there are no cycles and instructions
 }
 
-// PlanName returns the name of a GPU's plan, or the tier of a CPU.
-func (p Profile) PlanName() string { return cmp.Or(p.Plan.Name, p.Tier) }
+// PlanName returns the name of a GPU's plan or sampling, or the tier of a CPU.
+func (p Profile) PlanName() string { return cmp.Or(p.Plan.Name, p.Tier, p.Sample) }
 
 // Part is a stage of a plan with several kernels, a phase within a kernel, or a
 // phase of a CPU.
@@ -62,23 +65,43 @@ func (r *DeviceRunner) Profile(ctx context.Context, c Case) (Profile, error) {
 	}
 	switch c.DType {
 	case Float16:
-		return profileDevice[topk.Float16](ctx, r, c)
+		return profileDeviceWork[topk.Float16](ctx, r, c)
 	case BFloat16:
-		return profileDevice[topk.BFloat16](ctx, r, c)
+		return profileDeviceWork[topk.BFloat16](ctx, r, c)
 	}
-	return profileDevice[float32](ctx, r, c)
+	return profileDeviceWork[float32](ctx, r, c)
+}
+
+func profileDeviceWork[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (p Profile, err error) {
+	if c.Work == Sample {
+		p, err = profileSampling[T](ctx, r, c)
+	} else {
+		p, err = profileDevice[T](ctx, r, c)
+	}
+	if err != nil {
+		return Profile{}, fmt.Errorf("%v: %w", c, err)
+	}
+	all := 0.0
+	for _, part := range p.Parts {
+		all += part.US
+	}
+	for i := range p.Parts {
+		if all > 0 {
+			p.Parts[i].Share = significant(p.Parts[i].US / all)
+		}
+	}
+	return p, nil
 }
 
 func profileDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (Profile, error) {
-	failed := func(err error) (Profile, error) { return Profile{}, fmt.Errorf("%v: %w", c, err) }
 	b, err := newDeviceBatch[T](ctx, r, c, cuda.Options{})
 	if err != nil {
-		return failed(err)
+		return Profile{}, err
 	}
 	defer b.close()
 	m, err := b.newRotation(len(b.inputs))
 	if err != nil {
-		return failed(err)
+		return Profile{}, err
 	}
 	defer m.close()
 	contestants := []deviceContestant{
@@ -95,19 +118,19 @@ func profileDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (
 		}
 	}
 	if err := m.spoil(); err != nil {
-		return failed(err)
+		return Profile{}, err
 	}
 	times, _, err := r.raceDevice(ctx, Graph, contestants)
 	if err != nil {
-		return failed(err)
+		return Profile{}, err
 	}
 	for i := range m.buffers { // a stage alone leaves what it likes
 		if err := b.sel(m, i); err != nil {
-			return failed(err)
+			return Profile{}, err
 		}
 	}
 	if _, err := b.check(m); err != nil {
-		return failed(err)
+		return Profile{}, err
 	}
 	p := Profile{
 		Source: c.Source, Batch: c.Batch, Vocab: c.Vocab, TopK: c.TopK, DType: c.DType, Plan: b.plan,
@@ -124,27 +147,65 @@ func profileDevice[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (
 			p.Reason, err = err.Error(), nil
 		}
 		if err != nil {
-			return failed(err)
-		}
-	}
-	all := 0.0
-	for _, part := range p.Parts {
-		all += part.US
-	}
-	for i := range p.Parts {
-		if all > 0 {
-			p.Parts[i].Share = significant(p.Parts[i].US / all)
+			return Profile{}, err
 		}
 	}
 	return p, nil
 }
 
-// phaseNames are what an instrumented build stamps the end of, after its start.
-// The stamp of one that is not told apart from the next is 0.
-var phaseNames = []string{"load", "bound", "filter", "order", "write"}
+// profileSampling measures where the time of a sampling goes.
+func profileSampling[T topk.Float](ctx context.Context, r *DeviceRunner, c Case) (Profile, error) {
+	b, err := newSampleBatch[T](ctx, r, c)
+	if err != nil {
+		return Profile{}, err
+	}
+	defer b.close()
+	m, err := b.newTokenMemory(len(b.inputs))
+	if err != nil {
+		return Profile{}, err
+	}
+	defer m.close()
+	call := func(i int) error { return b.call(m, b.sampler, b.edits, m.tokens, i) }
+	times, _, err := r.raceDevice(ctx, Graph, []deviceContestant{
+		{m.buffers, call},
+		{m.buffers, func(i int) error { return b.floor(m.rotation, i) }},
+		{1, func(int) error { return r.device.emptyKernel() }},
+	})
+	if err != nil {
+		return Profile{}, err
+	}
+	p := Profile{
+		Work: Sample, Sample: c.Sampling, Source: c.Source, Batch: c.Batch, Vocab: c.Vocab, TopK: b.sampled.TopK, DType: c.DType,
+		CallUS: significant(times[0].Median), FloorUS: significant(times[1].Median), EmptyUS: significant(times[2].Median),
+		Samples: times[0].Samples, PartsOf: b.path(),
+	}
+	if err := b.spoil(m); err != nil {
+		return Profile{}, err
+	}
+	p.Parts, err = stampedParts(r, m.buffers, maxClusterBlocks*c.Batch, func(i int, stamps cuda.Pointer) ([]string, int, error) {
+		rows, tokens, edits := b.parameters(m, b.sampler, b.edits, m.tokens, i)
+		if edits != nil {
+			rows.Edits = *edits
+		}
+		return b.sampler.samplePhases(b.logitsOf(m.rotation, i), cuda.Shape{Rows: c.Batch, Vocab: c.Vocab}, rows, tokens, stamps)
+	})
+	if errors.Is(err, cuda.ErrUnsupported) {
+		p.Reason = err.Error()
+		return p, nil
+	}
+	if err != nil {
+		return Profile{}, err
+	}
+	if err := b.compareTokens(m); err != nil {
+		return Profile{}, fmt.Errorf("instrumented: %w", err)
+	}
+	return p, nil
+}
 
-// phases measures the phases of the instrumented build: of each the median over
-// the rows of many calls.
+// maxClusterBlocks is how many blocks have a row at most.
+const maxClusterBlocks = 8
+
+// phases measures the phases of the instrumented build that selects.
 func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
 	options := cuda.Options{Plan: &cuda.Plan{Name: cuda.PlanBlock}, TargetCandidates: b.r.TargetCandidates}
 	selector, err := b.r.device.selector(options)
@@ -152,31 +213,50 @@ func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
 		return nil, err
 	}
 	defer selector.close()
-	stamps := make([]cuda.Phases, b.c.Batch)
-	memory, err := b.r.device.allocate(len(bytesOf(stamps)))
+	if err := m.spoil(); err != nil {
+		return nil, err
+	}
+	parts, err := stampedParts(b.r, m.buffers, b.c.Batch, func(i int, stamps cuda.Pointer) ([]string, int, error) {
+		return cuda.SelectionPhases(), 1, selector.selectPhases(b.logitsOf(m, i), b.shape, m.resultOf(i), stamps)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.check(m); err != nil {
+		return nil, fmt.Errorf("instrumented: %w", err)
+	}
+	return parts, nil
+}
+
+// stampedParts returns the phases of an instrumented build: of each the median over the rows of many calls, of a row with
+// several blocks those of the block that does most, and of these took longest. call runs it on the buffer with that number, with room for
+// so many stamps, and returns the names of the phases and the number of blocks that have a row.
+func stampedParts(r *DeviceRunner, buffers, room int, call func(buffer int, stamps cuda.Pointer) ([]string, int, error)) ([]Part, error) {
+	stamps, none := make([]cuda.Phases, room), make([]cuda.Phases, room)
+	memory, err := r.device.allocate(len(bytesOf(stamps)))
 	if err != nil {
 		return nil, err
 	}
 	defer memory.close()
-	if err := errors.Join(m.spoil(), memory.upload(0, bytesOf(stamps))); err != nil {
-		return nil, err
-	}
 	var names []string
 	cycles := map[string][]float64{}
 	const calls, leastCalls = 200, 8 // the first ones find cold instructions, and are not counted
-	for call := range calls {
-		i := call % m.buffers
-		if err := selector.selectPhases(b.logitsOf(m, i), b.shape, m.resultOf(i), memory.pointer()); err != nil {
+	for n := range calls {
+		if err := memory.upload(0, bytesOf(none)); err != nil {
+			return nil, err
+		}
+		phases, blocks, err := call(n%buffers, memory.pointer())
+		if err != nil {
 			return nil, err
 		}
 		if err := memory.download(bytesOf(stamps), 0); err != nil {
 			return nil, err
 		}
-		if call < leastCalls {
+		if n < leastCalls {
 			continue
 		}
-		for _, s := range stamps {
-			spans, err := phasesOf(s)
+		for row := 0; row+blocks <= len(stamps) && stamps[row] != (cuda.Phases{}); row += blocks {
+			spans, err := phasesOf(phases, slices.MaxFunc(stamps[row:row+blocks], byWork))
 			if err != nil {
 				return nil, err
 			}
@@ -188,10 +268,7 @@ func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
 			}
 		}
 	}
-	if _, err := b.check(m); err != nil {
-		return nil, fmt.Errorf("instrumented: %w", err)
-	}
-	perUS := float64(b.r.device.properties().ClockKHz) / 1e3
+	perUS := float64(r.device.properties().ClockKHz) / 1e3
 	var parts []Part
 	for _, name := range names {
 		median := timesOf(cycles[name], calls).Median
@@ -200,18 +277,36 @@ func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
 	return parts, nil
 }
 
+// byWork orders blocks by the number of their phases, then by the cycles from the first stamp to the last.
+func byWork(a, b cuda.Phases) int {
+	of := func(stamps cuda.Phases) (phases int, cycles uint64) {
+		for _, stamp := range stamps {
+			if stamp != 0 {
+				phases, cycles = phases+1, stamp-stamps[0]
+			}
+		}
+		return phases, cycles
+	}
+	phases, cycles := of(a)
+	others, otherCycles := of(b)
+	return cmp.Or(cmp.Compare(phases, others), cmp.Compare(cycles, otherCycles))
+}
+
 // phasesOf returns the cycles of each phase. Phases without a stamp count to the
 // next one that has one or, at the end, to the last.
-func phasesOf(s cuda.Phases) (spans []Part, err error) {
-	start := s.Start
+func phasesOf(phases []string, stamps cuda.Phases) (spans []Part, err error) {
+	start := stamps[0]
 	var names []string
-	for phase, end := range []uint64{s.Loaded, s.Bounded, s.Filtered, s.Ordered, s.Written} {
-		names = append(names, phaseNames[phase])
+	for i, name := range phases {
+		if name != "" {
+			names = append(names, name)
+		}
+		end := stamps[i+1]
 		if end == 0 {
 			continue
 		}
 		if end < start {
-			return nil, fmt.Errorf("bench: the clock of the phases goes back: %+v", s)
+			return nil, fmt.Errorf("bench: the clock of the phases goes back: %v", stamps)
 		}
 		spans = append(spans, Part{Name: strings.Join(names, ", "), Cycles: float64(end - start)})
 		start, names = end, nil

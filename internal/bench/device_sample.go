@@ -356,6 +356,12 @@ func (b *sampleBatch[T]) uploadEdits(m *tokenMemory) error {
 
 // call puts the sampling of one buffer into the stream.
 func (b *sampleBatch[T]) call(m *tokenMemory, s tokenSampler, edits *rowEdits, to deviceMemory, buffer int) error {
+	rows, tokens, given := b.parameters(m, s, edits, to, buffer)
+	return s.sample(b.logitsOf(m.rotation, buffer), cuda.Shape{Rows: b.sampled.Batch, Vocab: b.sampled.Vocab}, rows, given, tokens)
+}
+
+// parameters returns what the sampling of one buffer is told beside the logits.
+func (b *sampleBatch[T]) parameters(m *tokenMemory, s tokenSampler, edits *rowEdits, to deviceMemory, buffer int) (cuda.RowParams, cuda.Tokens, *cuda.Edits) {
 	rows := cuda.RowParams{
 		Seed:     m.seeds.pointer(),
 		Position: m.positions.pointer() + cuda.Pointer(8*b.sampled.Batch*(buffer%len(b.inputs))),
@@ -366,18 +372,17 @@ func (b *sampleBatch[T]) call(m *tokenMemory, s tokenSampler, edits *rowEdits, t
 		tokens.Logprobs, tokens.TopCount = m.logprobs.pointer()+first, logprobCount
 		tokens.TopIDs, tokens.TopLogprobs = m.topIDs.pointer()+logprobCount*first, m.topLogprobs.pointer()+logprobCount*first
 	}
-	shape := cuda.Shape{Rows: b.sampled.Batch, Vocab: b.sampled.Vocab}
 	if edits == nil {
-		return s.sample(b.logitsOf(m.rotation, buffer), shape, rows, nil, tokens)
+		return rows, tokens, nil
 	}
 	words := (b.sampled.Vocab + 31) / 32
-	return s.sample(b.logitsOf(m.rotation, buffer), shape, rows, &cuda.Edits{
+	return rows, tokens, &cuda.Edits{
 		Bitmask: m.edits["mask"].pointer(), BitmaskWords: words, BitmaskStride: words,
 		BiasIDs: m.edits["bias ids"].pointer(), Biases: m.edits["biases"].pointer(), BiasCount: len(edits.BiasIDs) / b.sampled.Batch,
 		PenaltyIDs: m.edits["penalty ids"].pointer(), PenaltyCounts: m.edits["penalty counts"].pointer(),
 		PenaltyCount: len(edits.PenaltyIDs) / b.sampled.Batch,
 		Workspace:    cuda.Workspace{Pointer: m.edits["workspace"].pointer(), Bytes: cuda.EditBytes(b.sampled.Batch, b.sampled.Vocab)},
-	}, tokens)
+	}
 }
 
 // measure times all conditions of one kind of cache.
@@ -394,15 +399,8 @@ func (b *sampleBatch[T]) measure(ctx context.Context, cache string, conditions [
 		result: result,
 		ours:   deviceContestant{m.buffers, func(i int) error { return b.call(m, b.sampler, b.edits, m.tokens, i) }},
 		floor:  deviceContestant{m.buffers, func(i int) error { return b.floor(m.rotation, i) }},
-		spoil: func() error {
-			poison := bytesOf(slices.Repeat([]int32{poisonToken}, m.buffers*b.sampled.Batch*logprobCount))
-			err := errors.Join(m.rotation.spoil(), m.tokens.upload(0, poison[:4*m.buffers*b.sampled.Batch]))
-			if m.logprobs != nil {
-				err = errors.Join(err, m.logprobs.upload(0, poison), m.topIDs.upload(0, poison), m.topLogprobs.upload(0, poison))
-			}
-			return err
-		},
-		check: func() (agreement, error) { return b.checkTokens(m) },
+		spoil:  func() error { return b.spoil(m) },
+		check:  func() (agreement, error) { return b.checkTokens(m) },
 	}
 	switch result.Reference {
 	case Select:
@@ -411,6 +409,16 @@ func (b *sampleBatch[T]) measure(ctx context.Context, cache string, conditions [
 		contest.reference = deviceContestant{m.buffers, func(i int) error { return b.call(m, b.plain, nil, m.others, i) }}
 	}
 	return b.r.hold(ctx, contest, conditions)
+}
+
+// spoil overwrites all answers.
+func (b *sampleBatch[T]) spoil(m *tokenMemory) error {
+	poison := bytesOf(slices.Repeat([]int32{poisonToken}, m.buffers*b.sampled.Batch*logprobCount))
+	err := errors.Join(m.rotation.spoil(), m.tokens.upload(0, poison[:4*m.buffers*b.sampled.Batch]))
+	if m.logprobs != nil {
+		err = errors.Join(err, m.logprobs.upload(0, poison), m.topIDs.upload(0, poison), m.topLogprobs.upload(0, poison))
+	}
+	return err
 }
 
 // poisonToken is no token, and no sign of one that could not be drawn.
@@ -428,19 +436,26 @@ func (b *sampleBatch[T]) path() string {
 	return path
 }
 
-// checkTokens compares the tokens of all buffers with those of package sampling, and
-// the top-k alone with the right answers.
-func (b *sampleBatch[T]) checkTokens(m *tokenMemory) (agreement, error) {
+// compareTokens compares the tokens of all buffers with those of package sampling.
+func (b *sampleBatch[T]) compareTokens(m *tokenMemory) error {
 	got := make([]int32, m.buffers*b.sampled.Batch)
 	if err := m.tokens.download(bytesOf(got), 0); err != nil {
-		return agreement{}, err
+		return err
 	}
 	for buffer := range m.buffers {
 		for row, want := range b.want[buffer%len(b.inputs)] {
 			if token := got[buffer*b.sampled.Batch+row]; token != want {
-				return agreement{}, fmt.Errorf("buffer %d, row %d: token %d, want %d: %w", buffer, row, token, want, ErrWrong)
+				return fmt.Errorf("buffer %d, row %d: token %d, want %d: %w", buffer, row, token, want, ErrWrong)
 			}
 		}
+	}
+	return nil
+}
+
+// checkTokens does that, and compares the top-k alone with the right answers.
+func (b *sampleBatch[T]) checkTokens(m *tokenMemory) (agreement, error) {
+	if err := b.compareTokens(m); err != nil {
+		return agreement{}, err
 	}
 	if b.logprobs != nil {
 		return b.checkLogprobs(m)

@@ -205,6 +205,24 @@ type handSampler struct {
 func (s *handSampler) close() error                             { s.d.live--; return nil }
 func (s *handSampler) mostKept(dtype cuda.DType, vocab int) int { return min(vocab, 1024) }
 
+func (s *handSampler) samplePhases(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, tokens cuda.Tokens, stamps cuda.Pointer) ([]string, int, error) {
+	if logits.DType != cuda.BFloat16 {
+		return nil, 0, fmt.Errorf("no phases: %w", cuda.ErrUnsupported)
+	}
+	if err := s.sample(logits, shape, rows, nil, tokens); err != nil {
+		return nil, 0, err
+	}
+	return []string{"read", "", "draw"}, 2, s.d.do(0, func() error {
+		var all []cuda.Phases
+		for row := range shape.Rows { // the second block has the token
+			at := uint64(1000*row + 1)
+			all = append(all, cuda.Phases{at, at + 100, 0, at + 200}, cuda.Phases{at, at + 100, 0, at + 400})
+		}
+		copy(s.d.at(stamps), bytesOf(all))
+		return nil
+	})
+}
+
 func (s *handSampler) sample(logits cuda.Logits, shape cuda.Shape, rows cuda.RowParams, edits *cuda.Edits, tokens cuda.Tokens) error {
 	if s.d.logprobs != nil && tokens.Logprobs != 0 {
 		return s.d.logprobs
@@ -320,8 +338,8 @@ func (s *handSelector) selectPhases(logits cuda.Logits, shape cuda.Shape, result
 	return s.d.do(0, func() error {
 		var all []cuda.Phases
 		for row := range shape.Rows {
-			at := uint64(1000 * row)
-			all = append(all, cuda.Phases{Start: at, Loaded: at + 2000, Bounded: at + 2500, Filtered: at + 3500, Ordered: at + 3900, Written: at + 4000})
+			at := uint64(1000*row + 1)
+			all = append(all, cuda.Phases{at, at + 2000, at + 2500, at + 3500, at + 3900, at + 4000})
 		}
 		copy(s.d.at(stamps), bytesOf(all))
 		return nil
@@ -682,6 +700,23 @@ func TestProfilePhases(t *testing.T) {
 	}
 }
 
+func TestProfileSampling(t *testing.T) {
+	r, d := onHand()
+	c := Case{Work: Sample, Sampling: Pipeline, Source: Random, Batch: 3, Vocab: 3000, TopK: 50, DType: BFloat16}
+	p, err := r.Profile(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Part{{Name: "read", US: 0.05, Cycles: 100, Share: 0.25}, {Name: "draw", US: 0.15, Cycles: 300, Share: 0.75}}
+	if !slices.Equal(p.Parts, want) || p.Work != Sample || p.Sample != Pipeline || p.CallUS != 70 || p.EmptyUS != 20 || d.live != 0 {
+		t.Errorf("%+v, %d things left open", p, d.live)
+	}
+	c.DType = Float32
+	if p, err = r.Profile(t.Context(), c); err != nil || len(p.Parts) != 0 || !strings.Contains(p.Reason, "no phases") || d.live != 0 {
+		t.Errorf("%+v, %v, %d things left open", p, err, d.live)
+	}
+}
+
 func TestProfileStages(t *testing.T) {
 	r, d := onHand()
 	r.Plan = cuda.PlanTwoStage
@@ -704,11 +739,11 @@ func TestPhasesOf(t *testing.T) {
 		stamps cuda.Phases
 		want   string
 	}{
-		{cuda.Phases{Start: 10, Loaded: 11, Bounded: 13, Filtered: 16, Ordered: 20, Written: 25}, "load 1; bound 2; filter 3; order 4; write 5"},
-		{cuda.Phases{Start: 10, Loaded: 11, Bounded: 13, Filtered: 16, Ordered: 20}, "load 1; bound 2; filter 3; order, write 4"},
-		{cuda.Phases{Start: 10, Bounded: 13, Filtered: 16, Written: 25}, "load, bound 3; filter 3; order, write 9"},
+		{cuda.Phases{10, 11, 13, 16, 20, 25}, "load 1; bound 2; filter 3; order 4; write 5"},
+		{cuda.Phases{10, 11, 13, 16, 20}, "load 1; bound 2; filter 3; order, write 4"},
+		{cuda.Phases{10, 0, 13, 16, 0, 25}, "load, bound 3; filter 3; order, write 9"},
 	} {
-		spans, err := phasesOf(test.stamps)
+		spans, err := phasesOf(cuda.SelectionPhases(), test.stamps)
 		var got []string
 		for _, s := range spans {
 			got = append(got, fmt.Sprint(s.Name, " ", s.Cycles))
@@ -717,8 +752,8 @@ func TestPhasesOf(t *testing.T) {
 			t.Errorf("%+v: %s, %v; want %s", test.stamps, text, err, test.want)
 		}
 	}
-	for _, bad := range []cuda.Phases{{}, {Start: 10}, {Start: 10, Loaded: 9}, {Start: 10, Loaded: 12, Ordered: 11}} {
-		if spans, err := phasesOf(bad); err == nil {
+	for _, bad := range []cuda.Phases{{}, {10}, {10, 9}, {10, 12, 0, 0, 11}} {
+		if spans, err := phasesOf(cuda.SelectionPhases(), bad); err == nil {
 			t.Errorf("%+v: %+v", bad, spans)
 		}
 	}

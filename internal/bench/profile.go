@@ -15,9 +15,9 @@ import (
 )
 
 // ProfileSchema is the version of the profile's format that this package writes.
-// It also reads profiles from OldestProfileSchema on: 2 added CPUs.
+// It also reads profiles from OldestProfileSchema on: 2 added CPUs, 3 samplings.
 const (
-	ProfileSchema       = 2
+	ProfileSchema       = 3
 	OldestProfileSchema = 1
 )
 

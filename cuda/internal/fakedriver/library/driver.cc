@@ -521,9 +521,9 @@ int cuLaunchKernelEx(const LaunchConfig* config, Kernel* kernel, void** paramete
   if (!config->grid[0] || config->grid[0] > 0x7fffffffu || !config->block[0] || config->block[0] > 1024) return INVALID_VALUE;
   const auto named = [&](const char* prefix) { return kernel->symbol.rfind(prefix, 0) == 0; };
   const std::string arguments(static_cast<const char*>(parameters[0]),
-                              named("sample_") || named("edit_") ? sizeof(SampleArguments)
-                              : named("verify_")                 ? sizeof(VerifyArguments)
-                                                                 : sizeof(SelectArguments));
+                              named("sample_") || named("phases_sample_") || named("edit_") ? sizeof(SampleArguments)
+                              : named("verify_")                                            ? sizeof(VerifyArguments)
+                                                                                            : sizeof(SelectArguments));
   const unsigned grid = config->grid[0], block = config->block[0];
   const bool standin = setting("standin") && fakecuda_standin_has(kernel->symbol.c_str());
   return put(config->stream, [=]() -> int {
