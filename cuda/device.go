@@ -63,6 +63,8 @@ type Device struct {
 	loading  sync.Mutex
 	unloaded [][]byte // images that nobody has asked for
 	images   []driver.Image
+	forcePTX bool
+	phases   bool // whether the instrumented images are among them
 }
 
 // fault is the error after which a device cannot be used.
@@ -117,6 +119,7 @@ func (d *Device) open(ordinal int, options OpenOptions) (err error) {
 	if d.unloaded, err = kernels.Images(p.Major, p.Minor, options.ForcePTX); err != nil {
 		return err
 	}
+	d.forcePTX = options.ForcePTX
 	d.kernels.Store(&map[string]driver.Kernel{})
 	if d.context, err = d.library.Retain(d.handle); err != nil {
 		return err
@@ -174,6 +177,11 @@ func (d *Device) describe(ordinal int) (err error) {
 func (d *Device) load(symbols ...string) error {
 	d.loading.Lock()
 	defer d.loading.Unlock()
+	return d.loadLocked(symbols...)
+}
+
+// loadLocked is load for a caller that holds the lock.
+func (d *Device) loadLocked(symbols ...string) error {
 	loaded := *d.kernels.Load()
 	for _, symbol := range symbols {
 		if _, ok := loaded[symbol]; ok {
@@ -274,17 +282,22 @@ const clusterSuffix = "_cluster"
 
 // kernelSymbols lists the kernels that any plan or probe launches.
 func kernelSymbols() []string {
-	return slices.Concat([]string{emptySymbol}, lawSymbols, symbolsOf("floor_read_%s"), selectorSymbols(), samplerSymbols(), verifierSymbols())
+	return slices.Concat([]string{emptySymbol}, lawSymbols, symbolsOf("floor_read_%s"), selectorSymbols(), samplerSymbols(), verifierSymbols(), phaseSymbols())
 }
 
 func selectorSymbols() []string {
-	return slices.Concat(symbolsInWidths("select_%s_block", "phases_%s_block"),
+	return slices.Concat(symbolsInWidths("select_%s_block"),
 		symbolsOf("select_%s_cluster", "select_%s_stage1", "select_%s_stage2", "select_%s_any"))
 }
 
 func samplerSymbols() []string {
-	return slices.Concat(symbolsInWidths("sample_%s_block"), symbolsOf("sample_%s_whole", "sample_%s_whole_cluster", "sample_%s_edited", "edit_%s"),
-		samplePhases)
+	return slices.Concat(symbolsInWidths("sample_%s_block"), symbolsOf("sample_%s_whole", "sample_%s_whole_cluster", "sample_%s_edited", "edit_%s"))
+}
+
+// phaseSymbols lists the instrumented kernels.
+func phaseSymbols() []string {
+	const sample = phasesPrefix + "sample_bf16_"
+	return append(symbolsInWidths(phasesPrefix+"%s_block"), sample+"block"+narrow, sample+"whole", sample+"whole"+clusterSuffix, sample+"edited")
 }
 
 func verifierSymbols() []string { return symbolsOf("verify_%s") }

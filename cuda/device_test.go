@@ -8,6 +8,7 @@ import (
 	"testing"
 	"unsafe"
 
+	_ "github.com/ai-kernel-factory/aikf/cuda/kernels/phases" // for SelectPhases and SamplePhases
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )

@@ -192,6 +192,12 @@ func TestPTXIsLoadedWhenItIsNeeded(t *testing.T) {
 		t.Error(err)
 	}
 	wantLoaded(6, "verifiers, one of which failed")
+	for range 2 {
+		if err := d.loadPhases(); err != nil {
+			t.Error(err)
+		}
+		wantLoaded(7, "profiles")
+	}
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}

@@ -1,9 +1,12 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"unsafe"
+
+	"github.com/ai-kernel-factory/aikf/cuda/kernels"
 )
 
 // The probes measure what a selection is compared with. They are for
@@ -74,15 +77,37 @@ type Phases [8]uint64
 // The names of phases, in their order; empty for none.
 var (
 	selectionPhases = []string{"load", "bound", "filter", "order", "write"}
-	samplingPhases  = []string{"load", "bound", "filter", "weigh", "order", "cut", "draw"}
+	samplingPhases  = []string{"load", "bound", "filter", "order", "weigh", "cut", "draw"}
 	wholePhases     = []string{"load", "bracket", "weigh", "cut", "", "", "draw"} // of rows without a top-k
 )
+
+// phasesPrefix begins the names of instrumented kernels.
+const phasesPrefix = "phases_"
+
+// loadPhases loads the instrumented kernels.
+func (d *Device) loadPhases() error {
+	return d.do(func() error {
+		d.loading.Lock()
+		defer d.loading.Unlock()
+		if !d.phases {
+			images, err := kernels.Instrumented.Images(d.properties.Major, d.properties.Minor, d.forcePTX)
+			if errors.Is(err, kernels.ErrNotLinked) {
+				return fmt.Errorf("cuda: instrumented kernels: %w: %w", err, ErrUnsupported)
+			}
+			if err != nil {
+				return err
+			}
+			d.unloaded, d.phases = append(d.unloaded, images...), true
+		}
+		return d.loadLocked(phaseSymbols()...)
+	})
+}
 
 // SelectionPhases names the phases of [Selector.SelectPhases].
 func SelectionPhases() []string { return slices.Clone(selectionPhases) }
 
 // SelectPhases is SelectDevice by an instrumented build of the plan
-// [PlanBlock]. stamps is the address of [Rows] Phases, of which that of [SelectionPhases] are written.
+// [PlanBlock], which package cuda/kernels/phases holds: a program that does not import it gets an error that wraps [ErrUnsupported]. stamps is the address of [Rows] Phases, of which that of [SelectionPhases] are written.
 func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, result Result, stamps Pointer) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -101,7 +126,10 @@ func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, resu
 	}
 	plan.WorkspaceBytes = shape.Rows * int(unsafe.Sizeof(Phases{}))
 	for i := range plan.Kernels {
-		plan.Kernels[i].Symbol = "phases_" + plan.Kernels[i].Symbol[len("select_"):]
+		plan.Kernels[i].Symbol = phasesPrefix + plan.Kernels[i].Symbol[len("select_"):]
+	}
+	if err := s.device.loadPhases(); err != nil {
+		return err
 	}
 	loaded, err := s.device.loadPlan(plan)
 	if err != nil {
@@ -110,24 +138,22 @@ func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, resu
 	return s.launch(newCall(s.device), stream, loaded, logits, shape, result, Workspace{stamps, plan.WorkspaceBytes})
 }
 
-// samplePhases are the instrumented kernels that sample.
-var samplePhases = []string{
-	"phases_sample_bf16_block" + narrow, "phases_sample_bf16_whole", "phases_sample_bf16_whole" + clusterSuffix, "phases_sample_bf16_edited",
-}
-
-// SamplePhases is SampleDevice by an instrumented build, of which there is one for bfloat16: for a vocab of up to 65,536 or for rows without
-// a top-k. stamps is the address of [Rows, 8] Phases, of which the first [Rows, blocks] are written. It
+// SamplePhases is SampleDevice by an instrumented build of that package, of which there is one for bfloat16: for edited rows, for rows without a top-k and for
+// a vocab of up to 65,536. stamps is the address of [Rows, 8] Phases, of which the first [Rows, blocks] are written. It
 // returns the names of the phases, and how many blocks have a row.
 func (s *Sampler) SamplePhases(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens, stamps Pointer) (names []string, blocks int, err error) {
 	if err := s.usable(); err != nil {
 		return nil, 0, err
 	}
-	if err := s.device.checkPointer("stamps", stamps, int(unsafe.Sizeof(Phases{}))); err != nil {
+	if err := s.device.checkPointer("stamps", stamps, 8); err != nil {
+		return nil, 0, err
+	}
+	if err := s.device.loadPhases(); err != nil {
 		return nil, 0, err
 	}
 	c := s.calls.New().(*sampleCall)
 	c.stamps = stamps
-	if err := s.sampleBy(c, stream, logits, shape, rows, tokens); err != nil {
+	if err := s.sampleBy(c, stream, logits, shape, &rows, &tokens); err != nil {
 		return nil, 0, err
 	}
 	names, blocks = samplingPhases, max(1, c.plan.Cluster)

@@ -81,10 +81,10 @@ func (t Tokens) stride() int {
 	return t.Stride
 }
 
-// Sampler draws the tokens of batches in device memory, in one launch (and a second one for edits of whole
-// rows, or for logprobs of edited rows as they came), and is safe for
+// Sampler draws the tokens of batches in device memory, in one launch, and is safe for
 // use by many goroutines, on many streams at once. Its tokens are those of package
-// sampling, to the bit.
+// sampling, to the bit. Edits of rows without a top-k are a launch before that, and logprobs of edited rows as they came
+// one behind it.
 //
 // It has the presets vllm and nanochat, of their steps temperature, min_p, top_k, top_p,
 // typical_p, top_n_sigma and xtc, the last three behind a top_k of at most [Sampler.MostKept];
@@ -219,33 +219,33 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 	}
 	c := s.calls.Get().(*sampleCall)
 	defer s.calls.Put(c)
-	return s.sampleBy(c, stream, logits, shape, rows, tokens)
+	return s.sampleBy(c, stream, logits, shape, &rows, &tokens)
 }
 
 // sampleBy checks and launches a call.
-func (s *Sampler) sampleBy(c *sampleCall, stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens) error {
+func (s *Sampler) sampleBy(c *sampleCall, stream *Stream, logits Logits, shape Shape, rows *RowParams, tokens *Tokens) error {
 	if s.penalises() && rows.Edits.PenaltyIDs == 0 {
 		return fmt.Errorf("cuda: step %s without the tokens that it counts, see Edits: %w", sampling.Penalties, ErrUnsupported)
 	}
 	shape.K, shape.RowK = 0, 0
-	if err := s.check(stream, logits, shape, rows, tokens); err != nil || shape.Rows == 0 {
+	if err := s.check(stream, logits, shape, *rows, *tokens); err != nil || shape.Rows == 0 {
 		return err
 	}
-	way := s.wayOfEdits(shape.Vocab, &rows)
+	way := s.wayOfEdits(shape.Vocab, rows)
 	if way != noEdits {
-		if err := s.checkEdits(shape, &rows, way); err != nil {
+		if err := s.checkEdits(shape, rows, way); err != nil {
 			return err
 		}
 		if tokens.Logprobs|tokens.TopIDs != 0 && !tokens.Processed {
-			without := tokens
+			without := *tokens
 			without.Logprobs, without.Ranks, without.TopIDs, without.TopLogprobs, without.TopCount = 0, 0, 0, 0, 0
-			if err := s.launchSample(c, stream, logits, shape, &rows, &without, way, sampling.NoToken); err != nil {
+			if err := s.launchSample(c, stream, logits, shape, rows, &without, way, sampling.NoToken); err != nil {
 				return err
 			}
-			return s.launchLogprobs(c, stream, logits, shape, &tokens)
+			return s.launchLogprobs(c, stream, logits, shape, tokens)
 		}
 	}
-	return s.launchSample(c, stream, logits, shape, &rows, &tokens, way, s.options.InvalidToken)
+	return s.launchSample(c, stream, logits, shape, rows, tokens, way, s.options.InvalidToken)
 }
 
 // launchSample launches a call that is checked. invalid is what stands for no token.
@@ -270,7 +270,7 @@ func (s *Sampler) launchSample(c *sampleCall, stream *Stream, logits Logits, sha
 		rows: shape.Rows, vocab: shape.Vocab, dtype: logits.DType, edited: way == editsInLaunch, whole: c.whole,
 	}, s.device.architecture)
 	if c.stamps != 0 {
-		c.plan.Symbol = "phases_" + c.plan.Symbol
+		c.plan.Symbol = phasesPrefix + c.plan.Symbol
 	}
 	kernel, err := s.device.kernel(c.plan.Symbol)
 	if err != nil {

@@ -456,10 +456,9 @@ func testRawLogprobs[T topk.Float](t *testing.T, m *memory, edited bool) {
 	const n, draws, invalid = 4, 3, 3
 	saw := map[string]int{}
 	for _, kind := range topktest.Rows() {
-		vocab := 8 + rng.IntN(9000)
+		vocab := 8 + rng.IntN([]int{10, 9000}[rng.IntN(2)])
 		params := sampling.Params{Temperature: 0.9, TopK: []int{0, 1, 2, 50, 2000}[rng.IntN(5)], Draws: draws, Replacement: rng.IntN(3) == 0}
 		asked := samplingtest.Asked{Logprobs: true, Top: []int{0, 1, 20}[rng.IntN(3)]}
-		asked.Top = min(asked.Top, vocab)
 		var logits []T
 		var biases []float32
 		var biasIDs []int32
@@ -528,10 +527,12 @@ func testRawLogprobs[T topk.Float](t *testing.T, m *memory, edited bool) {
 				}
 			}
 			for j := range asked.Top {
-				if at := i*asked.Top + j; there {
+				if at := i*asked.Top + j; there && j < vocab {
 					got.Top = append(got.Top, sampling.Logprob{Token: topIDs[at], Logprob: topLogprobs[at], Rank: j + 1})
 				} else if topIDs[at] != invalid || !math.IsInf(float64(topLogprobs[at]), -1) {
-					t.Errorf("%s: a row without tokens has %d, %v at place %d", kind.Name, topIDs[at], topLogprobs[at], j)
+					t.Errorf("%s: place %d, of which there is no token, has %d, %v", kind.Name, j, topIDs[at], topLogprobs[at])
+				} else if there && logprobs[i*draws] != logprobs[i*draws] {
+					saw["NaN, and fewer than the best that are asked for"]++
 				}
 			}
 			saw[got.Status.String()]++
@@ -540,7 +541,7 @@ func testRawLogprobs[T topk.Float](t *testing.T, m *memory, edited bool) {
 	}
 	want := []string{"ok", "exhausted", "the token whose id stands for none"}
 	if edited {
-		want = append(want, "NaN")
+		want = append(want, "NaN", "NaN, and fewer than the best that are asked for")
 	}
 	for _, what := range want {
 		if saw[what] == 0 {

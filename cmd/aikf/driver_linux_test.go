@@ -29,7 +29,7 @@ func onTestDriver(t *testing.T, args ...string) (out, errs string, code int) {
 		sources = append(sources, filepath.Join("cuda", "internal", "fakedriver", "library", name))
 	}
 	sources = append(sources, filepath.Join("cmd", "aikf", "testdata", "standin.cc")) // registers with the one before
-	for _, name := range []string{"law.cu", "sample.cu", "whole.cu", "edit.cu"} {
+	for _, name := range []string{"law.cu", "sample.cu", "whole.cu", "edit.cu", "phases.cu"} {
 		sources = append(sources, filepath.Join("cuda", "kernels", name))
 	}
 	library := shim.Build(t, sources...)

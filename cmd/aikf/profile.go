@@ -28,8 +28,9 @@ const profileExamples = `  aikf profile
 On a GPU times are those of nodes in a graph that is replayed, with the logits in the
 cache. The phases of a plan with a single launch are stamped by the clock of the
 multiprocessor in an instrumented build of the plan block; the others have
-none of their own. Samplings have such a build for bfloat16. On the CPU a phase is the difference between selections that stop
-behind it and before it, on one thread; cycles and instructions are counted by
+none of their own. Samplings have such a build for bfloat16, with a top-k for a
+vocab of up to 65536. On the CPU a phase is the difference between selections that
+stop behind it and before it, on one thread; cycles and instructions are counted by
 perf_event_open where Linux allows it. Every answer is checked.
 `
 
@@ -213,8 +214,12 @@ func explainProfile(w io.Writer, p bench.Profile) {
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(w, "  %-12s %9s %9s %7s\n", "", "us", "cycles", "share")
-	fmt.Fprintf(w, "  %-12s %9.2f\n", "call", p.CallUS)
+	wide := 12
+	for _, part := range p.Parts {
+		wide = max(wide, len(part.Name))
+	}
+	fmt.Fprintf(w, "  %-*s %9s %9s %7s\n", wide, "", "us", "cycles", "share")
+	fmt.Fprintf(w, "  %-*s %9.2f\n", wide, "call", p.CallUS)
 	all := 0.0
 	for _, part := range p.Parts {
 		all += part.US
@@ -222,10 +227,10 @@ func explainProfile(w io.Writer, p bench.Profile) {
 		if part.Cycles > 0 {
 			cycles = fmt.Sprintf("%.0f", part.Cycles)
 		}
-		fmt.Fprintf(w, "  %-12s %9.2f %9s %6.1f%%\n", part.Name, part.US, cycles, 100*part.Share)
+		fmt.Fprintf(w, "  %-*s %9.2f %9s %6.1f%%\n", wide, part.Name, part.US, cycles, 100*part.Share)
 	}
-	fmt.Fprintf(w, "  %-12s %9.2f   a pass over the same rows with one block each\n", "floor", p.FloorUS)
-	fmt.Fprintf(w, "  %-12s %9.2f   a kernel that does nothing\n", "empty node", p.EmptyUS)
+	fmt.Fprintf(w, "  %-*s %9.2f   a pass over the same rows with one block each\n", wide, "floor", p.FloorUS)
+	fmt.Fprintf(w, "  %-*s %9.2f   a kernel that does nothing\n", wide, "empty node", p.EmptyUS)
 	switch {
 	case p.Reason != "":
 		fmt.Fprintf(w, "  no phases: %s\n", p.Reason)

@@ -50,4 +50,3 @@ DEVICE void edit_chunk(const SampleArguments& a) {
 EDIT_KERNELS(bf16)
 EDIT_KERNELS(f16)
 EDIT_KERNELS(f32)
-KERNEL_OF(SampleArguments, phases_sample_bf16_edited, kThreads + kWarp, 1) { sample_edited_row<bf16, true>(arguments); }

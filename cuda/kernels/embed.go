@@ -27,6 +27,22 @@ var (
 	compute90 []byte
 )
 
+// Set is the images of some kernels, compressed.
+type Set struct {
+	SM80, SM90, Compute90 []byte
+}
+
+// Instrumented is set by package phases to what it holds. It is for that package alone.
+var Instrumented Set
+
+// ErrNotLinked reports instrumented kernels that the program does not hold.
+var ErrNotLinked = errors.New(`the program does not import "github.com/ai-kernel-factory/aikf/cuda/kernels/phases", which holds them`)
+
+// Images returns those of all kernels but the instrumented ones, see [Set.Images].
+func Images(major, minor int, forcePTX bool) ([][]byte, error) {
+	return Set{sm80, sm90, compute90}.Images(major, minor, forcePTX)
+}
+
 // Images returns what the driver loads on a card of compute capability
 // major.minor: SASS of all kernels for 8.0 to 8.9 and for 9.0, and PTX for
 // later ones. With forcePTX it returns the PTX for 9.0 too, and an error
@@ -34,22 +50,28 @@ var (
 // compiles it when it is loaded, and who selects need not wait for samplers.
 // Images decompresses at each call, in a few milliseconds; the caller may keep
 // the images and change them.
-func Images(major, minor int, forcePTX bool) ([][]byte, error) {
+func (s Set) Images(major, minor int, forcePTX bool) ([][]byte, error) {
 	switch capability := 10*major + minor; {
+	case len(s.SM80) == 0:
+		return nil, ErrNotLinked
 	case capability < 80:
 		return nil, fmt.Errorf("kernels: compute capability %d.%d is below 8.0: %w", major, minor, ErrCapability)
 	case forcePTX && capability < 90:
 		return nil, fmt.Errorf("kernels: PTX needs compute capability 9.0, not %d.%d: %w", major, minor, ErrCapability)
 	case capability < 90:
-		return one(Decompress(sm80))
+		return one(Decompress(s.SM80))
 	case capability == 90 && !forcePTX:
-		return one(Decompress(sm90))
+		return one(Decompress(s.SM90))
 	}
-	ptx, err := Decompress(compute90)
+	ptx, err := Decompress(s.Compute90)
 	if err != nil {
 		return nil, err
 	}
-	return bytes.SplitAfter(ptx, []byte{0})[:bytes.Count(ptx, []byte{0})], nil
+	images := bytes.SplitAfter(ptx, []byte{0})[:bytes.Count(ptx, []byte{0})]
+	for i := range images {
+		images[i] = bytes.Clone(images[i]) // who keeps one keeps not all
+	}
+	return images, nil
 }
 
 func one(image []byte, err error) ([][]byte, error) {

@@ -186,7 +186,6 @@ DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& 
   } else {
     order_few<W, B>(n, selected);
   }
-  stamps.set(4);
   block_barrier();
   stamps.set(5);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
@@ -203,4 +202,5 @@ DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& 
   if (!answers_more(a)) return;
   block_barrier();
   answer_more<T, W, B>(a, number, selected);
+  stamps.set(7);
 }

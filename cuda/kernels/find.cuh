@@ -88,7 +88,7 @@ DEVICE void find(B& block, const R& results, const A& a, u32 number, u32 chunk, 
     const u32 groups = write_groups(block, row, share, a.groups);
     block_barrier();
     row.k = reader.results(row);
-    if (reader.decides(row, share, groups)) return;
+    if (reader.decides(row, share, groups)) return stamps.set(7);
     if (row.k == 0) return then.apart({0, 0});
     threshold = find_threshold(block, row, groups);
     stamps.set(2);

@@ -29,6 +29,11 @@ func readManifest(t *testing.T) Manifest {
 	return m
 }
 
+// artefacts returns those of the manifest that this package embeds.
+func artefacts(t *testing.T) []Artefact {
+	return slices.DeleteFunc(readManifest(t).Artefacts, func(a Artefact) bool { return strings.Contains(a.File, "/") })
+}
+
 func hash(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])
@@ -129,6 +134,11 @@ func TestArtefactsAreThoseOfTheManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	instrumented, err := filepath.Glob("phases/*.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, instrumented...)
 	slices.Sort(listed)
 	if !slices.Equal(files, listed) {
 		t.Errorf("artefacts %v, the manifest lists %v", files, listed)
@@ -144,7 +154,7 @@ func TestTargetsHoldTheSameKernels(t *testing.T) {
 			if artefact.Target != "sm_80" && strings.Contains(kernel.Symbol, "_cluster") {
 				continue
 			}
-			held[artefact.Target] = append(held[artefact.Target], kernel.Symbol)
+			held[artefact.Target] = append(held[artefact.Target], filepath.Dir(artefact.File)+"/"+kernel.Symbol)
 		}
 	}
 	for _, target := range []string{"sm_80", "sm_90", "compute_90"} {
@@ -156,7 +166,7 @@ func TestTargetsHoldTheSameKernels(t *testing.T) {
 
 func TestImages(t *testing.T) {
 	byTarget := map[string]string{}
-	for _, artefact := range readManifest(t).Artefacts {
+	for _, artefact := range artefacts(t) {
 		byTarget[artefact.Target] = artefact.SHA256
 	}
 	for _, c := range []struct {
@@ -213,6 +223,13 @@ func TestPTXNamesNoArchitectureFeature(t *testing.T) {
 	}
 }
 
+// Package phases is not linked here.
+func TestInstrumentedKernelsAreNotLinked(t *testing.T) {
+	if _, err := Instrumented.Images(9, 0, false); !errors.Is(err, ErrNotLinked) {
+		t.Errorf("%v, want ErrNotLinked", err)
+	}
+}
+
 func TestDecompressRefusesDamage(t *testing.T) {
 	damaged := bytes.Clone(sm90)
 	damaged[len(damaged)/2] ^= 1
@@ -230,7 +247,7 @@ func TestPTXIsDivided(t *testing.T) {
 		t.Fatal(err)
 	}
 	holders := map[string]int{}
-	for _, artefact := range readManifest(t).Artefacts {
+	for _, artefact := range artefacts(t) {
 		for _, kernel := range artefact.Kernels {
 			holder := slices.IndexFunc(images, func(image []byte) bool { return MayHold(image, kernel.Symbol) })
 			if holder < 0 || slices.ContainsFunc(images[holder+1:], func(image []byte) bool { return MayHold(image, kernel.Symbol) }) {

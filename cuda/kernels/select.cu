@@ -6,25 +6,7 @@
 // two-stage  rows * chunks   stage1: the k best of each chunk, into the workspace
 //            rows            stage2: the k best of those
 // any        rows            any k: candidates in the workspace
-#include "find.cuh"
-#include "stage2_merge.cuh"
-
-template <class T, class Smallest, class W, bool kStamps>
-DEVICE void select_row(const SelectArguments& a) {
-  using B = Block<W, kThreads, kRoom>;
-  SHARED(B, block);
-  const Stamps<kStamps> stamps(a);
-  block.clear();
-  wait_for_kernel_before();
-  const u32 number = block_index();
-  const Results<T, W> results{a, number};
-  if (a.smallest) {  // fewer ask for these, and the code is as long again
-    find<Smallest>(block, results, a, number, 0, 1, stamps, merge_of<true>(block, results, stamps));
-  } else {
-    find<T>(block, results, a, number, 0, 1, stamps, merge_of(block, results, stamps));
-  }
-  stamps.set(5);
-}
+#include "select_row.cuh"
 
 template <class T, class Smallest>
 DEVICE void select_chunk(const SelectArguments& a) {
@@ -170,11 +152,10 @@ DEVICE void select_in_cluster(const SelectArguments& a) {
 }
 #endif
 
-#define BLOCK_KERNELS(dtype, suffix, word)                                                                                            \
-  KERNEL(select_##dtype##_block##suffix, kThreads, kBlocks) { select_row<dtype, dtype##_smallest, word, false>(arguments); }                \
-  KERNEL(phases_##dtype##_block##suffix, kThreads, kBlocks) { select_row<dtype, dtype##_smallest, word, true>(arguments); }
+#define BLOCK_KERNEL(dtype, suffix, word) \
+  KERNEL(select_##dtype##_block##suffix, kThreads, kBlocks) { select_row<dtype, dtype##_smallest, word, false>(arguments); }
 #define KERNELS(dtype)                                                                                                                \
-  BLOCK_KERNELS(dtype, , u64)                                                                                                         \
+  BLOCK_KERNEL(dtype, , u64)                                                                                                          \
   KERNEL(select_##dtype##_stage1, kThreads, kBlocks) { select_chunk<dtype, dtype##_smallest>(arguments); }                                  \
   KERNEL(select_##dtype##_stage2, kThreads, kBlocks) { merge_chunks<dtype>(arguments); }                                                    \
   KERNEL(select_##dtype##_any, kThreads, kBlocks) { select_any<dtype, dtype##_smallest>(arguments); }
@@ -184,8 +165,8 @@ DEVICE void select_in_cluster(const SelectArguments& a) {
 KERNELS(bf16)
 KERNELS(f16)
 KERNELS(f32)
-BLOCK_KERNELS(bf16, _narrow, u32)
-BLOCK_KERNELS(f16, _narrow, u32)
+BLOCK_KERNEL(bf16, _narrow, u32)
+BLOCK_KERNEL(f16, _narrow, u32)
 #if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
 CLUSTER_KERNEL(bf16)
 CLUSTER_KERNEL(f16)

@@ -393,8 +393,8 @@ DEVICE void write_top(const Tail<W>& tail, const SampleArguments& a, u32 number,
   for (u32 i = thread_index() % kWarp; i < (u32)a.top_count; i += kWarp) {
     const i64 at = (i64)number * a.top_count + i;
     a.top_ids[at] = i < n ? (int)Word<W>::index(tail.sorted[i]) : a.invalid_token;
-    const float logit = i < n ? (a.processed ? logit_of<T>(a, tail.sorted[i]) : number_of<T>(Word<W>::key(tail.sorted[i]))) : as_float(0xff800000);
-    a.top_logprobs[at] = logprobs.of(logit);
+    const float logit = i < n ? (a.processed ? logit_of<T>(a, tail.sorted[i]) : number_of<T>(Word<W>::key(tail.sorted[i]))) : 0;
+    a.top_logprobs[at] = i < n ? logprobs.of(logit) : as_float(0xff800000);
   }
 }
 
@@ -697,6 +697,7 @@ DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u3
   if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
   const u64 before = weigh_many<T, W, B>(k, a.softcap, a.min_p_last);
   block_barrier();
+  stamps.set(5);
   cut_many<W, B>(before, k, tail.given.top_p < 1);
   block_barrier();
   stamps.set(6);
@@ -851,7 +852,7 @@ DEVICE void draw_in_order(const SampleArguments& a, u32 number, Found found, u32
   release_kernel_behind();
   merge(block, found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));
   block_barrier();
-  stamps.set(5);
+  stamps.set(4);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) return end_without_tokens<B>(a, number, status);
   if (wants_raw(a)) prepare_logprobs<T, W, B>(a, number);
@@ -859,6 +860,7 @@ DEVICE void draw_in_order(const SampleArguments& a, u32 number, Found found, u32
   if (!answers_more(a)) return;
   block_barrier();
   answer_more<T, W, B>(a, number, tail.steps && k > 1 ? 0 : selected);
+  stamps.set(7);
 }
 
 // The answers of a row from which so many tokens were drawn by passes over it, and so many of which are sorted. There are
@@ -876,6 +878,7 @@ template <class T, class W, class B>
 DEVICE_APART void tell_row(const SampleArguments& a, u32 number, Found found) {
   Tail<W>& tail = block_tail<B>();
   const u32 selected = tail.selected;
+  release_kernel_behind();
   u32 drawn = a.draws;
   while (drawn > 0 && token_of(a, number, drawn - 1) < 0) drawn--;
   block_barrier();  // all know

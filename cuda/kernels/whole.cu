@@ -15,10 +15,8 @@
 WHOLE_KERNEL(bf16)
 WHOLE_KERNEL(f16)
 WHOLE_KERNEL(f32)
-KERNEL_OF(SampleArguments, phases_sample_bf16_whole, kThreads + kWarp, kBlocks) { sample_whole<bf16, Alone, true>(arguments); }
 #if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
 WHOLE_CLUSTER_KERNEL(bf16)
 WHOLE_CLUSTER_KERNEL(f16)
 WHOLE_CLUSTER_KERNEL(f32)
-KERNEL_OF(SampleArguments, phases_sample_bf16_whole_cluster, kThreads + kWarp, 1) { sample_whole<bf16, Cluster, true>(arguments); }
 #endif

@@ -716,7 +716,6 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
     }
     team.meet();
     const bool unsure = s.unsure;
-    stamps.set(7);
     if (!unsure) return true;
     block_barrier();  // all have read that
     s.clear();
@@ -748,8 +747,11 @@ DEVICE void sample_whole(const SampleArguments& a) {
   team.arrive();
   wait_for_kernel_before();
   if (a.kept && thread_index() == 0 && team.rank() == 0) a.kept_count[number] = -1;
-  if (draw_whole<T>(s, team, a, number, stamps)) return;
+  const bool drawn = draw_whole<T>(s, team, a, number, stamps);
+  stamps.set(7);
+  if (drawn) return;
   block_barrier();
   if (a.workspace && !kStamps && thread_index() == 0) static_cast<u32*>(a.workspace)[number] = 1;
   draw_from_all<T>(s, a, number);
+  stamps.set(7);
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda"
+	_ "github.com/ai-kernel-factory/aikf/cuda/kernels/phases" // for profiles
 	"github.com/ai-kernel-factory/aikf/sampling"
 )
 

@@ -30,7 +30,7 @@ type Profile struct {
 	FloorUS float64   `json:"floor_us"`           // of reading the rows, on a GPU with one block each
 	Samples int       `json:"samples"`
 	Parts   []Part    `json:"parts"`
-	// PartsOf names the plan that the parts were measured of: phases are those
+	// PartsOf names the plan that the parts were measured of: phases of a selection are those
 	// of an instrumented build of block, whichever plan the call has.
 	PartsOf string `json:"parts_of"`
 	Reason  string `json:"reason,omitempty"` // why there are no parts
@@ -165,6 +165,9 @@ func profileSampling[T topk.Float](ctx context.Context, r *DeviceRunner, c Case)
 		return Profile{}, err
 	}
 	defer m.close()
+	if err := b.spoil(m); err != nil {
+		return Profile{}, err
+	}
 	call := func(i int) error { return b.call(m, b.sampler, b.edits, m.tokens, i) }
 	times, _, err := r.raceDevice(ctx, Graph, []deviceContestant{
 		{m.buffers, call},
@@ -172,6 +175,9 @@ func profileSampling[T topk.Float](ctx context.Context, r *DeviceRunner, c Case)
 		{1, func(int) error { return r.device.emptyKernel() }},
 	})
 	if err != nil {
+		return Profile{}, err
+	}
+	if err := b.checkSampled(m); err != nil {
 		return Profile{}, err
 	}
 	p := Profile{
@@ -196,7 +202,7 @@ func profileSampling[T topk.Float](ctx context.Context, r *DeviceRunner, c Case)
 	if err != nil {
 		return Profile{}, err
 	}
-	if err := b.compareTokens(m); err != nil {
+	if err := b.checkSampled(m); err != nil {
 		return Profile{}, fmt.Errorf("instrumented: %w", err)
 	}
 	return p, nil
@@ -228,9 +234,10 @@ func (b *deviceBatch[T]) phases(m *rotation) ([]Part, error) {
 	return parts, nil
 }
 
-// stampedParts returns the phases of an instrumented build: of each the median over the rows of many calls, of a row with
-// several blocks those of the block that does most, and of these took longest. call runs it on the buffer with that number, with room for
-// so many stamps, and returns the names of the phases and the number of blocks that have a row.
+// stampedParts returns the phases of an instrumented build: of each the median over the rows of many calls, as far as they
+// went the way of most. Of a row with several blocks they are those of the block that does most and takes longest. call runs it
+// on the buffer with that number, with room for so many stamps, and returns the names of the phases and the number of
+// blocks that have a row.
 func stampedParts(r *DeviceRunner, buffers, room int, call func(buffer int, stamps cuda.Pointer) ([]string, int, error)) ([]Part, error) {
 	stamps, none := make([]cuda.Phases, room), make([]cuda.Phases, room)
 	memory, err := r.device.allocate(len(bytesOf(stamps)))
@@ -238,8 +245,7 @@ func stampedParts(r *DeviceRunner, buffers, room int, call func(buffer int, stam
 		return nil, err
 	}
 	defer memory.close()
-	var names []string
-	cycles := map[string][]float64{}
+	var ways []way
 	const calls, leastCalls = 200, 8 // the first ones find cold instructions, and are not counted
 	for n := range calls {
 		if err := memory.upload(0, bytesOf(none)); err != nil {
@@ -260,22 +266,35 @@ func stampedParts(r *DeviceRunner, buffers, room int, call func(buffer int, stam
 			if err != nil {
 				return nil, err
 			}
-			for _, span := range spans {
-				if cycles[span.Name] == nil {
-					names = append(names, span.Name)
-				}
-				cycles[span.Name] = append(cycles[span.Name], span.Cycles)
+			at := slices.IndexFunc(ways, func(w way) bool { return slices.EqualFunc(w.phases, spans, sameName) })
+			if at < 0 {
+				at, ways = len(ways), append(ways, way{spans, make([][]float64, len(spans))})
+			}
+			for i, span := range spans {
+				ways[at].cycles[i] = append(ways[at].cycles[i], span.Cycles)
 			}
 		}
 	}
+	if len(ways) == 0 {
+		return nil, fmt.Errorf("bench: the phases have no stamps")
+	}
+	most := slices.MaxFunc(ways, func(a, b way) int { return cmp.Compare(len(a.cycles[0]), len(b.cycles[0])) })
 	perUS := float64(r.device.properties().ClockKHz) / 1e3
 	var parts []Part
-	for _, name := range names {
-		median := timesOf(cycles[name], calls).Median
-		parts = append(parts, Part{Name: name, US: significant(median / perUS), Cycles: significant(median)})
+	for i, phase := range most.phases {
+		median := timesOf(most.cycles[i], calls).Median
+		parts = append(parts, Part{Name: phase.Name, US: significant(median / perUS), Cycles: significant(median)})
 	}
 	return parts, nil
 }
+
+// way is one through a kernel: its phases, and the cycles of each in the rows that went it.
+type way struct {
+	phases []Part
+	cycles [][]float64
+}
+
+func sameName(a, b Part) bool { return a.Name == b.Name }
 
 // byWork orders blocks by the number of their phases, then by the cycles from the first stamp to the last.
 func byWork(a, b cuda.Phases) int {

@@ -452,13 +452,18 @@ func (b *sampleBatch[T]) compareTokens(m *tokenMemory) error {
 	return nil
 }
 
+// checkSampled compares all that was sampled.
+func (b *sampleBatch[T]) checkSampled(m *tokenMemory) error {
+	if err := b.compareTokens(m); err != nil || b.logprobs == nil {
+		return err
+	}
+	return b.compareLogprobs(m)
+}
+
 // checkTokens does that, and compares the top-k alone with the right answers.
 func (b *sampleBatch[T]) checkTokens(m *tokenMemory) (agreement, error) {
-	if err := b.compareTokens(m); err != nil {
+	if err := b.checkSampled(m); err != nil {
 		return agreement{}, err
-	}
-	if b.logprobs != nil {
-		return b.checkLogprobs(m)
 	}
 	if b.sampled.deviceReference() == Select {
 		return b.check(m.rotation)
@@ -466,14 +471,14 @@ func (b *sampleBatch[T]) checkTokens(m *tokenMemory) (agreement, error) {
 	return agreement{valuesEqual: true, indicesEqual: true}, nil
 }
 
-// checkLogprobs compares those of all buffers with package sampling's: each may have an
+// compareLogprobs compares those of all buffers with package sampling's: each may have an
 // error of 1e-6 times the larger of 1 and its magnitude, which is no difference.
-func (b *sampleBatch[T]) checkLogprobs(m *tokenMemory) (agreement, error) {
+func (b *sampleBatch[T]) compareLogprobs(m *tokenMemory) error {
 	rows := m.buffers * b.sampled.Batch
 	chosen, ids, best := make([]float32, rows), make([]int32, rows*logprobCount), make([]float32, rows*logprobCount)
 	err := errors.Join(m.logprobs.download(bytesOf(chosen), 0), m.topIDs.download(bytesOf(ids), 0), m.topLogprobs.download(bytesOf(best), 0))
 	if err != nil {
-		return agreement{}, err
+		return err
 	}
 	for i := range rows {
 		want := b.logprobs[i/b.sampled.Batch%len(b.inputs)][i%b.sampled.Batch]
@@ -483,12 +488,12 @@ func (b *sampleBatch[T]) checkLogprobs(m *tokenMemory) (agreement, error) {
 				got, id = best[i*logprobCount+place-1], ids[i*logprobCount+place-1]
 			}
 			if within := 2e-6 * max(1, math.Abs(float64(w.Logprob))); id != w.Token || !(math.Abs(float64(got)-float64(w.Logprob)) <= within) {
-				return agreement{}, fmt.Errorf("buffer %d, row %d, logprob %d: %v of token %d, want %v of token %d: %w",
+				return fmt.Errorf("buffer %d, row %d, logprob %d: %v of token %d, want %v of token %d: %w",
 					i/b.sampled.Batch, i%b.sampled.Batch, place, got, id, w.Logprob, w.Token, ErrWrong)
 			}
 		}
 	}
-	return agreement{valuesEqual: true, indicesEqual: true}, nil
+	return nil
 }
 
 // measurePeer times the peer's sampling of the same rows. It has random numbers of

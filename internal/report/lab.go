@@ -324,7 +324,7 @@ func (l Lab) matrix() section {
 func (l Lab) phases() section {
 	s := section{id: "phases", title: "Where the time goes"}
 	g := grid{columns: []heading{
-		{"machine", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan or tier", false},
+		{"machine", false}, {"batch", true}, {"vocab", true}, {"top-k", true}, {"dtype", false}, {"plan, tier or sampling", false},
 		{"part", false}, {"us", true}, {"cycles", true}, {"share", true}, {"call (us)", true}, {"floor (us)", true}, {"empty (us)", true},
 	}}
 	for _, source := range l.Sources {

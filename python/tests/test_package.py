@@ -59,8 +59,9 @@ def test_extension_needs_an_old_c_library_only(wheel, tmp_path):
 def test_kernels_are_those_of_the_manifest():
     folder = resources.files("aikf").joinpath("kernels")
     manifest = json.loads(folder.joinpath("manifest.json").read_text())
-    assert len(manifest["artefacts"]) == 3
-    for artefact in manifest["artefacts"]:
+    artefacts = [a for a in manifest["artefacts"] if "/" not in a["file"]]  # without the instrumented ones
+    assert len(artefacts) == 3
+    for artefact in artefacts:
         image = gzip.decompress(folder.joinpath(artefact["file"]).read_bytes())
         assert hashlib.sha256(image).hexdigest() == artefact["sha256"]
         missing_kernels = set(_native.symbols()) - {k["symbol"] for k in artefact["kernels"]}

@@ -87,8 +87,11 @@ func compileFile(nvrtc *compiler, path, target, out string, more []string) error
 	return os.WriteFile(out, made.image, 0o644)
 }
 
+// instrumented is the source whose images are of a folder, and a package, of their own: who does not profile links none of them.
+const instrumented = "phases.cu"
+
 // buildAll compiles all .cu files of a folder for every target, to SASS as one program
-// and to PTX one by one, and writes the images and the manifest, or compares them with what is there.
+// (and the instrumented one as another) and to PTX one by one, and writes the images and the manifest, or compares them with what is there.
 // An image that did not change is not compressed again: another version of
 // gzip may give other bytes.
 func buildAll(nvrtc *compiler, folder string, check bool) error {
@@ -100,32 +103,45 @@ func buildAll(nvrtc *compiler, folder string, check bool) error {
 	var programs []string
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		manifest.Sources[name] = hash([]byte(sources[name]))
-		if strings.HasSuffix(name, ".cu") {
+		if strings.HasSuffix(name, ".cu") && name != instrumented {
 			programs = append(programs, include(name))
 		}
 	}
-	made := make([]build, len(targets))
+	type job struct {
+		folder, target string
+		programs       []string
+		made           build
+	}
+	var jobs []*job
+	for _, target := range targets {
+		jobs = append(jobs, &job{"", target, programs, build{}})
+	}
+	if _, ok := sources[instrumented]; ok {
+		for _, target := range targets {
+			jobs = append(jobs, &job{"phases/", target, []string{include(instrumented)}, build{}})
+		}
+	}
 	var builds sync.WaitGroup
-	for i, target := range targets {
+	for _, j := range jobs {
 		builds.Go(func() {
-			if isPTX(target) {
-				made[i] = compileEach(nvrtc, programs, target, sources)
+			if isPTX(j.target) {
+				j.made = compileEach(nvrtc, j.programs, j.target, sources)
 			} else {
-				made[i] = compile(nvrtc, strings.Join(programs, ""), target, sources, flags)
+				j.made = compile(nvrtc, strings.Join(j.programs, ""), j.target, sources, flags)
 			}
 		})
 	}
 	builds.Wait()
 
 	var stale []string
-	for i, target := range targets {
-		if err := made[i].print(target); err != nil {
+	for _, j := range jobs {
+		if err := j.made.print(j.folder + j.target); err != nil {
 			return err
 		}
-		image := made[i].image
-		artefact := kernels.Artefact{File: "kernels_" + target + ".cubin.gz", Target: target, Bytes: len(image), SHA256: hash(image), Kernels: made[i].kernels}
-		if isPTX(target) {
-			artefact.File = "kernels_" + target + ".ptx.gz"
+		image := j.made.image
+		artefact := kernels.Artefact{File: j.folder + "kernels_" + j.target + ".cubin.gz", Target: j.target, Bytes: len(image), SHA256: hash(image), Kernels: j.made.kernels}
+		if isPTX(j.target) {
+			artefact.File = j.folder + "kernels_" + j.target + ".ptx.gz"
 			manifest.Compiler = compilerVersion(image)
 		}
 		manifest.Artefacts = append(manifest.Artefacts, artefact)

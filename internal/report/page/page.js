@@ -120,7 +120,7 @@
     phases() {
       const profiles = lab.sources.filter(s => s.profiles && profiled(s) === byID("subject").value).flatMap(s => s.profiles.profiles.map(p => ({ ...p, file: s.file })));
       if (!profiles.length) return { title: "Stages and phases", why: "No profile of this machine is here." };
-      const y = p => `${p.batch} x ${p.top_k}, ${p.dtype}, ${p.plan?.name ?? p.tier}`;
+      const y = p => `${p.batch} x ${p.top_k}, ${p.dtype}, ${p.plan?.name ?? p.tier ?? p.sampling}`;
       const points = profiles.flatMap(p => p.parts.map(part => ({ y: y(p), name: part.name, us: part.us, title: `${part.name}: ${digits(part.us)} us, ${Math.round(100 * part.share)} %\n${y(p)}, V ${p.vocab.toLocaleString("en")}\ncall ${digits(p.call_us)} us, floor ${digits(p.floor_us)} us\n${p.file}` })));
       const parts = unique(points.map(p => p.name));
       const fill = new Map(parts.map((n, i) => [n, `var(--c${i % 8})`]));
