@@ -79,7 +79,7 @@ func TestKernelConformance(t *testing.T) {
 	d := open(t, 0)
 	for _, symbol := range kernelSymbols() {
 		if _, err := d.kernel(symbol); err != nil {
-			t.Skipf("the sources have no %s", symbol)
+			t.Error(err)
 		}
 	}
 	plans := plansOf(d)

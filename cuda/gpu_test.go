@@ -45,7 +45,14 @@ func gpuConformance(t *testing.T, options OpenOptions) {
 	d := gpu(t, options)
 	p := d.Properties()
 	t.Logf("%s, compute capability %d.%d, CUDA %d, %+v", p.Name, p.Major, p.Minor, p.DriverVersion, d.Architecture())
-	for _, symbol := range selectorSymbols() {
+	symbols := selectorSymbols()
+	if !options.ForcePTX { // the driver would compile the others now
+		symbols = kernelSymbols()
+		if err := errors.Join(d.load(symbols...), d.loadPhases()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, symbol := range symbols {
 		if _, err := d.kernel(symbol); err != nil && (d.Architecture().Cluster() || !strings.HasSuffix(symbol, "_cluster")) {
 			t.Errorf("no kernel %s", symbol)
 		}
