@@ -115,25 +115,20 @@ func runProfile(ctx context.Context, args []string, c console) error {
 		validate, profile = settings.Validate, settings.Profile
 	}
 	var cases []bench.Case
-	for _, dtype := range types {
-		for _, vocab := range vocabs {
-			for _, batch := range batches {
-				for _, k := range ks {
-					for _, sampling := range bench.DeviceSamplingsOf(*work) {
-						shape := bench.Case{Work: *work, Sampling: sampling, Source: bench.Random, Batch: batch, Vocab: vocab, TopK: k, DType: dtype, Tier: *tier}
-						if err := validate(shape); err != nil {
-							return usageErrorf("profile: %w", err)
-						}
-						if shape = shape.WithoutTopK(); sampling == "" || !slices.Contains(cases, shape) {
-							cases = append(cases, shape)
-						}
-					}
-				}
+	for _, shape := range (benchFlags{batch: batches, vocab: vocabs, topK: ks, dtype: types}).shapes(bench.Logits{}, nil) {
+		shape.Work, shape.Source, shape.Tier = *work, bench.Random, *tier
+		for _, sampling := range bench.DeviceSamplingsOf(*work) {
+			shape.Sampling = sampling
+			if err := validate(shape); err != nil {
+				return usageErrorf("profile: %w", err)
+			}
+			if c := shape.WithoutTopK(); sampling == "" || !slices.Contains(cases, c) { // without a top-k, those of several are the same
+				cases = append(cases, c)
 			}
 		}
 	}
-	for _, shape := range cases {
-		p, err := profile(ctx, shape)
+	for _, c := range cases {
+		p, err := profile(ctx, c)
 		if err != nil {
 			return benchError(ctx, "profile", err)
 		}
