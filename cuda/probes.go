@@ -107,7 +107,9 @@ func (d *Device) loadPhases() error {
 func SelectionPhases() []string { return slices.Clone(selectionPhases) }
 
 // SelectPhases is SelectDevice by an instrumented build of the plan
-// [PlanBlock], which package cuda/kernels/phases holds: a program that does not import it gets an error that wraps [ErrUnsupported]. stamps is the address of [Rows] Phases, of which that of [SelectionPhases] are written.
+// [PlanBlock], which package cuda/kernels/phases holds: a program that does not
+// import it gets an error that wraps [ErrUnsupported]. stamps is the address of
+// [Rows] Phases; their phases are those of [SelectionPhases].
 func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, result Result, stamps Pointer) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -138,9 +140,11 @@ func (s *Selector) SelectPhases(stream *Stream, logits Logits, shape Shape, resu
 	return s.launch(newCall(s.device), stream, loaded, logits, shape, result, Workspace{stamps, plan.WorkspaceBytes})
 }
 
-// SamplePhases is SampleDevice by an instrumented build of that package, of which there is one for bfloat16: for edited rows, for rows without a top-k and for
-// a vocab of up to 65,536. stamps is the address of [Rows, 8] Phases, of which the first [Rows, blocks] are written. It
-// returns the names of the phases, and how many blocks have a row.
+// SamplePhases is SampleDevice by an instrumented build of the same package, of
+// which there is one for bfloat16: for edited rows, for rows without a top-k and
+// for a vocab of up to 65,536. stamps is the address of [Rows, 8] Phases, of which
+// the first [Rows, blocks] are written. It returns the names of the phases, and
+// how many blocks have a row.
 func (s *Sampler) SamplePhases(stream *Stream, logits Logits, shape Shape, rows RowParams, tokens Tokens, stamps Pointer) (names []string, blocks int, err error) {
 	if err := s.usable(); err != nil {
 		return nil, 0, err

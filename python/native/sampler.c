@@ -198,7 +198,6 @@ static bool sample_edited_and_tell(Selector* s, Batch* b, struct SampleArguments
   told.selection.k = a->top_count > 1 ? a->top_count : 1;
   if (told.selection.k > b->vocab) told.selection.k = (int)b->vocab;
   told.tokens = a->tokens;
-  told.status = a->status;
   told.logprobs = a->logprobs;
   told.ranks = a->ranks;
   told.top_ids = a->top_ids;
