@@ -153,7 +153,7 @@ func (c *contestantProgram) selected(row []float32, k int) memorized {
 			answer.logits = slices.Clone(row)
 			c.recalled[len(c.recalled)] = answer
 		}()
-		time.Sleep(time.Millisecond) // a slow one, for which a memory pays
+		time.Sleep(10 * time.Millisecond) // a slow one, for which a memory pays even where comparing is slow
 	case "wrong", "wrong lines":
 		row = row[:max(k, len(row)/2)]
 	}
