@@ -6,16 +6,12 @@
 // the sum of these is that of law.HashMasses from surprise 0 on, or that of
 // law.HashDraws from draw 0 on.
 //
-// law_estimates: the same grid and items. Each thread writes the largest error of an estimate of its items' masses, beside
-// the mass before it is rounded to an integer, in units of 2^-48.
-//
 // law_cost: any grid of 256 threads. logits is [256] float32. Each thread weighs
 // its logit k times (a multiple of 512), each time beside a larger maximum, and adds
 // the masses. values[2 * b] becomes the cycles that block b took and
 // values[2 * b + 1] the last sum of its first thread, both of 64 bits. With 8
 // blocks on an SM, cycles / (64 * k) is what an SM takes to weigh 32 logits.
 #include "arguments.h"
-#include "estimate.cuh"
 #include "law.cuh"
 
 namespace law {
@@ -29,20 +25,12 @@ DEVICE u64 mix(u64 x) {
   return x ^ x >> 31;
 }
 
-template <class See>
-DEVICE void see_items(const SelectArguments& arguments, See see) {
+template <class Item>
+DEVICE void hash_items(const SelectArguments& arguments, Item item) {
   const u64 thread = (u64)block_index() * kThreads + thread_index(), threads = (u64)arguments.rows * kThreads;
-  u64 seen = 0;
-  for (u64 i = thread; i < (u64)arguments.stride; i += threads) seen = see(seen, i);
-  static_cast<u64*>(arguments.values)[thread] = seen;
-}
-
-// The error of the estimate of a surprise's mass; 0 of one that no logit has, since it is no float32.
-DEVICE u64 estimate_error(int surprise) {
-  const float distance = (float)surprise;
-  if ((int)distance != surprise) return 0;
-  const double estimated = (double)estimate::mass(distance * estimate::kOctave + estimate::kLift), mass = (double)(weight(surprise) * as_float((u32)(127 + estimate::kUnit) << 23));
-  return (u64)((estimated < mass ? mass - estimated : estimated - mass) / mass * 0x1p48);
+  u64 hash = 0;
+  for (u64 i = thread; i < (u64)arguments.stride; i += threads) hash += item(i);
+  static_cast<u64*>(arguments.values)[thread] = hash;
 }
 
 DEVICE void cost(const SelectArguments& arguments) {
@@ -71,19 +59,13 @@ DEVICE void cost(const SelectArguments& arguments) {
 }  // namespace law
 
 KERNEL(law_masses, 256, 4) {
-  law::see_items(arguments, [](u64 sum, u64 i) { return sum + law::mix(law::mass(-(int)i) + i * law::kGolden); });
+  law::hash_items(arguments, [](u64 i) { return law::mix(law::mass(-(int)i) + i * law::kGolden); });
 }
 KERNEL(law_draws, 256, 4) {
-  law::see_items(arguments, [](u64 sum, u64 i) {
+  law::hash_items(arguments, [](u64 i) {
     const u64 seed = law::mix(i);
     const u64 total = (law::mix(seed) >> 2) + 1;
-    return sum + law::mix(law::target(law::uniform(seed, i, (u32)(seed >> 7), (u32)(i % 4) + 1), total) + i * law::kGolden);
-  });
-}
-KERNEL(law_estimates, 256, 4) {
-  law::see_items(arguments, [](u64 most, u64 i) {
-    const u64 error = law::estimate_error(-(int)i);
-    return error > most ? error : most;
+    return law::mix(law::target(law::uniform(seed, i, (u32)(seed >> 7), (u32)(i % 4) + 1), total) + i * law::kGolden);
   });
 }
 KERNEL(law_cost, 256, 8) { law::cost(arguments); }

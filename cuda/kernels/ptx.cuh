@@ -285,6 +285,41 @@ DEVICE u32 cluster_blocks() {
 }
 DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
 DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+// The first arrival of all: nothing was written that others read, but signals were started.
+DEVICE void cluster_arrive_first() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+
+// A signal is for messages to variables of a block: when so many bytes have come, they are there for those that wait. It serves
+// once, and others may send when they have waited for its block's first arrival.
+DEVICE void start_signal(u64* signal, u32 bytes) {
+  const u32 at = (u32)__cvta_generic_to_shared(signal);
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// Sends a number to a variable of another block of the cluster, and to the signal for it there.
+template <class V>
+DEVICE void send(V* to, V v, u64* signal, u32 rank) {
+  u32 there, signal_there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"((u32)__cvta_generic_to_shared(to)), "r"(rank));
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(signal_there) : "r"((u32)__cvta_generic_to_shared(signal)), "r"(rank));
+  if (sizeof(V) == 8) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(there), "l"((u64)v), "r"(signal_there) : "memory");
+  } else {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(there), "r"((u32)v), "r"(signal_there) : "memory");
+  }
+}
+// For a whole warp.
+DEVICE void wait_for_signal(u64* signal) {
+  u32 there;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(there)
+        : "r"((u32)__cvta_generic_to_shared(signal))
+        : "memory");
+  } while (!there);
+}
+
 // The same variable in the shared memory of another block of the cluster.
 template <class T>
 DEVICE T* in_block(T* variable, u32 rank) {

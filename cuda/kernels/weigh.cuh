@@ -1,48 +1,10 @@
-// The masses of a row, or estimates of them, added up by segments: what rows without a top-k are drawn by.
+// The masses of a row, added up by segments: what rows without a top-k are drawn by.
 //
 // Shapes: one block for each row, or a cluster of blocks that have a chunk each. A warp takes a segment of consecutive
 // vectors, each lane one of 32. Bytes: the row once, from L1 or L2.
 #pragma once
 
-#include "estimate.cuh"
 #include "tail.cuh"
-
-// A team is the blocks that have a row: one alone, or a cluster. kParts: in how many it weighs
-// a vector. The fewer vectors there are, the more it counts how long the code is.
-struct Alone {
-  static constexpr u32 kParts = 1;
-  static DEVICE u32 shift() { return 0; }  // blocks, as a power of two
-  static DEVICE u32 blocks() { return 1; }
-  static DEVICE u32 rank() { return 0; }
-  static DEVICE void arrive() {}
-  static DEVICE void wait() {}
-  static DEVICE void meet() { block_barrier(); }
-  // For a warp that returns next: what it wrote is seen when the others have waited, or met.
-  static DEVICE void leave() { leave_block(); }
-  template <class V>
-  static DEVICE V* of(V* variable, u32) { return variable; }
-  static DEVICE u32 add(u32* at, u32 v) { return atomic_add(at, v); }
-};
-
-#if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
-struct Cluster {
-  static constexpr u32 kParts = 2;
-  static DEVICE u32 shift() { return lowest_bit(cluster_blocks()); }
-  static DEVICE u32 blocks() { return cluster_blocks(); }
-  static DEVICE u32 rank() { return cluster_rank(); }
-  static DEVICE void arrive() { cluster_arrive(); }
-  static DEVICE void wait() { cluster_wait(); }
-  static DEVICE void meet() {
-    cluster_arrive();
-    cluster_wait();
-  }
-  static DEVICE void leave() { cluster_arrive(); }
-  // The variable of a block of the team.
-  template <class V>
-  static DEVICE V* of(V* variable, u32 rank) { return in_block(variable, rank); }
-  static DEVICE u32 add(u32* at, u32 v) { return cluster_atomic_add(at, v); }
-};
-#endif
 
 constexpr u32 kSegments = 1024;      // of a row: so many that the sums of their masses fit two words
 constexpr u32 kCutRoom = 2047;       // candidates for the end of top-p: the same
@@ -68,14 +30,13 @@ struct Whole {
   u32 lows[kWarp];                           // values of warps
   u32 best[kTeam * kWarps];                  // keys
   u32 count;                                 // of candidates, also those without room
-  u32 unsure;                                // whether estimates leave an answer open
   u32 listed;
   u32 bin, bin_below;
   float scale, floor;
-  float spare;  // mass beside the bracket
   u64 uniform;  // random number of the first draw
   u64 totals[kTeam];                         // of the blocks of a team
   u64 before, last;
+  u64 all_best, all_totals;  // signals: that all of them are there
 
   DEVICE void clear() {
     Vector* at = reinterpret_cast<Vector*>(sums);
@@ -85,7 +46,7 @@ struct Whole {
       if (i + thread_index() < kCleared) at[i + thread_index()] = Vector{{0, 0, 0, 0}};
     }
     if (thread_index() < kTeam * kWarps) rest[thread_index()] = 0;
-    if (thread_index() == 0) count = unsure = 0;
+    if (thread_index() == 0) count = 0;
   }
   DEVICE u32* list(u32 warp) { return highs + warp * kListed; }
 
@@ -97,6 +58,64 @@ struct Whole {
   static DEVICE u64 sum(u32 lower, u32 upper) { return ((u64)upper << kLowBits) + lower; }
 };
 static_assert(Whole::kWarps * Whole::kListed <= kBins, "lists take the place of bins");
+
+// A team is the blocks that have a row: one alone, or a cluster. All threads of it begin, and all but the warps that settle wait
+// for the others.
+struct Alone {
+  static DEVICE u32 shift() { return 0; }  // blocks, as a power of two
+  static DEVICE u32 blocks() { return 1; }
+  static DEVICE u32 rank() { return 0; }
+  static DEVICE void begin(Whole&) {}
+  static DEVICE void wait_for_others() {}
+  static DEVICE void meet() { block_barrier(); }
+  // Has all blocks know the best key of a warp, for those that wait for the keys of all behind a barrier.
+  static DEVICE void tell_best(Whole& s, u32 key) {
+    if (thread_index() % kWarp == 0) s.best[thread_index() / kWarp] = key;
+  }
+  static DEVICE void wait_for_best(Whole&) {}
+  // The total of the block of that rank, for each lane, by that of its own block: for all warps.
+  static DEVICE u64 total_of_block(Whole&, u64 own) { return thread_index() % kWarp == 0 ? own : 0; }
+  template <class V>
+  static DEVICE V* of(V* variable, u32) { return variable; }
+  static DEVICE u32 add(u32* at, u32 v) { return atomic_add(at, v); }
+};
+
+#if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
+// Tells by messages: a meeting waits for all memory of the GPU, and forgets the row in L1.
+struct Cluster {
+  static DEVICE u32 shift() { return lowest_bit(cluster_blocks()); }
+  static DEVICE u32 blocks() { return cluster_blocks(); }
+  static DEVICE u32 rank() { return cluster_rank(); }
+  static DEVICE void begin(Whole& s) {
+    if (thread_index() == 0) {
+      start_signal(&s.all_best, blocks() * Whole::kWarps * sizeof s.best[0]);
+      start_signal(&s.all_totals, blocks() * sizeof s.totals[0]);
+    }
+    warp_barrier();
+    cluster_arrive_first();
+  }
+  static DEVICE void wait_for_others() { cluster_wait(); }
+  static DEVICE void meet() {
+    cluster_arrive();
+    cluster_wait();
+  }
+  static DEVICE void tell_best(Whole& s, u32 key) {
+    const u32 lane = thread_index() % kWarp;
+    if (lane < blocks()) send(&s.best[rank() * Whole::kWarps + thread_index() / kWarp], key, &s.all_best, lane);
+  }
+  static DEVICE void wait_for_best(Whole& s) { wait_for_signal(&s.all_best); }
+  static DEVICE u64 total_of_block(Whole& s, u64 own) {
+    const u32 lane = thread_index() % kWarp;
+    if (thread_index() < blocks()) send(&s.totals[rank()], own, &s.all_totals, lane);
+    wait_for_signal(&s.all_totals);
+    return lane < blocks() ? s.totals[lane] : 0;
+  }
+  // The variable of a block of the team.
+  template <class V>
+  static DEVICE V* of(V* variable, u32 rank) { return in_block(variable, rank); }
+  static DEVICE u32 add(u32* at, u32 v) { return cluster_atomic_add(at, v); }
+};
+#endif
 
 // The e-th element of a vector, by its bits.
 template <class T>
@@ -158,8 +177,6 @@ struct Weights {
     const float v = distance(logit);
     return nearest_integer(v < floor ? law::kLeastSurprise : v);
   }
-  // The distance in octaves, for estimates.
-  DEVICE float octaves(float logit) const { return (logit - most) * (scale * estimate::kOctave); }
 };
 
 // The floor below which masses are less than min_p of the largest, for a whole warp; above 0 where
@@ -257,140 +274,63 @@ DEVICE void append_bracket(Whole& s, const Team& team, const Row<T>& row, const 
   warp_barrier();
 }
 
-// Parts are a number from 0 to 2^(kSplit + 22) units of 2^kUnit, in units of 2^kSplit, to the nearest, and the rest of it
-// in one: each with a number too many, so that two of them are added in one instruction.
-template <int kUnit, int kSplit>
+// Parts are the two of a weight, see law::Masses, each with a number too many, so that two of them are added in one
+// instruction.
 struct Parts {
-  static constexpr u32 kHigh = (u32)(150 + kUnit + kSplit) << 23 | 0x400000, kLow = (u32)(150 + kUnit) << 23 | 0x400000;
+  static constexpr u32 kHigh = (u32)(150 + law::kMassSplit) << 23 | 0x400000, kLow = 150u << 23 | 0x400000;
   u32 high, low;
 
   Parts() = default;
-  DEVICE explicit Parts(float number) {
-    const float coarse = as_float(kHigh), fine = as_float(kLow), part = number + coarse;
+  DEVICE explicit Parts(float weight) {
+    const float coarse = as_float(kHigh), fine = as_float(kLow), part = weight + coarse;
     high = as_bits(part);
-    low = as_bits(number - (part - coarse) + fine);
+    low = as_bits(weight - (part - coarse) + fine);
   }
 };
-// Total is a sum of at most 512 of them.
-template <int kUnitBits, int kSplitBits>
-struct Total {
-  static constexpr int kUnit = kUnitBits, kSplit = kSplitBits;
-  using Term = Parts<kUnit, kSplit>;
-  u32 high = 0, low = 0;
 
-  DEVICE void add(const Term& one, const Term& other) { high += one.high + other.high, low += one.low + other.low; }
-  // Without what is too many, of so many terms.
-  DEVICE Total net(u32 terms) const {
-    Total t;
-    t.high = high - terms * Term::kHigh, t.low = low - terms * Term::kLow;
-    return t;
-  }
-  DEVICE u64 sum() const { return ((u64)high << kSplit) + (i64)(int)low; }
-};
-
-// MassSums add up the masses of a thread's vectors: what is kept, and with kCut apart from it what the elements below a bracket or in it
-// have. kParts: in how many it weighs a vector.
-template <class T, u32 kParts, bool kIsCut>
+// MassSums adds up the masses of a thread's vectors, at most 512: what is kept, and with kCut apart from it what the
+// elements below a bracket or in it have.
+template <class T, bool kCut>
 struct MassSums {
-  static constexpr bool kCut = kIsCut;
-  using Sum = Total<0, law::kMassSplit>;
-  using Term = typename Sum::Term;
   const Weights& weights;
   const Bracket& bracket;
-  Sum all = {}, below = {};  // below is net
+  u32 high = 0, low = 0;
+  law::Masses below = {};
 
   // Returns whether an element lies in the bracket.
-  DEVICE bool add(Vector v) {
+  DEVICE bool add(const Vector& v) {
     u32 nearest = kAllLanes;
-#pragma unroll 1
-    for (u32 part = 0; part < kParts; part++) {
 #pragma unroll
-      for (u32 e = 0; e < T::kPerVector / kParts; e += 2) {
-        Term terms[2];
+    for (u32 e = 0; e < T::kPerVector; e += 2) {
+      Parts parts[2];
 #pragma unroll
-        for (u32 j = 0; j < 2; j++) {
-          const int q = weights.surprise(number_of_bits<T>(bits_of_element<T>(v, e + j)));
-          terms[j] = Term(law::weight(q));
-          if (kCut) {
-            nearest = smaller(nearest, (u32)(q - bracket.low));
-            if (q < bracket.high) below.high += terms[j].high - Term::kHigh, below.low += terms[j].low - Term::kLow;
-          }
+      for (u32 j = 0; j < 2; j++) {
+        const int q = weights.surprise(number_of_bits<T>(bits_of_element<T>(v, e + j)));
+        parts[j] = Parts(law::weight(q));
+        if (kCut) {
+          nearest = smaller(nearest, (u32)(q - bracket.low));
+          if (q < bracket.high) below.high += parts[j].high - Parts::kHigh, below.low += (int)(parts[j].low - Parts::kLow);
         }
-        all.add(terms[0], terms[1]);
       }
-      if (kParts == 2) v.word[0] = v.word[2], v.word[1] = v.word[3];
+      high += parts[0].high + parts[1].high, low += parts[0].low + parts[1].low;
     }
     return kCut && nearest < (u32)(bracket.high - bracket.low);
   }
   // What so many vectors have.
-  DEVICE Sum kept(u32 vectors) const {
-    Sum sum = all.net(T::kPerVector * vectors);
-    if (kCut) sum.high -= below.high, sum.low -= below.low;
-    return sum;
+  DEVICE law::Masses kept(u32 vectors) const {
+    const u32 terms = T::kPerVector * vectors;
+    return law::Masses{high - terms * Parts::kHigh, (int)(low - terms * Parts::kLow)} - below;
   }
-  DEVICE Sum others(u32) const { return below; }
-  DEVICE void clear() { all = {}, below = {}; }
+  DEVICE void clear() { high = low = 0, below = {}; }
 };
 
-// EstimateSums do the same with estimates, what is kept never as a difference: that would have the errors of both. kFloor: if some
-// elements have no mass by min-p.
-template <class T, bool kFloor, bool kIsCut>
-struct EstimateSums {
-  static constexpr bool kCut = kIsCut;
-  static constexpr u32 kTogether = 4, kTerms = 2;  // elements of a term, and terms of a vector
-  using Sum = Total<estimate::kUnit, law::kMassSplit + 2>;
-  using Term = typename Sum::Term;
-  const Weights& weights;
-  const float floor;         // in octaves
-  const float high;          // of the bracket, lifted: a multiple of a bin's width, or a surprise, so that nothing is rounded
-  const float middle, half;  // of it, and more than half of its width
-  Sum above = {}, below = {};
-
-  DEVICE EstimateSums(const Weights& of, const Bracket& bracket)
-      : weights(of),
-        floor(of.floor * estimate::kOctave),
-        high(bracket.high > 0 ? 2 * estimate::kLift : lifted(bracket.high)),
-        middle((lifted(bracket.low) + lifted(bracket.high)) / 2),
-        half((bracket.high - bracket.low) * (0.5f * estimate::kOctave) + 0x1p-15f) {}
-  static DEVICE float lifted(int surprise) { return surprise * estimate::kOctave + estimate::kLift; }
-
-  // Returns whether an element lies in the bracket, or next to it.
-  DEVICE bool add(const Vector& v) {
-    float nearest = 0x1p127f;
-    Term terms[2], lower[2];
-#pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e += kTogether) {
-      float mass[kTogether], beyond[kTogether];
-#pragma unroll
-      for (u32 j = 0; j < kTogether; j++) {
-        const float x = weights.octaves(number_of_bits<T>(bits_of_element<T>(v, e + j))), at = x + estimate::kLift;
-        mass[j] = estimate::mass(at);
-        if (kFloor && x < floor) mass[j] = 0;
-        if (kCut) {
-          beyond[j] = at < high ? mass[j] : 0;
-          mass[j] -= beyond[j];
-          nearest = smaller_number(nearest, magnitude(at - middle));
-        }
-      }
-      terms[e / kTogether % 2] = Term((mass[0] + mass[1]) + (mass[2] + mass[3]));
-      if (kCut) lower[e / kTogether % 2] = Term((beyond[0] + beyond[1]) + (beyond[2] + beyond[3]));
-    }
-    if (T::kPerVector == kTogether) terms[1] = lower[1] = Term(0.0f);
-    above.add(terms[0], terms[1]);
-    if (kCut) below.add(lower[0], lower[1]);
-    return kCut && nearest < half;
-  }
-  DEVICE Sum kept(u32 vectors) const { return above.net(kTerms * vectors); }
-  DEVICE Sum others(u32 vectors) const { return below.net(kTerms * vectors); }
-  DEVICE void clear() { above = {}, below = {}; }
-};
-
-// Adds up the masses of this block's segments, by MassSums or EstimateSums, in the team's first block or in its own; with kCut
-// those above the bracket, and apart all others, and appends what lies in it.
-template <class T, class Sums, class Team>
-DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket,
-                  u32 edges, Sums own, bool in_first) {
-  constexpr bool kCut = Sums::kCut;
+// Adds up the masses of this block's segments, in the team's first block or, of a row that is not cut, in its own; with
+// kCut those above the bracket, and apart all others, and appends what lies in it. Apart, and the row from the arguments
+// again: so the loop has registers.
+template <class T, bool kCut, class Team>
+DEVICE_APART void weigh(Whole& s, Team team, const SampleArguments& a, u32 number, Weights weights, Bracket bracket, bool in_first) {
+  const Row<T> row(a, number, 0, 1);
+  const Segments<T> segments(row, team);
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rounds = 1u << (segments.shift - 5);  // of a segment
   u64 rest = 0;
   u32 listed = 0;
@@ -401,6 +341,7 @@ DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<
     if (i < row.vectors) v = row.vector(i);
     return v;
   };
+  MassSums<T, kCut> own{weights, bracket};
   // The vectors of a lane: one in each round of its warp's segments.
   const u32 to_next = ((Whole::kWarps - 1) << segments.shift) + kWarp, last = (1u << segments.shift) - kWarp;
   u32 segment = segments.first + warp, i = (segment << segments.shift) + lane;
@@ -419,10 +360,9 @@ DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<
       listed += population(lanes);
     }
     if (ends) {
-      typename Sums::Sum kept = own.kept(rounds);
-      if (kCut) rest += own.others(rounds).sum();
+      const law::Masses kept = warp_sum(own.kept(rounds));
+      if (kCut) rest += own.below.sum();
       own.clear();
-      kept.high = warp_sum(kept.high), kept.low = warp_sum(kept.low);
       if (lane == 0) sums[segment] = kept.sum();
       segment += Whole::kWarps;
     }
@@ -437,13 +377,14 @@ DEVICE void weigh(Whole& s, const Team& team, const Row<T>& row, const Segments<
     }
   }
   // For the first block, or for that of their segment.
-  const u32 edge = thread_index() < edges ? segments.of_index(row, row.edge(thread_index())) : 0;
-  if (thread_index() < edges && (in_first || (edge >= segments.first && edge < segments.end))) {
-    const u32 index = row.edge(thread_index()), bits = row.bits(index), segment = edge;
+  const u32 thread = thread_index(), edges = in_first && team.rank() > 0 ? 0 : row.edges();
+  const u32 edge = thread < edges ? segments.of_index(row, row.edge(thread)) : 0;
+  if (thread < edges && (in_first || (edge >= segments.first && edge < segments.end))) {
+    const u32 index = row.edge(thread), bits = row.bits(index);
     const int q = weights.surprise(number_of_bits<T>(bits));
     const u64 mass = law::mass(q);
     if (!kCut || q >= bracket.high) {
-      Whole::add(&s.more[segment], &s.more_highs[segment], mass);
+      Whole::add(&s.more[edge], &s.more_highs[edge], mass);
     } else {
       rest += mass;
       if (bracket.has(q)) {

@@ -8,9 +8,7 @@
 // consecutive ids, and with top-p those beyond the bracket, while what lies in it
 // is put aside as candidates. (4) Among these, top-p ends exactly; the kept ones
 // are added to their segments. (5) A draw finds its segment by the sums before each, and
-// one warp looks at the segment again. Of one draw, (2) counts a sample and (3) adds up estimates: if the end of
-// top-p or the token is not sure by these, all is done again by masses. Bytes: the row two or
-// three times, all but the first from L1 or L2.
+// one warp looks at the segment again. Bytes: the row two or three times, all but the first from L1 or L2.
 //
 // What does not fit this - a soft cap, a top-k beyond the room, a bracket with too many
 // candidates - is drawn by passes.
@@ -23,42 +21,24 @@
 // its mass.
 constexpr u32 kLastBin = kBins - 2;
 
-// Of a long chunk only the heaviest elements are counted one by one, and of the others a sample: those of one vector
-// of kEvery, each for kEvery. The bracket is wider by kDeviations of what that is expected to be off.
-constexpr u32 kEvery = 3, kLongChunk = 2048;  // vectors
-constexpr float kDeviations = 2.5f;
-
 // Counts this block's elements by the bins of their distance from the largest, those
-// that have a mass in bins up to the last. heavy: the key from which on all are counted, 0 if a sample
-// is not enough.
+// that have a mass in bins up to the last.
 template <class T>
-DEVICE void count_bins(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, u32 edges, u32 heavy) {
+DEVICE void count_bins(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, u32 edges) {
   constexpr float kUnits = 0x1p23f * kBinWidth, kFurthest = -(kLastBin + 0.4375f) * kBinWidth;
   const float furthest = weights.floor > kFurthest ? weights.floor : kFurthest;
-  const float near = heavy ? weights.distance(number_of<T>(heavy)) : 0x1p127f;
-  const auto count = [&](u32 bits, float below, u32 n) {
+  const auto count = [&](u32 bits) {
     const float v = weights.distance(number_of_bits<T>(bits));
-    if (v >= furthest && v < below) atomic_add_only(&s.groups[as_bits(kUnits - v) % kBins], n);
+    if (v >= furthest) atomic_add_only(&s.groups[as_bits(kUnits - v) % kBins], 1);
   };
-  const u32 first = segments.first << segments.shift, end = smaller(segments.end << segments.shift, row.vectors), every = heavy ? kEvery : 1;
+  const u32 end = smaller(segments.end << segments.shift, row.vectors);
 #pragma unroll 1
-  for (u32 i = first + thread_index() * every; i < end; i += Whole::kThreads * every) {
+  for (u32 i = (segments.first << segments.shift) + thread_index(); i < end; i += Whole::kThreads) {
     const Vector v = row.vector(i);
 #pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e++) count(bits_of_element<T>(v, e), near, every);
+    for (u32 e = 0; e < T::kPerVector; e++) count(bits_of_element<T>(v, e));
   }
-  if (heavy) {
-    const u32 below = T::just_below(heavy);
-#pragma unroll 1
-    for (u32 i = first + thread_index(); i < end; i += Whole::kThreads) {
-      const Vector v = row.vector(i);
-      if (!T::beats(T::best(v), below)) continue;
-      u32 marks = T::mark(v, below);
-#pragma unroll 1
-      for (; marks; marks &= marks - 1) count(row.bits(row.at(i) + T::marked_element(lowest_bit(marks))), 0x1p127f, 1);
-    }
-  }
-  if (thread_index() < edges) count(row.bits(row.edge(thread_index())), 0x1p127f, 1);
+  if (thread_index() < edges) count(row.bits(row.edge(thread_index())));
 }
 
 // The least of two numbers of each thread: for all threads.
@@ -72,9 +52,9 @@ DEVICE void block_least(Whole& s, u32& one, u32& other) {
 }
 
 // The bracket in which a share p of the mass is reached, by the counts of bins of the
-// whole team. light: the distance below which they are those of a sample, -Inf if there is none.
+// whole team.
 template <class Team>
-DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, float light) {
+DEVICE Bracket find_bracket(Whole& s, const Team& team, float p) {
   constexpr u32 kOwn = kBins / Whole::kThreads;
   static_assert(kOwn == 2, "a thread reads its bins at once");
   const u32 thread = thread_index();
@@ -87,13 +67,9 @@ DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, float light) {
   u64 both = 0;  // neither overflows
 #pragma unroll
   for (u32 rank = 0; rank < kTeam; rank++) both += counts[rank];
-  float masses[kOwn], sizes[kOwn];
+  float sizes[kOwn];
 #pragma unroll
-  for (u32 b = 0; b < kOwn; b++) {
-    masses[b] = approximate_exp2((thread * kOwn + b) * (-1.0f / kBinsPerOctave));
-    sizes[b] = (u32)(both >> 32 * b) * masses[b];
-  }
-  if (thread == 0) s.spare = 0;
+  for (u32 b = 0; b < kOwn; b++) sizes[b] = (u32)(both >> 32 * b) * approximate_exp2((thread * kOwn + b) * (-1.0f / kBinsPerOctave));
   float all, before = scan(s, sizes[0] + sizes[1], all);
   // The first bin up to which the sum reaches `enough`: what a thread tells of its own. The sums before warps overlap by
   // what was rounded, and blocks must not choose differently.
@@ -101,20 +77,7 @@ DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, float light) {
     return before + sizes[0] >= enough ? thread * kOwn : before + sizes[0] + sizes[1] >= enough ? thread * kOwn + 1 : kLastBin;
   };
   // What all masses being 1.1 % more or less can do to a share, and the rounding of sums.
-  float spare = all * (p * (1 - p) * 0.0225f + 0x1p-18f);
-  if (light > -0x1p127f) {
-    // The variance of a sample is that of each element: what is above counts by 1 - p, what is below by p.
-    float squares[kOwn], all_squares;
-#pragma unroll
-    for (u32 b = 0; b < kOwn; b++) squares[b] = -((thread * kOwn + b + 0.5f) * kBinWidth) < light ? sizes[b] * masses[b] : 0;
-    u32 end = reaching(all * p), none = 0;
-    block_least(s, end, none);
-    const float above = scan(s, squares[0] + squares[1], all_squares) + (end % kOwn ? squares[0] : 0);
-    const float variance = (kEvery - 1) * ((1 - p) * (1 - p) * above + p * p * (all_squares - above));
-    if (thread == end / kOwn && variance > 0) s.spare = kDeviations * approximate_exp2(0.5f * approximate_log2(variance));
-    block_barrier();
-    spare += s.spare;
-  }
+  const float spare = all * (p * (1 - p) * 0.0225f + 0x1p-18f);
   u32 above = reaching(all * p - spare), below = reaching(all * p + spare);
   block_least(s, above, below);
   constexpr int kHalf = (1 << law::kSurpriseBits) / kBinsPerOctave / 2;
@@ -124,8 +87,8 @@ DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, float light) {
 constexpr u32 kFew = 64;  // candidates that are ranked by counting
 
 // Among few candidates that groups lists, beside their masses in highs: the place down to which they have a
-// sum of at least `enough`, in s.last. Unsure if that sum or the one before it is within a margin of it.
-DEVICE void rank_few(Whole& s, u32 few, u64 enough, u64 margin) {
+// sum of at least `enough`, in s.last.
+DEVICE void rank_few(Whole& s, u32 few, u64 enough) {
   constexpr u32 kLanes = Whole::kThreads / kFew;
   const u64* masses = reinterpret_cast<const u64*>(s.highs);
   const u32 n = thread_index() / kLanes;
@@ -135,10 +98,7 @@ DEVICE void rank_few(Whole& s, u32 few, u64 enough, u64 margin) {
   for (u32 j = thread_index() % kLanes; j < few; j += kLanes) above += s.candidates[s.groups[j]] > own ? masses[j] : 0;
 #pragma unroll
   for (u32 d = 1; d < kLanes; d *= 2) above += shuffle_xor(above, d);
-  if (n < few && above < enough && enough <= above + masses[n]) {
-    s.last = own;
-    if (estimate::near_border(above + masses[n] - enough, enough - above, margin)) s.unsure = 1;
-  }
+  if (n < few && above < enough && enough <= above + masses[n]) s.last = own;
   block_barrier();
 }
 
@@ -167,7 +127,7 @@ DEVICE u32 find_bin(Whole& s, u64 enough) {
 // The largest place such that the candidates at or above it have a sum of masses of at
 // least `enough`; 0 if all of them have not. For many that crowd: by ever smaller ranges of places.
 template <class T>
-DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 enough, u64 margin) {
+DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 enough) {
   constexpr u32 kLogBins = 10;
   static_assert(kBins == 1u << kLogBins && kCutRoom < 1u << (32 - kLowBits), "each thread has a part");
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
@@ -211,7 +171,7 @@ DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 eno
     }
     block_barrier();
     if (s.listed <= kFew) {
-      rank_few(s, s.listed, enough, margin);
+      rank_few(s, s.listed, enough);
       return s.last;
     }
     shift = shift > kLogBins ? shift - kLogBins : 0;
@@ -244,19 +204,16 @@ DEVICE u64 mass_above(Whole& s, u64& others) {
 
 // Ends top-p where it ends among the candidates, and has those that are kept added to their
 // segments. Returns the last place that is kept, or 0 if that does not lie in the
-// bracket or there was no room; for an empty bracket 1, if top-p ends below it. Of estimates s.unsure tells whether
-// it may end elsewhere. For the team's first block.
+// bracket or there was no room; for an empty bracket 1, if top-p ends below it. For the team's first block.
 template <class T>
-DEVICE u64 cut(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p,
-               bool estimated) {
+DEVICE u64 cut(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p) {
   const u32 thread = thread_index(), count = s.count;
   u64 others;
   const u64 above = mass_above(s, others);
   u64 enough = law::ceil_product(p, above + others);
-  const u64 margin = estimated ? estimate::margin_of_share(p, above, others, row.length) : 0;
   if (bracket.low == bracket.high) {
     block_barrier();  // all have read the sums of warps
-    return above + margin <= enough ? 1 : 0;
+    return above <= enough ? 1 : 0;
   }
   if (count > kCutRoom || above >= enough) return 0;
   enough -= above;
@@ -283,10 +240,10 @@ DEVICE u64 cut(Whole& s, const Row<T>& row, const Segments<T>& segments, const W
   block_barrier();
   u64 last;
   if (s.listed <= kFew) {
-    rank_few(s, s.listed, enough - s.before, margin);
+    rank_few(s, s.listed, enough - s.before);
     last = s.last;
   } else {
-    last = find_cut_in_crowd<T>(s, weights, count, enough, margin);
+    last = find_cut_in_crowd<T>(s, weights, count, enough);
   }
 #pragma unroll 1
   for (u32 i = thread; i < count; i += Whole::kThreads) {
@@ -361,7 +318,7 @@ DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, co
 }
 
 // The same as cut where more elements lie in the bracket than there is room for: in narrower and
-// narrower ones. A block alone, behind cut, and by masses, also if that was by estimates.
+// narrower ones. A block alone, behind cut.
 template <class T>
 DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weights weights, Bracket bracket, float p) {
   constexpr u32 kOwn = kBins / Whole::kThreads;
@@ -412,28 +369,21 @@ DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weigh
     bracket.high = high - (int)(s.bin << shift);
     bracket.low = high - (int)((s.bin_below + 1) << shift);
     block_barrier();  // all have read the bins
-    weigh<T>(s, team, row, segments, weights, bracket, row.edges(), MassSums<T, Alone::kParts, true>{weights, bracket}, true);
+    weigh<T, true>(s, team, a, number, weights, bracket, true);
     block_barrier();
-    const u64 last = cut(s, row, segments, weights, bracket, p, false);
+    const u64 last = cut(s, row, segments, weights, bracket, p);
     if (last != 0 || s.count <= kCutRoom) return last;
     if (bracket.high - bracket.low == 1) return cut_ties(s, row, segments, weights, bracket, p);
   }
   return 0;
 }
 
-// Has all blocks of a team know that estimates leave the answer open: for a warp.
-template <class Team>
-DEVICE void doubt(Whole& s, const Team& team) {
-  const u32 lane = thread_index() % kWarp;
-  if (lane < team.blocks()) *team.of(&s.unsure, lane) = 1;
-}
-
 // Draws the tokens of a row by the kept masses of its segments: those of places from the last on. For the team's first
 // block. greedy: the first token of them. One draw is the work of all warps, of several with
-// replacement each is that of one. estimated: one draw, of which s.unsure tells whether it may be another token.
-template <class T, class Team>
-DEVICE void draw_by_segment(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
-                            const Weights& weights, u64 last, bool greedy, bool estimated) {
+// replacement each is that of one.
+template <class T>
+DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
+                            const Weights& weights, u64 last, bool greedy) {
   constexpr u32 kOwn = kSegments / Whole::kThreads, kRound = 2 * kWarp;  // ids
   static_assert(kSegments == kWarp * kWarp, "two steps find a segment");
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
@@ -463,7 +413,6 @@ DEVICE void draw_by_segment(Whole& s, const Team& team, const SampleArguments& a
     u64 target = greedy ? 0 : law::target(u, total);
     const u32 part = population(ballot(s.sums[lane * kWarp] <= target)) - 1;
     const u32 segment = part * kWarp + population(ballot(s.sums[part * kWarp + lane] <= target)) - 1;
-    const u64 margin = estimated && !greedy ? estimate::margin(u, total, (segment + 1 < kSegments ? s.sums[segment + 1] : total) - s.sums[segment], row.length) : 0;
     target -= s.sums[segment];
     // The masses of rounds of 64 ids, then those of the round that the target falls in.
     const u32 begin = segments.begin(row, segment), end = segments.begin(row, segment + 1), rounds = (end - begin + kRound - 1) / kRound;
@@ -480,7 +429,6 @@ DEVICE void draw_by_segment(Whole& s, const Team& team, const SampleArguments& a
         warp_barrier();
         const u64 mine = lane < rounds ? of_rounds[lane] : 0, through = warp_scan(mine);
         const u32 beyond = ballot(through > target);
-        if (beyond == 0) return doubt(s, team);
         round = lowest_bit(beyond);
         target -= shuffle_wide(through - mine, round);
         found = true;
@@ -507,8 +455,6 @@ DEVICE void draw_by_segment(Whole& s, const Team& team, const SampleArguments& a
     const u32 there = lowest_bit(ballot(through > target));
     const bool second = through - masses[1] <= target;
     const u32 token = begin + round * kRound + 2 * there + (shuffle(second, there) ? 1 : 0);
-    const u64 up_to = second ? through : through - masses[1];
-    if (shuffle(estimate::near_border(target + masses[second] - up_to, up_to - target, margin), there)) return doubt(s, team);
     if (lane == 0) write_token(a, number, draw, token);
     if (a.replacement) {
       warp_barrier();  // before the rounds of the next draw
@@ -524,48 +470,40 @@ DEVICE void draw_by_segment(Whole& s, const Team& team, const SampleArguments& a
 }
 
 // Draws one token by the kept masses of its segments, of which each block has its own: the block on which the target
-// falls. Its chunk is in its own L1. estimated: s.unsure of all blocks tells whether it may be another token.
+// falls. Its chunk is in its own L1. Apart, as weigh is.
 template <class T, class Team>
-DEVICE void draw_one(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
-                     const Weights& weights, bool greedy, bool estimated) {
+DEVICE_APART void draw_one(Whole& s, Team team, const SampleArguments& a, u32 number, Weights weights, bool greedy) {
   constexpr u32 kRound = 2 * kWarp;  // ids
+  const Row<T> row(a, number, 0, 1);
+  const Segments<T> segments(row, team);
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rank = team.rank();
-  block_barrier();
-  // A lane of the first warp has a few segments next to each other.
+  // A lane has a few segments next to each other, the same in all warps.
   const u32 each = (segments.end - segments.first + kWarp - 1) / kWarp, first = segments.first + lane * each, end = smaller(first + each, segments.end);
-  u64 own = 0, through = 0;
-  if (warp == 0) {
+  const auto size = [&](u32 i) { return s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]); };
+  block_barrier();
+  u64 own = 0;
 #pragma unroll 1
-    for (u32 i = first; i < end; i++) own += s.sums[i] += Whole::sum(s.more[i], s.more_highs[i]);
-    through = warp_scan(own);
-    const u64 sum = shuffle_wide(through, kWarp - 1);
-    if (lane < team.blocks()) team.of(&s.totals[0], lane)[rank] = sum;
-  }
-  team.meet();
-  const u64 of_block = lane < team.blocks() ? s.totals[lane] : 0, through_block = warp_scan(of_block);
-  const u64 total = shuffle_wide(through_block, kWarp - 1);
-  u64 target = greedy ? 0 : law::target(s.uniform, total);
+  for (u32 i = first; i < end; i++) own += size(i);
+  const u64 through = warp_scan(own);
+  const u64 of_block = team.total_of_block(s, shuffle_wide(through, kWarp - 1)), through_block = warp_scan(of_block);
+  u64 target = greedy ? 0 : law::target(s.uniform, shuffle_wide(through_block, kWarp - 1));
   const u64 before = shuffle_wide(through_block - of_block, rank);
   if (target < before || target - before >= shuffle_wide(of_block, rank)) return;
-  if (warp == 0) {
-    u64 at = before + through - own;
-    if (at <= target && target - at < own) {
-      u32 i = first;
-      for (; target - at >= s.sums[i]; i++) at += s.sums[i];
-      s.bin = i, s.before = at;
-    }
-  }
-  block_barrier();
-  const u64 margin = estimated && !greedy ? estimate::margin(s.uniform, total, s.sums[s.bin], row.length) : 0;
-  const u32 segment = s.bin, begin = segments.begin(row, segment), rounds = (segments.begin(row, segment + 1) - begin + kRound - 1) / kRound;
-  target -= s.before;
+  target -= before;
+  const u32 part = lowest_bit(ballot(through > target));
+  u64 rest = target - shuffle_wide(through - own, part);
+  u32 segment = shuffle(first, part);
+  for (u64 one; rest >= (one = size(segment)); segment++) rest -= one;
+  target = rest;
+  const u32 begin = segments.begin(row, segment), past = segments.begin(row, segment + 1), rounds = (past - begin + kRound - 1) / kRound;
   u64 masses[2], sum = 0;
   const auto weigh_round = [&](u32 round) {
 #pragma unroll
     for (u32 e = 0; e < 2; e++) {
       const u32 index = begin + round * kRound + 2 * lane + e;
-      masses[e] = 0;
-      if (index < segments.begin(row, segment + 1)) masses[e] = law::mass(weights.surprise(number_of_bits<T>(row.bits(index))));
+      const u32 bits = index < past ? row.bits(index) : T::kWorst & T::kAll;
+      const u64 mass = law::mass(weights.surprise(number_of_bits<T>(bits)));
+      masses[e] = index < past ? mass : 0;
     }
     sum = warp_scan(masses[0] + masses[1]);
   };
@@ -577,32 +515,29 @@ DEVICE void draw_one(Whole& s, const Team& team, const SampleArguments& a, u32 n
   block_barrier();
   // The round, and the token in it.
   const u64 of_round = lane < rounds ? s.candidates[lane] : 0, through_round = warp_scan(of_round);
-  const u32 beyond = ballot(through_round > target), round = beyond ? lowest_bit(beyond) : 0;
+  const u32 round = lowest_bit(ballot(through_round > target));
   if (round % Whole::kWarps != warp) return;
-  if (beyond == 0) return doubt(s, team);
   target -= shuffle_wide(through_round - of_round, round);
   if (rounds > Whole::kWarps) weigh_round(round);
   const bool second = sum - masses[1] <= target, there = sum - masses[0] - masses[1] <= target && target < sum;
-  const u64 up_to = second ? sum : sum - masses[1];
-  if (ballot(there && estimate::near_border(target + masses[second] - up_to, up_to - target, margin))) return doubt(s, team);
   if (there) write_token(a, number, 0, begin + round * kRound + 2 * lane + (second ? 1 : 0));
   if (lane == 0 && a.status) a.status[number] = kDone;
 }
 
 // Ends top-p, if there is one, and draws: false where it cannot. For the team's first block.
-template <class T, class Team, class S>
-DEVICE bool cut_and_draw(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
-                         Weights weights, const Bracket& bracket, float top_p, float floor, bool greedy, bool estimated, const S& stamps) {
+template <class T, class S>
+DEVICE bool cut_and_draw(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
+                         Weights weights, const Bracket& bracket, float top_p, float floor, bool greedy, const S& stamps) {
   u64 last = 1;  // place
   if (top_p < 1) {
-    last = cut(s, row, segments, weights, bracket, top_p, estimated);
+    last = cut(s, row, segments, weights, bracket, top_p);
     if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
-    if (last == 0 || s.unsure) return false;
+    if (last == 0) return false;
     weights.floor = floor;
     stamps.set(4);
     if (last > 1 && surprise_of_place<T>(weights, last) < nearest_integer(floor)) return false;
   }
-  draw_by_segment(s, team, a, number, row, segments, weights, last, greedy, estimated);
+  draw_by_segment(s, a, number, row, segments, weights, last, greedy);
   return true;
 }
 
@@ -617,12 +552,12 @@ DEVICE void settle_whole(Whole& s, const SampleArguments& a, u32 number) {
   if (thread_index() % kWarp == 0) s.scale = scale, s.floor = floor, s.uniform = uniform;
 }
 
-// Draws the tokens of a row that has no top-k. All blocks of a team call it, when s is clear, a warp settles the row and
-// all have arrived. Returns false, in the first of them, where it cannot.
+// Draws the tokens of a row that has no top-k. All blocks of a team call it, when s is clear and a warp settles the row. Returns false, in
+// the first of them, where it cannot.
 template <class T, class Team, class S>
 DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32 number, const S& stamps) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, rank = team.rank();
-  const bool first = rank == 0;
+  const u32 thread = thread_index(), lane = thread % kWarp;
+  const bool first = team.rank() == 0;
   const Row<T> row(a, number, 0, 1);
   const Segments<T> segments(row, team);
   const u32 edges = first ? row.edges() : 0;
@@ -639,14 +574,13 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   best = T::key_of_word(best);
   if (thread < edges) best = larger(best, T::key(row.bits(row.edge(thread))));
   best = warp_max(best);
-  team.wait();
-  if (lane < team.blocks()) team.of(&s.best[0], lane)[rank * Whole::kWarps + warp] = best;
-  team.meet();
+  team.tell_best(s, best);
+  block_barrier();  // the row is settled, too
+  team.wait_for_best(s);
   best = 0;
-  u32 heavy = kAllLanes;  // the least of the best of warps: some dozens of elements reach it
 #pragma unroll
   for (u32 i = 0; i < kTeam * Whole::kWarps; i += kWarp) {
-    if (i + lane < team.blocks() * Whole::kWarps) best = larger(best, s.best[i + lane]), heavy = smaller(heavy, s.best[i + lane]);
+    if (i + lane < team.blocks() * Whole::kWarps) best = larger(best, s.best[i + lane]);
   }
   best = warp_max(best);
   stamps.set(1);
@@ -668,59 +602,31 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   Bracket bracket = {};
   // Behind top-p, min-p plays no part in the mass of which p is a share.
   if (top_p < 1 && a.min_p_last) weights.floor = law::kLeastSurprise;
-  // One draw by a sample and by estimates, and if that is not sure, or there are several, by all masses.
-#pragma unroll 1
-  for (bool estimated = a.draws == 1 && !infinite && weights.scale >= estimate::kLeastScale;; estimated = false) {
-    if (top_p < 1) {
-      u32 from = 0;
-      if (estimated && row.vectors >> team.shift() > kLongChunk) from = ~warp_max(~heavy);
-      if (!T::beatable(from)) from = 0;
-      count_bins(s, row, segments, weights, edges, from);
-      team.meet();
-      bracket = find_bracket(s, team, top_p, from ? weights.distance(number_of<T>(from)) : -0x1p127f);
-      // Where min-p keeps less, the bracket is where that ends.
-      const int floor_surprise = nearest_integer(floor);
-      if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
-      stamps.set(2);
-    }
-    if (one) {
-      if (!estimated) {
-        weigh<T>(s, team, row, segments, weights, bracket, row.edges(), MassSums<T, Team::kParts, false>{weights, bracket}, false);
-      } else if (floor == law::kLeastSurprise) {
-        weigh<T>(s, team, row, segments, weights, bracket, row.edges(), EstimateSums<T, false, false>(weights, bracket), false);
-      } else {
-        weigh<T>(s, team, row, segments, weights, bracket, row.edges(), EstimateSums<T, true, false>(weights, bracket), false);
-      }
-      release_kernel_behind();
-      stamps.set(3);
-      draw_one(s, team, a, number, row, segments, weights, greedy, estimated);
-      if (!estimated) return true;
-    } else {
-      if (!(top_p < 1)) {
-        weigh<T>(s, team, row, segments, weights, bracket, edges, MassSums<T, Team::kParts, false>{weights, bracket}, true);
-      } else if (estimated) {
-        weigh<T>(s, team, row, segments, weights, bracket, edges, EstimateSums<T, true, true>(weights, bracket), true);
-      } else {
-        weigh<T>(s, team, row, segments, weights, bracket, edges, MassSums<T, Team::kParts, true>{weights, bracket}, true);
-      }
-      release_kernel_behind();
-      team.meet();
-      stamps.set(3);
-      if (first) {
-        const bool drawn = cut_and_draw(s, team, a, number, row, segments, weights, bracket, top_p, floor, greedy, estimated, stamps);
-        if (!estimated) return drawn;
-        if (!drawn) doubt(s, team);
-      } else if (!estimated) {
-        return true;
-      }
-    }
+  if (top_p < 1) {
+    count_bins(s, row, segments, weights, edges);
     team.meet();
-    const bool unsure = s.unsure;
-    if (!unsure) return true;
-    block_barrier();  // all have read that
-    s.clear();
-    team.meet();
+    bracket = find_bracket(s, team, top_p);
+    // Where min-p keeps less, the bracket is where that ends.
+    const int floor_surprise = nearest_integer(floor);
+    if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
+    stamps.set(2);
   }
+  if (one) {
+    weigh<T, false>(s, team, a, number, weights, bracket, false);
+    release_kernel_behind();
+    stamps.set(3);
+    draw_one<T>(s, team, a, number, weights, greedy);
+    return true;
+  }
+  if (top_p < 1) {
+    weigh<T, true>(s, team, a, number, weights, bracket, true);
+  } else {
+    weigh<T, false>(s, team, a, number, weights, bracket, true);
+  }
+  release_kernel_behind();
+  team.meet();
+  stamps.set(3);
+  return !first || cut_and_draw(s, a, number, row, segments, weights, bracket, top_p, floor, greedy, stamps);
 }
 
 // The same for a block alone, in memory that is not clear. Apart: few rows of such a launch
@@ -738,13 +644,14 @@ DEVICE void sample_whole(const SampleArguments& a) {
   const Team team;
   const Stamps<kStamps> stamps(a);
   const u32 number = block_index() >> team.shift();
+  team.begin(s);
   if (thread_index() >= kThreads) {
     wait_for_kernel_before();
     settle_whole(s, a, number);
-    return team.leave();
+    return leave_block();
   }
   s.clear();
-  team.arrive();
+  team.wait_for_others();  // before the row is in L1
   wait_for_kernel_before();
   if (a.kept && thread_index() == 0 && team.rank() == 0) a.kept_count[number] = -1;
   const bool drawn = draw_whole<T>(s, team, a, number, stamps);

@@ -223,3 +223,18 @@ DEVICE T* in_block(T* variable, u32 rank) {
   return static_cast<T*>(shim::in_block(const_cast<void*>(static_cast<const volatile void*>(variable)), rank));
 }
 DEVICE u32 cluster_atomic_add(u32* at, u32 v) { return atomic_add(at, v); }
+DEVICE void cluster_arrive_first(SHIM_HERE) { shim::meet(SHIM_PLACE(cluster_arrive)); }
+
+// A signal is the number of bytes that have not come yet.
+DEVICE void start_signal(u64* signal, u32 bytes) { *signal = bytes; }
+template <class V>
+DEVICE void send(V* to, V v, u64* signal, u32 rank) {
+  *in_block(to, rank) = v;
+  *in_block(signal, rank) -= sizeof v;
+}
+// All warps of the cluster but those that settle wait for it.
+DEVICE void wait_for_signal(u64* signal, SHIM_HERE) {
+  shim::meet(SHIM_PLACE(cluster_arrive));
+  shim::meet(SHIM_PLACE(cluster_wait));
+  if (*signal != 0) shim::fault("a signal lacks %llu bytes", (unsigned long long)*signal);
+}
