@@ -137,13 +137,16 @@ DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
   u64 target = law::target(random, total);
 #pragma unroll 1
   for (u32 draw = 0;;) {
-    u32 hit = kEachWord, chosen = 0;
+    u32 hit = kEachWord, chosen = 0;  // its place, and its rank above
     u64 gone = 0;
 #pragma unroll
     for (u32 i = 0; i < kEachWord; i++) {
-      if (begin[i] <= target && target - begin[i] < size[i]) hit = i, gone = size[i], chosen = word[i] & 0xff;
+      if (begin[i] <= target && target - begin[i] < size[i]) hit = i, gone = size[i], chosen = word[i];
     }
-    if (hit < kEachWord) write_token(a, number, draw, Word<W>::index(words[chosen]));
+    if (hit < kEachWord) {
+      write_token(a, number, draw, Word<W>::index(words[chosen & 0xff]));
+      tail.rank = chosen >> 8;
+    }
     if (kOne || ++draw == (u32)a.draws) break;
     if (!a.replacement) {
       // What comes behind the token moves up.
@@ -175,6 +178,14 @@ DEVICE bool few_tokens(Found found) {
   return found.candidates <= kFewWords && found.wanted <= kFewTokens && tail.left > 0 && !tail.steps;
 }
 
+// Writes the logprob of the one token of a row, by the logits as they came: for one thread, behind a barrier.
+template <class T, class W, class B>
+DEVICE void write_raw_logprob(const SampleArguments& a, u32 number) {
+  const Tail<W>& tail = block_tail<B>();
+  a.logprobs[number] = tail.logprobs.raw(number_of<T>(Word<W>::key(tail.sorted[tail.rank])));
+  if (a.ranks) a.ranks[number] = tail.rank + 1;
+}
+
 // Draws the tokens of a row from n candidates, the best of it: for all threads.
 template <class T, class W, class B, class S>
 DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& stamps) {
@@ -201,6 +212,10 @@ DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& 
   stamps.set(7);
   if (!answers_more(a)) return;
   block_barrier();
-  answer_more<T, W, B>(a, number, selected);
+  if (a.draws == 1 && wants_raw(a) && !a.kept) {
+    if (a.logprobs && thread_index() == 0) write_raw_logprob<T, W, B>(a, number);
+  } else {
+    answer_more<T, W, B>(a, number, selected);
+  }
   stamps.set(7);
 }

@@ -211,6 +211,12 @@ DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float x) { return __float_as_uint(x); }
 DEVICE double as_double(u64 bits) { return __longlong_as_double((i64)bits); }
 DEVICE u64 as_bits(double x) { return (u64)__double_as_longlong(x); }
+// The value of a float16.
+DEVICE float half_as_float(u32 bits) {
+  float r;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"((u16)bits));
+  return r;
+}
 // The nearest integer, the even one of two; of NaN it is 0.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
 DEVICE float magnitude(float x) { return fabsf(x); }

@@ -64,6 +64,13 @@ DEVICE float number_of_bits(u32 bits) {
   if (magnitude >= 0x7c00) return as_float(sign | 0x7f800000 | magnitude << 13);
   return as_float(sign | as_bits(as_float(magnitude << 13) * 0x1p112f));
 }
+// The value of one of the elements of a word.
+template <class T>
+DEVICE float number_in_word(u32 word, u32 i) {
+  if (T::kBits == 32) return as_float(word);
+  if (T::kBestNumber - T::kSign == 0x7f80) return as_float(i == 0 ? word << 16 : word & 0xffff0000);
+  return half_as_float(i == 0 ? word & 0xffff : word >> 16);
+}
 // The value of a key, of both zeros +0.
 template <class T>
 DEVICE float number_of(u32 key) { return number_of_bits<T>(T::bits_of(key)); }

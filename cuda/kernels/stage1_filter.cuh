@@ -55,22 +55,23 @@ struct Share {
   u32 slot[kSlots];
 };
 
-// Calls see(slot, vector) for each whole vector of this thread's share, with kSlots
-// loads in flight: as soon as one has come, the next of its slot is asked for. While
+// Calls see(slot, vector) for each whole vector of this thread's share, with kAhead
+// loads in flight: as soon as one has come, the next in its place is asked for. While
 // the first are awaited, meanwhile() is called.
-template <class T, u32 kThreads, class See, class Meanwhile>
+template <class T, u32 kThreads, u32 kAhead = kSlots, class See, class Meanwhile>
 DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
+  static_assert(kSlots % kAhead == 0, "a slot has its place");
   constexpr u32 kBatch = kSlots * kThreads;
   const Vector* at = kept(row.vector_at(thread_index()));
   int left = row.vectors - thread_index();
-  Vector v[kSlots];
+  Vector v[kAhead];
 #pragma unroll
-  for (u32 s = 0; s < kSlots; s++) {
+  for (u32 s = 0; s < kAhead; s++) {
     if (left > int(s * kThreads)) v[s] = load_vector(at + s * kThreads);
   }
   // Of few rows the next batch is asked for now: what is not in L2 would be waited for twice. Many keep
   // the memory busy, and this only gets in the way.
-  const u32 line = kBatch + thread_index() * kLine;
+  const u32 line = kAhead * kThreads + thread_index() * kLine;
   if (line < row.vectors && grid_blocks() <= kFewBlocks) prefetch_line(row.vector_at(line));
   meanwhile();
 #pragma unroll 1
@@ -91,8 +92,9 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
     }
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
-      if (left > int(s * kThreads)) see(s, T::kMasked ? T::masked(v[s], bits[s]) : v[s]);
-      if (left > int((s + kSlots) * kThreads)) v[s] = load_vector(at + s * kThreads);
+      Vector& next = v[s % kAhead];
+      if (left > int(s * kThreads)) see(s, T::kMasked ? T::masked(next, bits[s]) : next);
+      if (left > int((s + kAhead) * kThreads)) next = load_vector(at + (int)(s + kAhead - kSlots) * (int)kThreads);
     }
   }
 }

@@ -19,39 +19,77 @@ struct Logprobs {
   double most, temperature, log_mass;
 
   DEVICE float of(float logit) const {
-    const double x = logit == most ? 0 : logit < -0x1.fffffep127f ? logit : ((double)logit - most) / temperature, y = x - log_mass;
+    return beside_mass(logit == most ? 0 : logit < -0x1.fffffep127f ? logit : ((double)logit - most) / temperature);
+  }
+  // The same for a temperature of 1, without a division.
+  DEVICE float raw(float logit) const { return beside_mass(logit == most ? 0 : (double)logit - most); }
+  DEVICE float beside_mass(double x) const {
+    const double y = x - log_mass;
     return (float)(y > 0 ? 0 : y);  // of a row with NaN, NaN
   }
 };
 
 // ExponentialSum adds up e^logit of a thread's elements, for logprobs: within 5e-7 of it, and always
-// in one order. What rounding adds to an exponent is made up for by its first order.
+// in one order. A logit of 16 bits times the first bits of log2(e) is exact; what they lack, or what rounding adds to
+// the product with all bits, is made up for by the mean of its first order, which the logarithm of the sum lacks.
 template <class T>
 struct ExponentialSum {
-  static constexpr float kLog2E = 0x1.715476p+0f;
-  // What kLog2E lacks, times ln 2: of logarithms near the largest logit.
-  static constexpr double kMissing = 0x1.4ae0bf85ddf44p-26 * law::kLn2;
-  float sum = 0, gained = 0;
+  static constexpr bool kExact = T::kBits == 16, kBrain = T::kBestNumber - T::kSign == 0x7f80;
+  static constexpr float kLog2E = !kExact ? 0x1.715476p+0f : kBrain ? 0x1.7154p+0f : 0x1.715p+0f;
+  static constexpr double kMissing = law::kLn2 * (0x1.71547652b82fep+0 - kLog2E);
+  static constexpr u32 kLeast = (!kExact ? 0xc2ae0000 : kBrain ? 0xc2ae : 0xd570) * T::kPair;  // -87: nothing less is a normal number
+  float sum = 0, gained = 0;  // since it was settled
   double total = 0;
+  float all_gained = 0;
 
-  DEVICE float one(u32 bits) {
-    float logit = number_of_bits<T>(bits);
-    logit = logit > -87 ? logit : -87;  // nothing less is a normal number
-    const float x = logit * kLog2E, e = approximate_exp2(x);
-    gained = multiply_add(e, multiply_add(logit, -kLog2E, x), gained);
-    return e;
-  }
   DEVICE void add(const Vector& v) {
     float words[4];
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) words[i] = T::kPerWord == 1 ? one(v.word[i]) : one(v.word[i] & 0xffff) + one(v.word[i] >> 16);
+    for (u32 i = 0; i < 4; i++) {
+      const u32 word = T::best(v.word[i], kLeast);
+      words[i] = one(number_in_word<T>(word, 0));
+      if (T::kPerWord == 2) words[i] += one(number_in_word<T>(word, 1));
+    }
     sum += (words[0] + words[1]) + (words[2] + words[3]);
   }
+  DEVICE void add_one(u32 bits) { sum += one(number_in_word<T>(T::best(bits, kLeast & T::kAll), 0)); }
+  DEVICE float one(float logit) {
+    const float x = logit * kLog2E, e = approximate_exp2(x);
+    gained = multiply_add(e, kExact ? logit : multiply_add(logit, kLog2E, -x), gained);
+    return e;
+  }
   DEVICE void settle() {
-    total += (double)sum - law::kLn2 * (double)gained;
+    total += (double)sum;
+    all_gained += gained;
     sum = gained = 0;
   }
+  // Adds what the lane so far away has.
+  DEVICE void join(u32 lanes) {
+    total += as_double(shuffle_xor(as_bits(total), lanes));
+    all_gained += as_float(shuffle_xor(as_bits(all_gained), lanes));
+  }
+
+  // What the logarithm of the sum lacks: by the mean of what was gained, and of 32 bits by the largest logit, near which
+  // those are that count.
+  DEVICE double lacking(float most) const {
+    const float mean = all_gained / (float)total;
+    return kExact ? kMissing * mean : law::kLn2 * mean + kMissing * most;
+  }
 };
+
+// The natural logarithm of a positive, normal number, for logprobs: within 2^-24.
+DEVICE double logarithm(double x) {
+  const int n = (int)((i64)(as_bits(x) - as_bits(2.0 / 3)) >> 52);
+  const float f = (float)(as_double(as_bits(x) - ((u64)n << 52)) - 1), z = f * f;
+  float even = -0x1.0aep-3f, odd = 0x1.208p-3f;
+  even = multiply_add(even, z, -0x1.f198b2p-4f);
+  odd = multiply_add(odd, z, 0x1.1e5740p-3f);
+  even = multiply_add(even, z, -0x1.55b36cp-3f);
+  odd = multiply_add(odd, z, 0x1.99d8b2p-3f);
+  even = multiply_add(even, z, -0x1.fffe02p-3f);
+  const float series = multiply_add(multiply_add(multiply_add(odd, f, even), f, 0x1.5554fap-2f), f, -0.5f);
+  return n * law::kLn2 + (double)multiply_add(series, z, f);
+}
 
 // FewWords is what is known of the candidates of which few tokens are drawn from.
 constexpr u32 kFewTokens = 2 * kWarp;
@@ -85,7 +123,9 @@ struct Tail {
   u32 counts[kWarp];                   // of warps
   u64 total;                           // of the kept
   u64 beyond;                          // what a target is beyond the bins before its own
-  double exponentials[kWarp];          // sums of warps
+  static constexpr u32 kParts = 2 * kWarp;
+  double exponentials[kParts];         // sums of parts of warps
+  float gained[kParts];                // of the same, see ExponentialSum
   Logprobs logprobs;                   // of the logits as they came
   u32 kept;
   u32 chosen;  // bin, or rank
@@ -264,26 +304,30 @@ DEVICE W find_best(B& block, const Row<T>& row, const Share& share, u32 groups) 
   return warp == 0 ? Word<W>::pack(best, ~warp_max(lane < B::kWarps ? block.lows[lane] : 0)) : 0;
 }
 
-// Reads a row and adds up its exponentials, for logprobs: for all threads. Apart, and the row from the arguments again,
-// because most rows are read without.
+// Reads a row and adds up its exponentials, for logprobs: for all threads. Apart, because most rows are read without.
+// With half the loads in flight, since exponentials need registers too, and take longer than a row needs to come.
 template <class T, class W, class B>
-DEVICE_APART Share read_with_exponentials(const SampleArguments& a, u32 number) {
-  const Row<T> row(a, number, 0, 1);
+DEVICE_APART Share read_with_exponentials(Row<T> row) {
+  constexpr u32 kAhead = kSlots / 2;
+  constexpr u32 kParts = Tail<W>::kParts / B::kWarps;  // of a warp: all wait for it here, and only one for what adds them up
   const u32 thread = thread_index();
   Share share;
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
   ExponentialSum<T> sum;
-  read_vectors<T, B::kThreads>(row, [&](u32 s, const Vector& v) {
+  const auto see = [&](u32 s, const Vector& v) {
     share.slot[s] = T::best(share.slot[s], T::best(v));
     sum.add(v);
-    if (s == kSlots - 1) sum.settle();
+    if (s % kAhead == kAhead - 1) sum.settle();
+  };
+  read_vectors<T, B::kThreads, kAhead>(row, see, [&] {
+    if (thread < row.edges()) sum.add_one(row.bits(row.edge(thread)));
   });
-  if (thread < row.edges()) sum.sum += sum.one(row.bits(row.edge(thread)));
   sum.settle();
 #pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) sum.total += as_double(shuffle_xor(as_bits(sum.total), d));
-  if (thread % kWarp == 0) block_tail<B>().exponentials[thread / kWarp] = sum.total;
+  for (u32 d = kParts; d < kWarp; d *= 2) sum.join(d);
+  const u32 part = thread / kWarp * kParts + thread % kWarp;
+  if (thread % kWarp < kParts) block_tail<B>().exponentials[part] = sum.total, block_tail<B>().gained[part] = sum.all_gained;
   return share;
 }
 
@@ -314,14 +358,14 @@ struct SampledReader : Reader<T> {
   template <u32 kThreads>
   DEVICE void read(const Row<T>& row, Share& share) {
     if (wants_raw(a)) {
-      share = read_with_exponentials<T, W, B>(a, number);
+      share = read_with_exponentials<T, W, B>(row);
     } else {
       read_share<T, kThreads>(row, share);
     }
   }
   // For a row that is not read for its best: its warp has settled behind a barrier.
-  DEVICE void prepare(const Row<T>&) const {
-    if (wants_raw(a)) read_with_exponentials<T, W, B>(a, number);
+  DEVICE void prepare(const Row<T>& row) const {
+    if (wants_raw(a)) read_with_exponentials<T, W, B>(row);
     block_barrier();
   }
   DEVICE u32 results(const Row<T>&) const { return tail.selected; }
@@ -352,10 +396,13 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
 template <class T, class W, class B>
 DEVICE_APART void take_logarithm(float most) {
   Tail<W>& tail = block_tail<B>();
-  double sum = 0;
-#pragma unroll 1
-  for (u32 w = 0; w < B::kWarps; w++) sum += tail.exponentials[w];
-  if (thread_index() % kWarp == 0) tail.logprobs = {0, 1, law::kLn2 * law::log2(sum) + most * ExponentialSum<T>::kMissing};
+  const u32 lane = thread_index() % kWarp;
+  ExponentialSum<T> sum;
+#pragma unroll
+  for (u32 part = lane; part < Tail<W>::kParts; part += kWarp) sum.total += tail.exponentials[part], sum.all_gained += tail.gained[part];
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) sum.join(d);
+  if (lane == 0) tail.logprobs = {0, 1, logarithm(sum.total) + sum.lacking(most)};
 }
 
 // Logprobs by masses, of a pass over the row: for all threads.
@@ -386,24 +433,40 @@ DEVICE void prepare_logprobs(const SampleArguments& a, u32 number) {
   if (thread_index() / kWarp == 1) warp_barrier();
 }
 
-// Writes the most likely of n sorted tokens: for a warp.
-template <class T, class W>
-DEVICE void write_top(const Tail<W>& tail, const SampleArguments& a, u32 number, u32 n, const Logprobs& logprobs) {
-#pragma unroll 1
-  for (u32 i = thread_index() % kWarp; i < (u32)a.top_count; i += kWarp) {
-    const i64 at = (i64)number * a.top_count + i;
-    a.top_ids[at] = i < n ? (int)Word<W>::index(tail.sorted[i]) : a.invalid_token;
-    const float logit = i < n ? (a.processed ? logit_of<T>(a, tail.sorted[i]) : number_of<T>(Word<W>::key(tail.sorted[i]))) : 0;
-    a.top_logprobs[at] = i < n ? logprobs.of(logit) : as_float(0xff800000);
-  }
-}
+// Where the most likely tokens of a row are wanted.
+struct Top {
+  int* ids;
+  float* logprobs;
+  u32 count;
+  int invalid_token;
 
-// The same of the logits as they came, if it is asked for, by the second warp while others
-// draw.
+  DEVICE Top(const SampleArguments& a, u32 number)
+      : ids(a.top_ids + (i64)number * a.top_count), logprobs(a.top_logprobs + (i64)number * a.top_count), count(a.top_count), invalid_token(a.invalid_token) {}
+
+  // Writes those of n sorted tokens, with the logprobs that told(word) tells: for a warp.
+  template <class W, class Told>
+  DEVICE void write(const Tail<W>& tail, u32 n, Told told) const {
+#pragma unroll 1
+    for (u32 i = thread_index() % kWarp; i < count; i += kWarp) {
+      const W word = tail.sorted[i < n ? i : 0];
+      ids[i] = i < n ? (int)Word<W>::index(word) : invalid_token;
+      logprobs[i] = i < n ? told(word) : as_float(0xff800000);
+    }
+  }
+};
+
+// Writes those of the logits as they came. Apart, because it is long, and without the arguments, which would be read from
+// memory.
 template <class T, class W, class B>
-DEVICE_APART void write_raw_top(const SampleArguments& a, u32 number, u32 selected) {
+DEVICE_APART void write_raw(Top top, u32 n) {
   const Tail<W>& tail = block_tail<B>();
-  if (thread_index() / kWarp == 1) write_top<T>(tail, a, number, selected, tail.logprobs);
+  const Logprobs logprobs = tail.logprobs;
+  top.write(tail, n, [&](W word) { return logprobs.raw(number_of<T>(Word<W>::key(word))); });
+}
+// The same by the second warp, while others draw.
+template <class T, class W, class B>
+DEVICE void write_raw_top(const SampleArguments& a, u32 number, u32 selected) {
+  if (thread_index() / kWarp == 1) write_raw<T, W, B>(Top(a, number), selected);
 }
 DEVICE bool wants_raw_top(const SampleArguments& a) { return a.top_ids && !a.processed; }
 
@@ -795,7 +858,7 @@ DEVICE void write_logprobs(Tail<W>& tail, const SampleArguments& a, u32 number, 
   if (a.processed) {
     logprobs = {most, p.greedy(a) ? 1 : p.temperature, law::kLn2 * law::log_total(tail.total)};
     n = tail.kept;
-    if (a.top_ids && thread / kWarp == 1) write_top<T>(tail, a, number, n, logprobs);
+    if (a.top_ids && thread / kWarp == 1) Top(a, number).write(tail, n, [&](W word) { return logprobs.of(logit_of<T>(a, word)); });
   }
 #pragma unroll 1
   for (u32 draw = 0; a.logprobs && draw < (u32)a.draws; draw++) {

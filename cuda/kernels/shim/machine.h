@@ -179,6 +179,10 @@ DEVICE u64 as_bits(double x) {
   memcpy(&bits, &x, sizeof bits);
   return bits;
 }
+DEVICE float half_as_float(u32 bits) {
+  const u32 sign = (bits & 0x8000) << 16, magnitude = bits & 0x7fff;
+  return as_float(sign | as_bits(magnitude >= 0x7c00 ? as_float(0x7f800000 | magnitude << 13) : as_float(magnitude << 13) * 0x1p112f));
+}
 DEVICE int nearest_integer(float x) { return x == x ? int(std::nearbyint(x)) : 0; }
 DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
 
