@@ -107,6 +107,7 @@ struct Tail {
   static constexpr u32 kMost = 8192 / sizeof(W);  // results
   alignas(16) W sorted[kMost];
   u32 more[sizeof(W) == 4 ? kBins : 1];  // room for what is known of so many
+  alignas(16) SampleArguments arguments;  // of the launch, for code that is apart: to that a reference to them leads to memory
   alignas(16) RowParameters given;
   alignas(8) u64 seed;
   u64 position;
@@ -146,6 +147,7 @@ struct Tail {
         *to = reinterpret_cast<const u32*>(&a.temperature)[lane];
       }
     }
+    if (lane == 0) arguments = a;
     const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
     // Those of draws, and behind them the one of xtc.
     numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
@@ -193,6 +195,7 @@ struct Sorted {
   DEVICE void write(u32 rank, W word) const { tail.sorted[rank] = word; }
 };
 
+DEVICE u64 shuffle_wide(u64 v, u32 lane) { return (u64)shuffle((u32)(v >> 32), lane) << 32 | shuffle((u32)v, lane); }
 DEVICE u64 shuffle_up_wide(u64 v, u32 lanes) {
   return (u64)shuffle_up((u32)(v >> 32), lanes) << 32 | shuffle_up((u32)v, lanes);
 }
@@ -224,7 +227,18 @@ DEVICE law::Masses operator+(const law::Masses& a, const law::Masses& b) { retur
 DEVICE law::Masses operator-(const law::Masses& a, const law::Masses& b) { return {a.high - b.high, a.low - b.low}; }
 DEVICE law::Masses warp_sum(const law::Masses& v) { return {warp_sum(v.high), (int)warp_sum((u32)v.low)}; }
 
-// The sum of what the lanes up to this one have, of at most 1,024 masses.
+// The sum of what the lanes up to this one have.
+DEVICE u32 warp_scan(u32 through) {
+  const u32 lane = thread_index() % kWarp;
+#pragma unroll
+  for (u32 d = 1; d < kWarp; d *= 2) {
+    const u32 up = shuffle_up(through, d);
+    if (lane >= d) through += up;
+  }
+  return through;
+}
+
+// The same of at most 1,024 masses.
 DEVICE law::Masses warp_scan(law::Masses through) {
   const u32 lane = thread_index() % kWarp;
 #pragma unroll
@@ -474,63 +488,12 @@ DEVICE bool wants_raw_top(const SampleArguments& a) { return a.top_ids && !a.pro
 template <class B>
 DEVICE u64* masses_of_many() { return reinterpret_cast<u64*>(the_block<B>().candidates); }
 
-// Weighs k sorted tokens, and adds them up in the order of their ranks: for all threads. Returns
-// the sum, within the warp, of what is before those of this thread.
-template <class T, class W, class B>
-DEVICE u64 weigh_many(u32 k, float softcap, bool all_count) {
-  Tail<W>& tail = block_tail<B>();
-  B& block = the_block<B>();
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
-  const u64 least = tail.least;
-  float most = number_of<T>(Word<W>::key(tail.sorted[0]));
-  if (softcap > 0) most = capped(most, softcap);
-  law::Masses own;
-  u32 heavy = 0;
-#pragma unroll 1
-  for (u32 i = 0; i < items; i++) {
-    const u32 rank = thread * items + i;
-    if (rank >= k) break;
-    float logit = number_of<T>(Word<W>::key(tail.sorted[rank]));
-    if (softcap > 0) logit = capped(logit, softcap);
-    const law::Masses mass = mass_beside(logit, most, tail.scale);
-    masses_of_many<B>()[rank] = mass.sum();
-    const bool counts = mass.sum() >= least;
-    heavy += counts;
-    if (counts || all_count) own = own + mass;
-  }
-  block.groups[thread] = 0;  // the bins
-  if (thread == 0) block.count = 0;
-  heavy = warp_sum(heavy);
-  const law::Masses through = warp_scan(own);
-  if (lane == kWarp - 1) tail.sums[warp] = through.sum(), tail.counts[warp] = heavy;
-  return (through - own).sum();
-}
-
-// Finds the last token that is kept: for all threads, each with what weigh_many returned, behind a
-// barrier.
-template <class W, class B>
-DEVICE void cut_many(u64 before, u32 k, bool top_p) {
-  Tail<W>& tail = block_tail<B>();
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, items = (k + B::kThreads - 1) / B::kThreads;
-  const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
-  const u32 heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
-  before += warp_sum_wide(lane < warp ? sum : 0);
-  const u64 whole = warp_sum_wide(sum), enough = top_p ? law::ceil_product(tail.given.top_p, whole) : ~0ull;
-#pragma unroll 1
-  for (u32 i = 0; i < items; i++) {
-    const u32 rank = thread * items + i;
-    if (rank >= heavy || before >= enough) break;
-    const u64 through = before + masses_of_many<B>()[rank];
-    if (through >= enough || rank == heavy - 1) tail.kept = rank + 1, tail.total = through;
-    before = through;
-  }
-}
-
 // Bins of ids tell where a target falls: the sums of their masses, in two parts, and the tokens of
 // one bin.
 template <class W, class B>
 struct Bins {
   static constexpr u32 kCount = 256, kLow = 21;  // bits of the lower part
+  static constexpr u32 kEach = Tail<W>::kMost / B::kThreads;  // tokens of a thread, one rank behind the other
   static DEVICE u32* lows() { return the_block<B>().groups; }
   static DEVICE u32* highs() { return the_block<B>().groups + kCount; }
   // Room for the ranks of all tokens.
@@ -541,66 +504,166 @@ struct Bins {
     return bits > 8 ? bits - 8 : 0;
   }
 
-  // Adds the masses of tokens to the bins, which are empty: for all threads.
-  static DEVICE void add(u32 count, u32 shift) {
+  // Empties the bins: for all threads.
+  static DEVICE void clear() {
+    static_assert(2 * kCount == B::kThreads, "each thread has a word");
+    lows()[thread_index()] = 0;
+  }
+
+  // Adds the mass of a token to its bin.
+  static DEVICE void add(u32 bin, u64 mass) {
+    atomic_add_only(&lows()[bin], (u32)mass & ((1u << kLow) - 1));
+    atomic_add_only(&highs()[bin], (u32)(mass >> kLow));
+  }
+
+  // Adds the first so many tokens: for all threads.
+  static DEVICE void add_all(u32 count, u32 shift) {
 #pragma unroll 1
-    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
-      const u64 mass = masses_of_many<B>()[rank];
-      const u32 bin = id(rank) >> shift;
-      atomic_add_only(&lows()[bin], (u32)mass & ((1u << kLow) - 1));
-      atomic_add_only(&highs()[bin], (u32)(mass >> kLow));
-    }
+    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) add(id(rank) >> shift, masses_of_many<B>()[rank]);
   }
 
   // Finds the bin in which the target falls, and what the target is beyond the bins before: for one
   // warp.
   static DEVICE void find(u64 target) {
-    constexpr u32 kEach = kCount / kWarp;
+    constexpr u32 kEachLane = kCount / kWarp;
     Tail<W>& tail = block_tail<B>();
-    const u32 first = thread_index() % kWarp * kEach;
-    u64 size[kEach], own = 0;
+    const u32 first = thread_index() % kWarp * kEachLane;
+    // Sums of parts have no carry where some token is not in them: the bins of a lane but its last have room for 1,792 ids
+    // where there may be 2,048 tokens.
+    static_assert(Tail<W>::kMost <= 1u << (32 - kLow), "less than 2^32 each");
+    u32 low[kEachLane], high[kEachLane], through_low = 0, through_high = 0, last_low = 0, last_high = 0;
 #pragma unroll
-    for (u32 b = 0; b < kEach; b++) own += size[b] = ((u64)highs()[first + b] << kLow) + lows()[first + b];
-    u64 through = own;
-#pragma unroll
-    for (u32 d = 1; d < kWarp; d *= 2) {
-      const u64 up = shuffle_up_wide(through, d);
-      if (thread_index() % kWarp >= d) through += up;
+    for (u32 b = 0; b < kEachLane; b++) {
+      low[b] = through_low, high[b] = through_high;
+      last_low = lows()[first + b], last_high = highs()[first + b];
+      through_low += last_low, through_high += last_high;
     }
-    u64 before = through - own;
+    const auto sum = [](u32 of_lows, u32 of_highs) { return ((u64)of_highs << kLow) + of_lows; };
+    const u64 own = sum(low[kEachLane - 1], high[kEachLane - 1]) + sum(last_low, last_high);
+    const u64 before = sum(warp_scan(through_low) - through_low, warp_scan(through_high) - through_high), beyond = target - before;
+    if (before > target || beyond >= own) return;
+    u32 bin = first;
+    u64 begin = 0;
 #pragma unroll
-    for (u32 b = 0; b < kEach; b++) {
-      if (before <= target && target - before < size[b]) tail.chosen = first + b, tail.beyond = target - before;
-      before += size[b];
+    for (u32 b = 1; b < kEachLane; b++) {
+      if (beyond >= sum(low[b], high[b])) bin = first + b, begin = sum(low[b], high[b]);
     }
+    tail.chosen = bin, tail.beyond = beyond - begin;
   }
 
   // Lists the tokens of a bin: for all threads.
   static DEVICE void collect(u32 count, u32 shift, u32 bin) {
+    const u32 first = thread_index() * kEach;
+    if (first >= count) return;
+    u32 marks = 0;
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) marks |= (first + i < count && id(first + i) >> shift == bin ? 1u : 0u) << i;
+    if (marks == 0) return;
+    u32 place = atomic_add(&the_block<B>().count, population(marks));
 #pragma unroll 1
-    for (u32 rank = thread_index(); rank < count; rank += B::kThreads) {
-      if (id(rank) >> shift == bin) list()[atomic_add(&the_block<B>().count, 1)] = rank;
-    }
+    for (; marks; marks &= marks - 1) list()[place++] = first + lowest_bit(marks);
   }
 
   // The rank of the token, of n that are listed, on which the target falls: for one warp, of which a lane
   // returns it and all others kAllLanes.
   static DEVICE u32 find_listed(u32 n, u64 target) {
+    constexpr u32 kAtOnce = 4;
+    const u32 lane = thread_index() % kWarp;
     u32 found = kAllLanes;
 #pragma unroll 1
     for (u32 base = 0; base < n; base += kWarp) {
-      const u32 i = base + thread_index() % kWarp, rank = list()[smaller(i, n - 1)], own = id(rank);
+      const u32 rank = list()[smaller(base + lane, n - 1)], own = id(rank);
+      const u64 mass = masses_of_many<B>()[rank];
       u64 before = 0;
-#pragma unroll 4
-      for (u32 j = 0; j < n; j++) {
-        const u32 other = list()[j];
-        if (id(other) < own) before += masses_of_many<B>()[other];
+#pragma unroll 1
+      for (u32 others = 0; others < n; others += kWarp) {
+        u32 other_id = own;
+        u64 other_mass = mass;
+        if (others != base) {
+          const u32 other = list()[smaller(others + lane, n - 1)];
+          other_id = id(other), other_mass = masses_of_many<B>()[other];
+        }
+        if (others + lane >= n) other_id = kAllLanes;  // behind all
+#pragma unroll 1
+        for (u32 j = 0; j < smaller(n - others, kWarp); j += kAtOnce) {
+#pragma unroll
+          for (u32 i = 0; i < kAtOnce; i++) {
+            const u64 one = shuffle_wide(other_mass, j + i);
+            if (shuffle(other_id, j + i) < own) before += one;
+          }
+        }
       }
-      if (i < n && before <= target && target - before < masses_of_many<B>()[rank]) found = rank;
+      if (base + lane < n && before <= target && target - before < mass) found = rank;
     }
     return found;
   }
 };
+
+// Weighs k sorted tokens, finds the last of them that is kept, and if no steps follow adds what is kept to the bins: for
+// all threads. Others see it behind a barrier.
+template <class T, class W, class B, class S>
+DEVICE void weigh_many(const SampleArguments& a, u32 k, const S& stamps) {
+  using Bins = Bins<W, B>;
+  constexpr u32 kEach = Bins::kEach;
+  Tail<W>& tail = block_tail<B>();
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, first = thread * kEach;
+  const bool all_count = a.min_p_last;
+  W words[kEach];
+  law::Masses masses[kEach], own;
+  u32 heavy = 0;
+  if (first < k) {
+    const float softcap = a.softcap, scale = tail.scale;
+    const u64 least = tail.least;
+    float most = number_of<T>(Word<W>::key(tail.sorted[0])), logits[kEach];
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      words[i] = tail.sorted[first + i];
+      logits[i] = first + i < k ? number_of<T>(Word<W>::key(words[i])) : most;
+    }
+    if (softcap > 0) {
+      most = capped(most, softcap);
+#pragma unroll
+      for (u32 i = 0; i < kEach; i++) logits[i] = capped(logits[i], softcap);
+    }
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      const law::Masses mass = mass_beside(logits[i], most, scale);
+      if (first + i < k) masses[i] = mass;
+      masses_of_many<B>()[first + i] = masses[i].sum();  // past the last, too
+    }
+#pragma unroll
+    for (u32 i = 0; i < kEach; i++) {
+      const bool counts = first + i < k && masses[i].sum() >= least;
+      heavy += counts;
+      own = own + (counts | all_count ? masses[i] : law::Masses{});
+    }
+  }
+  Bins::clear();
+  if (thread == 0) the_block<B>().count = 0;
+  heavy = warp_sum(heavy);
+  const law::Masses through = warp_scan(own);
+  if (lane == kWarp - 1) tail.sums[warp] = through.sum(), tail.counts[warp] = heavy;
+  block_barrier();
+  stamps.set(5);
+
+  if (warp * kWarp * kEach >= k) return;
+  const bool steps = tail.steps;
+  const float top_p = tail.given.top_p;
+  const u32 shift = Bins::shift_of(a.vocab);
+  const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
+  heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
+  u64 before = (through - own).sum() + warp_sum_wide(lane < warp ? sum : 0);
+  const u64 enough = top_p < 1 ? law::ceil_product(top_p, warp_sum_wide(sum)) : ~0ull;
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) {
+    const u64 mass = masses[i].sum(), next = before + mass;
+    if (first + i < heavy && before < enough) {
+      if (next >= enough || first + i == heavy - 1) tail.kept = first + i + 1, tail.total = next;
+      if (!steps) Bins::add(Word<W>::index(words[i]) >> shift, mass);
+    }
+    before = next;
+  }
+}
 
 // Steps are those behind top-p, on a kept set that is no prefix afterwards: what they leave is
 // brought to the front of the sorted tokens. Their time grows with the square of the number of tokens.
@@ -758,21 +821,19 @@ DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u3
   using Bins = Bins<W, B>;
   const u32 thread = thread_index();
   if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
-  const u64 before = weigh_many<T, W, B>(k, a.softcap, a.min_p_last);
-  block_barrier();
-  stamps.set(5);
-  cut_many<W, B>(before, k, tail.given.top_p < 1);
+  const u32 shift = Bins::shift_of(a.vocab);
+  weigh_many<T, W, B>(a, k, stamps);
   block_barrier();
   stamps.set(6);
   if (tail.steps) {
     take_steps<T>(block, tail, a);
-    block.groups[thread] = 0;  // where they were at work
+    Bins::clear();  // where they were at work
+    block_barrier();
+    Bins::add_all(tail.kept, shift);
     block_barrier();
   }
-  const u32 kept = tail.kept, shift = Bins::shift_of(a.vocab);
+  const u32 kept = tail.kept;
   u64 total = tail.total;
-  Bins::add(kept, shift);
-  block_barrier();
 #pragma unroll 1
   for (u32 draw = 0;;) {
     if (thread < kWarp) Bins::find(law::target(tail.number_of_draw(a, number, draw), total));
@@ -908,9 +969,10 @@ DEVICE_APART void end_without_tokens(const SampleArguments& a, u32 number, Statu
 
 // Draws the tokens of a row from the best k of its candidates: the way for any number.
 template <class T, class W, class B, class S>
-DEVICE void draw_in_order(const SampleArguments& a, u32 number, Found found, u32 k, const S& stamps) {
+DEVICE void draw_in_order(u32 number, Found found, u32 k, const S& stamps) {
   B& block = the_block<B>();
   Tail<W>& tail = block_tail<B>();
+  const SampleArguments& a = tail.arguments;
   const u32 selected = tail.selected;
   release_kernel_behind();
   merge(block, found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));

@@ -123,7 +123,6 @@ DEVICE u32 bits_of_element(const Vector& v, u32 e) {
   return T::kPerWord == 1 ? v.word[e] : e % 2 ? v.word[e / 2] >> 16 : v.word[e / 2] & 0xffff;
 }
 
-DEVICE u64 shuffle_wide(u64 v, u32 lane) { return (u64)shuffle((u32)(v >> 32), lane) << 32 | shuffle((u32)v, lane); }
 
 // The sum over a warp of numbers of any size.
 DEVICE u64 warp_sum_any(u64 v) {

@@ -236,6 +236,25 @@ func TestSamplingOfManyCandidates(t *testing.T) {
 	t.Run("bfloat16", func(t *testing.T) { testManyCandidates(t, sample[topk.BFloat16](k, false, 6), 2048) })
 }
 
+// Rows of equal logits, of which the tokens crowd in the bins of the smallest ids.
+func TestSamplingOfEqualLogits(t *testing.T) {
+	k := &kernels{Library: shim.Open(t, shim.Kernels(t)...)}
+	t.Run("bfloat16", func(t *testing.T) { testEqualLogits(t, sample[topk.BFloat16](k, false, 7), 40000, 2048) })
+	t.Run("float32", func(t *testing.T) { testEqualLogits(t, sample[float32](k, false, 8), 70000, 1024) })
+}
+
+func testEqualLogits[T topk.Float](t *testing.T, engine samplingtest.Engine[T], vocab, k int) {
+	logits := make([]T, vocab)
+	for seed := range uint64(2) {
+		row := samplingtest.Row{Params: sampling.Params{Temperature: 1, TopK: k, Seed: seed, Draws: 3, Replacement: seed == 0}}
+		answers, err := engine([]samplingtest.Row{row}, logits, vocab)
+		if err != nil {
+			t.Fatal(err)
+		}
+		samplingtest.Agree(t, "equal", row, logits, answers[0])
+	}
+}
+
 func testManyCandidates[T topk.Float](t *testing.T, engine samplingtest.Engine[T], most int) {
 	rng := rand.New(rand.NewPCG(17, 17))
 	vocabs := []int{2049, 5000, 12345}
