@@ -107,7 +107,7 @@ struct Tail {
   static constexpr u32 kMost = 8192 / sizeof(W);  // results
   alignas(16) W sorted[kMost];
   u32 more[sizeof(W) == 4 ? kBins : 1];  // room for what is known of so many
-  alignas(16) SampleArguments arguments;  // of the launch, for code that is apart: to that a reference to them leads to memory
+  alignas(16) SampleArguments arguments;  // of the launch: code that is apart would wait for each of their lines in memory
   alignas(16) RowParameters given;
   alignas(8) u64 seed;
   u64 position;
@@ -147,7 +147,7 @@ struct Tail {
         *to = reinterpret_cast<const u32*>(&a.temperature)[lane];
       }
     }
-    if (lane == 0) arguments = a;
+    arguments = a;  // by each lane, between its other work
     const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
     // Those of draws, and behind them the one of xtc.
     numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
@@ -975,7 +975,8 @@ DEVICE void draw_in_order(u32 number, Found found, u32 k, const S& stamps) {
   const SampleArguments& a = tail.arguments;
   const u32 selected = tail.selected;
   release_kernel_behind();
-  merge(block, found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));
+  // All lanes have the same numbers: that way they come to registers of the warp, instead of local memory.
+  merge(block, warp_max(found.candidates), warp_max(found.wanted), Sorted<W>{tail}, Stamps<false>(a));
   block_barrier();
   stamps.set(4);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
