@@ -57,15 +57,19 @@ constexpr u32 kMostEdits = 1024;    // biases and penalties of a row that is sam
 constexpr u32 kMaskedIds = 131072;  // bits of such a row
 DEVICE u32 count_edits(const SampleArguments& a) { return a.biases + a.penalties; }
 
-// The key of a logit as float32.
+// The key of a logit as float32: a bfloat16 is the upper half of one.
 template <class T>
-DEVICE u32 wide_key(u32 key) { return T::kBits == 32 ? key : f32::key(as_bits(number_of<T>(key))); }
+DEVICE u32 wide_key(u32 key) {
+  if (T::kBits == 32) return key;
+  if (T::kBestNumber - T::kSign != 0x7f80) return f32::key(as_bits(number_of<T>(key)));
+  return key == T::kNaNKey ? f32::kNaNKey : key << 16 | (key & T::kSign ? 0 : 0xffff);
+}
 
 // EditedBlock is the block of an edited row: it leaves room for the edited candidates.
 struct EditedBlock : Block<EditedWord, kThreads, 2048> {
   u32 edits;  // biases and penalties
   u32 added;  // edited candidates that reached the threshold
-  u32 wrong;  // 1 if a bias is out of range
+  u32 wrong;  // 1 if a bias or a penalty is out of range
 
   DEVICE void clear(const SampleArguments& a) {
     Block::clear();
@@ -133,24 +137,11 @@ DEVICE u32 edited_id(const SampleArguments& a, u32 number, u32 i) {
 }
 DEVICE int penalty_count(const SampleArguments& a, u32 number, u32 i) { return a.penalty_counts[(i64)number * a.penalties + i - a.biases]; }
 
-// Behind EditedReader::mask.
+// Behind EditedReader::edit, and a barrier.
 template <class T>
-DEVICE bool edits_are_valid() { return !the_block<EditedBlock>().wrong && row_penalties().valid(); }
+DEVICE bool edits_are_valid() { return !the_block<EditedBlock>().wrong; }
 
-// What is rare stands apart, from the arguments again: the bits of rows that are not aligned, and edits of
-// ids that may be in both lists.
-DEVICE u32 word_of_mask(const SampleArguments& a, u32 number, u32 word) {
-  return word < mask_words(a) && word * 32 < (u32)a.vocab ? mask_word(a, number, word) : kAllLanes;
-}
-template <class T>
-DEVICE_APART void bring_bits(const SampleArguments& a, u32 number) {
-  const u32 before = Row<T>(a, number, 0, 1).before_bits(), words = (a.vocab + before + 31) / 32;
-#pragma unroll 4
-  for (u32 word = thread_index(); word < words; word += kThreads) {
-    const u64 both = (u64)word_of_mask(a, number, word) << 32 | (word ? word_of_mask(a, number, word - 1) : 0);
-    bitmap<T>()[word] = (u32)(both << before >> 32);
-  }
-}
+// What is rare stands apart, from the arguments again: edits of ids that may be in both lists.
 template <class T>
 DEVICE_APART u64 twice_edited(const SampleArguments& a, u32 number, u32 i) {
   const Row<T> row(a, number, 0, 1);
@@ -190,8 +181,8 @@ DEVICE_APART Found join_edited(const SampleArguments& a, Found found, u32 k) {
   return {n + edits, k};
 }
 
-// EditedReader reads an edited row. Bits and edits are asked for before the row is, and come without a
-// register.
+// EditedReader reads an edited row. Bits and edits are asked for amid the first loads of the row, and come
+// without a register; all that is made of them is made while the row is awaited.
 template <class T>
 struct EditedReader : Reader<T> {
   using B = EditedBlock;
@@ -201,16 +192,11 @@ struct EditedReader : Reader<T> {
   DEVICE EditedReader(const SampleArguments& arguments, u32 row) : a(arguments), number(row) {}
   DEVICE u32 room(const B&) const { return B::kRoom - count_edits(a); }
 
-  // Asks for the mask and the edits, before all else: mask() waits for them.
-  DEVICE void ask(const Row<T>& row) const {
-    const u32 thread = thread_index(), words = (a.vocab + 31) / 32, masked = smaller(mask_words(a), words);
-#pragma unroll 1
-    for (u32 i = thread; i < count_edits(a); i += B::kThreads) {
-      const bool penalised = i >= (u32)a.biases;
-      const i64 at = penalised ? (i64)number * a.penalties + i - a.biases : (i64)number * a.biases + i;
-      copy_later<4>(&edit_list<T>()[i].id, (penalised ? a.penalty_ids : a.bias_ids) + at);
-      copy_later<4>(&edit_list<T>()[i].value, penalised ? static_cast<const void*>(a.penalty_counts + at) : a.bias + at);
-    }
+  // Asks for the mask and the edits: edit() waits for them.
+  DEVICE void ask() const {
+    const u32 thread = thread_index();
+    ask_edits(0, a.bias_ids, a.bias, a.biases);
+    ask_edits(a.biases, a.penalty_ids, a.penalty_counts, a.penalties);
     if (thread < 3) {
       const float* from = (&a.row_repetition)[thread];
       float* to = &row_penalties().repetition + thread;
@@ -220,27 +206,33 @@ struct EditedReader : Reader<T> {
         *to = (&a.repetition)[thread];
       }
     }
-    if (row.before_bits() != 0) return;
-    const int* mask = a.mask + (i64)number * a.mask_stride;
+    const u32 words = (a.vocab + 31) / 32, masked = smaller(mask_words(a), words);
+    const int* mask = kept(a.mask + (i64)number * a.mask_stride);
+#pragma unroll 4
+    for (u32 word = thread; word < masked; word += B::kThreads) copy_later<4>(bitmap<T>() + word, mask + word);
 #pragma unroll 1
-    for (u32 word = thread; word < words; word += B::kThreads) {
-      if (word < masked) {
-        copy_later<4>(bitmap<T>() + word, mask + word);
-      } else {
-        bitmap<T>()[word] = kAllLanes;
-      }
+    for (u32 word = masked + thread; word < words; word += B::kThreads) bitmap<T>()[word] = kAllLanes;
+  }
+  template <class V>
+  DEVICE void ask_edits(u32 first, const int* ids, const V* values, u32 n) const {
+    const i64 at = (i64)number * n;
+#pragma unroll 1
+    for (u32 i = (thread_index() - first) % B::kThreads; i < n; i += B::kThreads) {
+      copy_later<4>(&edit_list<T>()[first + i].id, ids + at + i);
+      copy_later<4>(&edit_list<T>()[first + i].value, values + at + i);
     }
   }
 
-  // Tells which elements count.
-  DEVICE void mask(const Row<T>& row) const {
+  // Tells which elements count, and makes the edited candidates. The warp that settles is not waited for.
+  DEVICE void edit(const Row<T>& row) const {
     const u32 thread = thread_index();
-    if (row.before_bits() != 0) bring_bits<T>(a, number);
     Vector* sets = reinterpret_cast<Vector*>(noted<T>(false));
 #pragma unroll
     for (u32 i = 0; i < 2 * kNoted / 128 / B::kThreads; i++) sets[thread + i * B::kThreads] = {};
     wait_for_copies();
-    block_barrier();
+    barrier_of_first<B::kThreads>();
+    if (row.before_bits() != 0) move_bits(row.before_bits());
+    if (thread == 0 && !row_penalties().valid()) the_block<B>().wrong = 1;
     if (count_edits(a) == 0) return;
 #pragma unroll 1
     for (u32 i = thread; i < count_edits(a); i += B::kThreads) {
@@ -256,38 +248,39 @@ struct EditedReader : Reader<T> {
       atomic_and_only(bitmap<T>() + bit / 32, ~(1u << bit % 32));
       atomic_or_only(noted<T>(i >= (u32)a.biases) + id % kNoted / 32, 1u << id % 32);
     }
-    block_barrier();
-  }
-
-  // Makes the edited candidates.
-  DEVICE void make(const Row<T>& row) const {
+    barrier_of_first<B::kThreads>();
 #pragma unroll 1
-    for (u32 i = thread_index(); i < count_edits(a); i += B::kThreads) {
-      const Edit edit = edit_list<T>()[i];
-      const u32 id = edit.id & ~kBanned;
-      const bool penalised = i >= (u32)a.biases;
-      u64 word = 0;
-      if (edit.id != kNone) {
-        if (may_be_noted<T>(id, !penalised)) {
-          word = twice_edited<T>(a, number, i);
-        } else {
-          float logit = edit.id & kBanned ? as_float(kMasked) : number_of<T>(T::key(row.logits[id]));
-          if (!penalised) {
-            logit = biased(logit, as_float(edit.value));
-          } else if (as_bits(logit) != kMasked) {
-            logit = row_penalties().applied(logit, (int)edit.value);
-          }
-          word = Word<u64>::pack(f32::key(as_bits(logit)), id);
-        }
-      }
-      edited_words<T>()[i] = word;
+    for (u32 i = thread; i < count_edits(a); i += B::kThreads) edited_words<T>()[i] = edited(row, edit_list<T>()[i], i);
+  }
+  // Moves the bits of a row that is not aligned up, from the last on.
+  DEVICE void move_bits(u32 up) const {
+    u32* bits = bitmap<T>() + thread_index();
+#pragma unroll 1
+    for (int word = (a.vocab + up - 1) / 32 / B::kThreads * B::kThreads; word >= 0; word -= B::kThreads) {
+      const u64 both = (u64)bits[word] << 32 | (word + thread_index() > 0 ? bits[word - 1] : 0);
+      barrier_of_first<B::kThreads>();
+      bits[word] = (u32)(both << up >> 32);
     }
+    barrier_of_first<B::kThreads>();
+  }
+  // The candidate that an edit makes, 0 for none.
+  DEVICE u64 edited(const Row<T>& row, Edit edit, u32 i) const {
+    if (edit.id == kNone) return 0;
+    const u32 id = edit.id & ~kBanned;
+    const bool penalised = i >= (u32)a.biases;
+    if (may_be_noted<T>(id, !penalised)) return twice_edited<T>(a, number, i);
+    float logit = edit.id & kBanned ? as_float(kMasked) : number_of<T>(T::key(row.logits[id]));
+    if (!penalised) {
+      logit = biased(logit, as_float(edit.value));
+    } else if (as_bits(logit) != kMasked) {
+      logit = row_penalties().applied(logit, (int)edit.value);
+    }
+    return Word<u64>::pack(f32::key(as_bits(logit)), id);
   }
 
   template <u32 kThreads>
   DEVICE void read(const Row<T>& row, Share& share) {
-    read_share<T, kThreads>(row, share, [&] { mask(row); });
-    make(row);
+    read_share<T, kThreads>(row, share, [&] { ask(); }, [&] { edit(row); });
   }
   // For a row that is not read.
   DEVICE void prepare(const Row<T>&) const { prepare_unread(*this); }
@@ -339,8 +332,8 @@ struct EditedReader : Reader<T> {
 template <class T>
 DEVICE_APART void prepare_unread(EditedReader<T> reader) {
   const Row<T> row(reader.a, reader.number, 0, 1);
-  reader.mask(row);
-  reader.make(row);
+  reader.ask();
+  reader.edit(row);
   block_barrier();
 }
 
@@ -424,6 +417,5 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   block.clear(a);
   wait_for_kernel_before();
   EditedReader<M> reader(a, number);
-  reader.ask(Row<M>(a, number, 0, 1));
   find<M>(block, Beside<M>{block}, a, number, 0, 1, stamps, reader, DrawEdited<T, Stamps<kStamps>>{a, number, stamps});
 }

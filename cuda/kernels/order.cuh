@@ -64,21 +64,29 @@ struct Order {
   static DEVICE u32 marked_shift(u32 mark) { return mark & 16; }
   static DEVICE u32 marked_element(u32 mark) { return kPerWord == 1 ? mark % 4 : mark % 4 * 2 + mark / 16; }
 
-  // The vector with the worst number in place of the elements that have a 0 among these bits.
-  static DEVICE Vector masked(Vector v, u32 bits) {
-    if (kPerWord == 1) {
+  // Limits of the elements of a vector: for those with a 1 among these bits a NaN, which limits nothing, and for the
+  // others the worst number. A bit is all that the NaN has below its exponent.
+  static DEVICE Vector limits(u32 bits) {
+    static_assert(!kSmallest, "the worst number is -Inf, a NaN without such a bit");
+    const u32 spread = kept((kPerWord == 1 ? bits : bits * 0x8001) | kWorst);  // those of a pair 16 apart
+    Vector v;
 #pragma unroll
-      for (u32 i = 0; i < 4; i++) v.word[i] = bits >> i & 1 ? v.word[i] : kWorst;
-      return v;
-    }
-    // Each bit becomes the sign of a byte.
-    constexpr u32 kSpread = 0x10204080;
-    const u32 first = (bits & 15) * kSpread, last = (bits >> 4 & 15) * kSpread;
-    const u32 keep[4] = {byte_signs<0x9988>(first), byte_signs<0xbbaa>(first), byte_signs<0x9988>(last), byte_signs<0xbbaa>(last)};
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) v.word[i] = (v.word[i] & keep[i]) | (kWorst & ~keep[i]);
+    for (u32 i = 0; i < 4; i++) v.word[i] = spread & (kWorst | kPair << i * kPerWord);
     return v;
   }
+  static DEVICE Vector limited(Vector v, const Vector& limits) {
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      if (kBits == 32) {
+        v.word[i] = min_f32(v.word[i], limits.word[i]);
+      } else {
+        v.word[i] = kInfinity == 0x7f80 ? min_bf16x2(v.word[i], limits.word[i]) : min_f16x2(v.word[i], limits.word[i]);
+      }
+    }
+    return v;
+  }
+  // The vector with the worst number in place of the elements that have a 0 among these bits.
+  static DEVICE Vector masked(const Vector& v, u32 bits) { return limited(v, limits(bits)); }
 
   // Whether an element of a word beats a number, and marks of those that do: bits 0
   // and 16.

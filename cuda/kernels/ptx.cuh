@@ -68,7 +68,8 @@ DEVICE Vector load_vector(const void* from) {
 
 // The same address, which the compiler then keeps: for several loads from there it
 // would rather compute it anew for each.
-DEVICE const Vector* kept(const Vector* at) {
+template <class V>
+DEVICE const V* kept(const V* at) {
   asm volatile("" : "+l"(at));
   return at;
 }
@@ -98,6 +99,9 @@ DEVICE void prefetch_line(const void* from) { asm volatile("prefetch.global.L1 [
 
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
+// For the first threads of a block alone, while others may be at something else.
+template <u32 kThreads>
+DEVICE void barrier_of_first() { asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory"); }
 // For a warp that returns next: what it wrote is seen behind the next barrier of the others.
 DEVICE void leave_block() { __syncthreads(); }
 
@@ -151,15 +155,6 @@ DEVICE void atomic_and_only(u32* at, u32 v) {
 }
 DEVICE void atomic_or_only(u32* at, u32 v) {
   asm volatile("red.shared.or.b32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
-}
-
-// Four bytes of ones or of zeros: the signs of the bytes of v that the digits name, 8 above
-// their numbers.
-template <u32 kDigits>
-DEVICE u32 byte_signs(u32 v) {
-  u32 r;
-  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(r) : "r"(v), "n"(kDigits));
-  return r;
 }
 
 // The larger of each pair, NaN if either is; the smaller of each, NaN only if both

@@ -55,11 +55,30 @@ struct Share {
   u32 slot[kSlots];
 };
 
+// Limits are those of a thread's next vectors of a masked order, one in each slot.
+template <class T>
+struct Limits {
+  Vector slot[kSlots];
+
+  template <u32 kThreads>
+  DEVICE void read(const Row<T>& row, u32 first) {
+    const u8* at = row.bits_at(first);
+    const u32 shift = row.bits_shift(first);
+    u32 bits[kSlots];
+#pragma unroll
+    for (u32 s = 0; s < kSlots; s++) bits[s] = at[s * kThreads * T::kPerVector / 8];  // behind the last, too: they are in shared memory
+    all_loaded(bits);  // not one by one between the loads of vectors, for which each would wait
+#pragma unroll
+    for (u32 s = 0; s < kSlots; s++) slot[s] = T::limits(bits[s] >> shift);
+  }
+};
+
 // Calls see(slot, vector) for each whole vector of this thread's share, with kAhead
-// loads in flight: as soon as one has come, the next in its place is asked for. While
-// the first are awaited, meanwhile() is called.
-template <class T, u32 kThreads, u32 kAhead = kSlots, class See, class Meanwhile>
-DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
+// loads in flight: as soon as one has come, the next in its place is asked for. Amid the first
+// loads ask() is called, so that what it asks for comes before the later ones; while they are
+// awaited, meanwhile().
+template <class T, u32 kThreads, u32 kAhead = kSlots, class See, class Ask, class Meanwhile>
+DEVICE void read_vectors(const Row<T>& row, See see, Ask ask, Meanwhile meanwhile) {
   static_assert(kSlots % kAhead == 0, "a slot has its place");
   constexpr u32 kBatch = kSlots * kThreads;
   const Vector* at = kept(row.vector_at(thread_index()));
@@ -67,6 +86,7 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
   Vector v[kAhead];
 #pragma unroll
   for (u32 s = 0; s < kAhead; s++) {
+    if (s == kAhead / 2) ask();
     if (left > int(s * kThreads)) v[s] = load_vector(at + s * kThreads);
   }
   // Of few rows the next batch is asked for now: what is not in L2 would be waited for twice. Many keep
@@ -74,45 +94,45 @@ DEVICE void read_vectors(const Row<T>& row, See see, Meanwhile meanwhile) {
   const u32 line = kAhead * kThreads + thread_index() * kLine;
   if (line < row.vectors && grid_blocks() <= kFewBlocks) prefetch_line(row.vector_at(line));
   meanwhile();
+  // Made before the vectors have come, and those of the next batch behind one: what is left to do for
+  // each that comes is little.
+  Limits<T> limits;
+  if constexpr (T::kMasked) limits.template read<kThreads>(row, thread_index());
 #pragma unroll 1
-  for (u32 seen = 0; seen < row.vectors; seen += kBatch, left = kept(left - kBatch)) {
+  for (u32 seen = 0; seen < row.vectors; left = kept(left - kBatch)) {
     at += kBatch;
-    u32 bits[kSlots] = {};
-    if constexpr (T::kMasked) {
-      const u8* of = row.bits_at(seen + thread_index());
-      const u32 shift = row.bits_shift(thread_index());
-#pragma unroll
-      for (u32 s = 0; s < kSlots; s++) {  // behind the last, too: they are in shared memory
-        bits[s] = of[s * kThreads * T::kPerVector / 8];
-      }
-      // Not one by one between the loads of vectors, for which each would wait.
-      all_loaded(bits);
-#pragma unroll
-      for (u32 s = 0; s < kSlots; s++) bits[s] >>= shift;
-    }
+    seen += kBatch;
 #pragma unroll
     for (u32 s = 0; s < kSlots; s++) {
-      Vector& next = v[s % kAhead];
-      if (left > int(s * kThreads)) see(s, T::kMasked ? T::masked(next, bits[s]) : next);
-      if (left > int((s + kAhead) * kThreads)) next = load_vector(at + (int)(s + kAhead - kSlots) * (int)kThreads);
+      if (left > int(s * kThreads)) {
+        if constexpr (T::kMasked) {
+          see(s, T::limited(v[s % kAhead], limits.slot[s]));
+        } else {
+          see(s, v[s % kAhead]);
+        }
+      }
+      if (left > int((s + kAhead) * kThreads)) v[s % kAhead] = load_vector(at + (int)(s + kAhead - kSlots) * (int)kThreads);
+    }
+    if constexpr (T::kMasked) {
+      if (seen < row.vectors) limits.template read<kThreads>(row, seen + thread_index());
     }
   }
 }
 
 template <class T, u32 kThreads, class See>
 DEVICE void read_vectors(const Row<T>& row, See see) {
-  read_vectors<T, kThreads>(row, see, [] {});
+  read_vectors<T, kThreads>(row, see, [] {}, [] {});
 }
 
-template <class T, u32 kThreads, class Meanwhile>
-DEVICE void read_share(const Row<T>& row, Share& share, Meanwhile meanwhile) {
+template <class T, u32 kThreads, class Ask, class Meanwhile>
+DEVICE void read_share(const Row<T>& row, Share& share, Ask ask, Meanwhile meanwhile) {
 #pragma unroll
   for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
-  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); }, meanwhile);
+  read_vectors<T, kThreads>(row, [&](u32 s, const Vector& v) { share.slot[s] = T::best(share.slot[s], T::best(v)); }, ask, meanwhile);
 }
 template <class T, u32 kThreads>
 DEVICE void read_share(const Row<T>& row, Share& share) {
-  read_share<T, kThreads>(row, share, [] {});
+  read_share<T, kThreads>(row, share, [] {}, [] {});
 }
 
 // Counts, for a pivot of each lane, the groups that reach it. All threads of the block
@@ -403,9 +423,10 @@ DEVICE void append_own(const P& pool, const Row<T>& row, u32 slots, u32 below) {
     }
     marks |= T::mark(v, below) | (T::mark(w, below) << 4 & (0 - (u32)(next != one)));
     if (marks == 0) continue;
+    const u32 room = pool.room();
     u32 place = pool.reserve(population(marks));
 #pragma unroll 1
-    for (; marks && place < pool.room(); marks &= marks - 1) {
+    for (; marks && place < room; marks &= marks - 1) {
       const u32 mark = lowest_bit(marks), vector = (mark & 8 ? other : one) + (mark & 4 ? kStep : 0);
       const u32 i = row.at(vector) + T::marked_element(mark & 19);
       pool.template put<T>(place++, T::key(row.logits[i]), row.first + i);  // which is in L1 now

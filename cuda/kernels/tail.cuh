@@ -334,7 +334,7 @@ DEVICE_APART Share read_with_exponentials(Row<T> row) {
     sum.add(v);
     if (s % kAhead == kAhead - 1) sum.settle();
   };
-  read_vectors<T, B::kThreads, kAhead>(row, see, [&] {
+  read_vectors<T, B::kThreads, kAhead>(row, see, [] {}, [&] {
     if (thread < row.edges()) sum.add_one(row.bits(row.edge(thread)));
   });
   sum.settle();

@@ -78,6 +78,9 @@ DEVICE void wait_for_copies() {}
 
 DEVICE void prefetch_line(const void* from) { load_vector(from); }
 DEVICE void block_barrier(SHIM_HERE) { shim::meet(SHIM_PLACE(block_barrier)); }
+// The others are waited for, until they have ended: the scheduler knows of no threads that a barrier is not for.
+template <u32 kThreads>
+DEVICE void barrier_of_first(SHIM_HERE) { shim::meet(SHIM_PLACE(block_barrier)); }
 DEVICE void leave_block() {}  // a warp that has ended is not waited for
 DEVICE void warp_barrier(SHIM_HERE) { shim::meet(SHIM_PLACE(warp_barrier)); }
 
@@ -110,12 +113,6 @@ DEVICE void atomic_and_only(u32* at, u32 v) {
 DEVICE void atomic_or_only(u32* at, u32 v) {
   shim::maybe_wait();
   *at |= v;
-}
-template <u32 kDigits>
-DEVICE u32 byte_signs(u32 v) {
-  u32 signs = 0;
-  for (u32 i = 0; i < 32; i += 8) signs |= (v >> (kDigits >> i / 2 & 3) * 8 & 0x80 ? 0xffu : 0u) << i;
-  return signs;
 }
 
 namespace shim {
