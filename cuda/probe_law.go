@@ -4,13 +4,12 @@ import "fmt"
 
 // The kernels that show whether this device obeys the law of sampled tokens.
 const (
-	lawMasses    = "law_masses"
-	lawDraws     = "law_draws"
-	lawEstimates = "law_estimates"
-	lawCost      = "law_cost"
+	lawMasses = "law_masses"
+	lawDraws  = "law_draws"
+	lawCost   = "law_cost"
 )
 
-var lawSymbols = []string{lawMasses, lawDraws, lawEstimates, lawCost}
+var lawSymbols = []string{lawMasses, lawDraws, lawCost}
 
 // LawThreads is how many threads a block of these kernels has.
 const LawThreads = 256
@@ -19,32 +18,16 @@ const LawThreads = 256
 // masses of the given number of surprises, from 0 down. hashes becomes
 // [blocks * LawThreads] sums of 64 bits, whose sum is that of the law.
 func (d *Device) HashMasses(stream *Stream, surprises, blocks int, hashes Pointer) error {
-	return d.probeLaw(stream, lawMasses, surprises, blocks, hashes)
+	return d.hashLaw(stream, lawMasses, surprises, blocks, hashes)
 }
 
 // HashDraws puts a kernel of so many blocks into the stream that hashes the given
 // number of draws. hashes is as in HashMasses.
 func (d *Device) HashDraws(stream *Stream, draws, blocks int, hashes Pointer) error {
-	return d.probeLaw(stream, lawDraws, draws, blocks, hashes)
+	return d.hashLaw(stream, lawDraws, draws, blocks, hashes)
 }
 
-// EstimateUnit is that of the errors of [Device.EstimateErrors], and MostEstimateError what they may be for a draw
-// by estimates to be exact.
-const (
-	EstimateUnit      = 0x1p-48
-	MostEstimateError = 0x1p-21 - 0x1p-23
-)
-
-// EstimateErrors puts a kernel of so many blocks into the stream that compares
-// the estimates by which rows without a top-k are drawn from with the masses of
-// the given number of surprises, from 0 down. errors becomes [blocks *
-// LawThreads] numbers of 64 bits: the largest relative error that a thread
-// found, in units of EstimateUnit.
-func (d *Device) EstimateErrors(stream *Stream, surprises, blocks int, errors Pointer) error {
-	return d.probeLaw(stream, lawEstimates, surprises, blocks, errors)
-}
-
-func (d *Device) probeLaw(stream *Stream, symbol string, items, blocks int, hashes Pointer) error {
+func (d *Device) hashLaw(stream *Stream, symbol string, items, blocks int, hashes Pointer) error {
 	if err := d.usable(); err != nil {
 		return err
 	}

@@ -38,11 +38,8 @@ struct RowParameters {
 
 // How many tokens of a row top-k leaves. 0 if these are more than there is room for, where
 // top_k is off or large: WholeRow is for these.
-DEVICE u32 left_by_top_k(const SampleArguments& a, u32 number) {
-  const float temperature = a.row_temperature ? a.row_temperature[number] : a.temperature;
-  const int top_k = a.row_top_k ? a.row_top_k[number] : a.top_k;
-  const int length = a.row_lengths ? (int)clamp(a.row_lengths[number], a.vocab) : a.vocab;
-  const int left = temperature < a.greedy_below ? smaller(1, length) : top_k < 1 || top_k > length ? length : top_k;
+DEVICE u32 left_by_top_k(const SampleArguments& a, const RowParameters& p, int length) {
+  const int left = p.greedy(a) ? smaller(1, length) : p.top_k < 1 || p.top_k > length ? length : p.top_k;
   return left <= a.k ? left : 0;
 }
 

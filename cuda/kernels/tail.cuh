@@ -149,6 +149,7 @@ struct Tail {
     }
     arguments = a;  // by each lane, between its other work
     const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
+    const int length = a.row_lengths ? (int)clamp(a.row_lengths[number], a.vocab) : a.vocab;
     // Those of draws, and behind them the one of xtc.
     numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
     wait_for_copies();
@@ -160,11 +161,11 @@ struct Tail {
     least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
     valid = p.valid();
     steps = p.steps();
-    left = a.told ? 0 : left_by_top_k(a, number);
+    left = a.told ? 0 : left_by_top_k(a, p, length);
     drawn = a.draws;
     // The selection is of what top-k leaves, and of what the logprobs tell.
     const u32 listed = wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0;
-    selected = smaller(larger(left, listed), a.row_lengths ? clamp(a.row_lengths[number], a.vocab) : a.vocab);
+    selected = smaller(larger(left, listed), (u32)length);
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {

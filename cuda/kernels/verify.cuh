@@ -310,7 +310,7 @@ DEVICE void take_row(SampleArguments& one, const LawArguments& from, u32 vocab, 
     one.min_p = from.row_min_p ? from.row_min_p[sequence] : from.min_p;
     one.softcap = from.softcap;
     one.greedy_below = from.greedy_below;
-    one.k = left_by_top_k(one, 0);
+    one.k = left_by_top_k(one, RowParameters(one, 0), vocab);
     one.min_p_last = from.min_p_last;
     one.typical_p = one.repetition = 1;
   }

@@ -20,8 +20,6 @@ type Law struct {
 	MassesHash string `json:"masses_hash"`
 	Draws      int    `json:"draws"`
 	DrawsHash  string `json:"draws_hash"`
-	// EstimateError is the largest relative error of an estimate of these masses.
-	EstimateError float64 `json:"estimate_error"`
 	// CyclesPer32Masses is what a multiprocessor takes to weigh 32 logits: 0, not
 	// measured, in a comparison of less than 2^24 items.
 	CyclesPer32Masses float64 `json:"cycles_per_32_masses,omitempty"`
@@ -43,37 +41,30 @@ func CompareLaw(ctx context.Context, device *cuda.Device, items int) (Law, error
 		return found, err
 	}
 	defer sums.Close()
-	probe := func(launch func(stream *cuda.Stream, items, blocks int, to cuda.Pointer) error, items int) (sum, most uint64, err error) {
+	hash := func(launch func(stream *cuda.Stream, items, blocks int, hashes cuda.Pointer) error, items int) (sum uint64, err error) {
 		parts := make([]byte, 8*cuda.LawThreads*blocks)
 		if err := launch(stream, items, blocks, sums.Pointer()); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		if err := cuda.CopyToHost(stream, parts, sums, 0); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		if err := stream.Synchronize(); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		for ; len(parts) > 0; parts = parts[8:] {
-			part := binary.LittleEndian.Uint64(parts)
-			sum += part
-			most = max(most, part)
+			sum += binary.LittleEndian.Uint64(parts)
 		}
-		return sum, most, nil
+		return sum, nil
 	}
-	masses, _, err := probe(device.HashMasses, found.Surprises)
+	masses, err := hash(device.HashMasses, found.Surprises)
 	if err != nil {
 		return found, err
 	}
-	draws, _, err := probe(device.HashDraws, found.Draws)
+	draws, err := hash(device.HashDraws, found.Draws)
 	if err != nil {
 		return found, err
 	}
-	_, worst, err := probe(device.EstimateErrors, found.Surprises)
-	if err != nil {
-		return found, err
-	}
-	found.EstimateError = float64(worst) * cuda.EstimateUnit
 	found.MassesHash, found.DrawsHash = fmt.Sprintf("%016x", masses), fmt.Sprintf("%016x", draws)
 	want := inParts(ctx, found.Surprises, func(from, to int) uint64 { return law.HashMasses(int32(-from), int32(1-to)) })
 	if ctx.Err() == nil && masses != want {
@@ -85,9 +76,6 @@ func CompareLaw(ctx context.Context, device *cuda.Device, items int) (Law, error
 	}
 	if draws != want {
 		return found, fmt.Errorf("%d draws: hash %016x, want %016x: %w", found.Draws, draws, want, ErrLaw)
-	}
-	if !(found.EstimateError <= cuda.MostEstimateError) {
-		return found, fmt.Errorf("an estimate of %d masses is off by %.3g, more than %.3g: %w", found.Surprises, found.EstimateError, cuda.MostEstimateError, ErrLaw)
 	}
 	if items < 1<<24 {
 		return found, nil
