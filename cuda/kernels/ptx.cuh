@@ -214,9 +214,6 @@ DEVICE float half_as_float(u32 bits) {
 }
 // The nearest integer, the even one of two; of NaN it is 0.
 DEVICE int nearest_integer(float x) { return __float2int_rn(x); }
-DEVICE float magnitude(float x) { return fabsf(x); }
-// The other number, if one is NaN.
-DEVICE float smaller_number(float a, float b) { return fminf(a, b); }
 // The upper half of a product.
 DEVICE u64 multiply_high(u64 a, u64 b) { return __umul64hi(a, b); }
 

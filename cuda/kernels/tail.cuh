@@ -636,7 +636,7 @@ DEVICE void weigh_many(const SampleArguments& a, u32 k, const S& stamps) {
     for (u32 i = 0; i < kEach; i++) {
       const bool counts = first + i < k && masses[i].sum() >= least;
       heavy += counts;
-      own = own + (counts | all_count ? masses[i] : law::Masses{});
+      own = own + ((counts | all_count) ? masses[i] : law::Masses{});
     }
   }
   Bins::clear();

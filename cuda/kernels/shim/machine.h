@@ -187,8 +187,6 @@ DEVICE double square_root(double x) { return std::sqrt(x); }
 DEVICE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 
 DEVICE float approximate_log2(float x) { return std::log2(x); }
-DEVICE float magnitude(float x) { return std::fabs(x); }
-DEVICE float smaller_number(float a, float b) { return std::fmin(a, b); }
 
 // Up to two units in the last place more or less, as much as ex2.approx may be off: the bits of x say how much.
 DEVICE float approximate_exp2(float x) {

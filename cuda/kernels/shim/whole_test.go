@@ -135,7 +135,7 @@ func flat(rng *rand.Rand, vocab int) []float32 {
 	return row
 }
 
-// Draws whose target lies next to the border of a token, and shares that end next to one: nearer than estimates of
+// Draws whose target lies next to the border of a token, and shares that end next to one: nearer than roundings of
 // masses tell.
 func TestNearBorders(t *testing.T) {
 	k := &kernels{Library: shim.Open(t, shim.Kernels(t)...)}
