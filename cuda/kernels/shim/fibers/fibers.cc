@@ -697,6 +697,12 @@ Kernel::Kernel(const char* symbol, uint32_t threads, size_t argument_bytes, void
 
 namespace {
 
+// Serving has a machine be that of this thread as long as it lasts.
+struct Serving {
+  explicit Serving(Machine* m) { machine = m; }
+  ~Serving() { machine = nullptr; }
+};
+
 int launch(const char* symbol, uint32_t grid, uint32_t block, uint32_t cluster, const void* arguments) {
   const Kernel* kernel = kernels;
   while (kernel && strcmp(kernel->symbol, symbol) != 0) kernel = kernel->next;
@@ -718,7 +724,7 @@ int launch(const char* symbol, uint32_t grid, uint32_t block, uint32_t cluster, 
   std::vector<char> copy(kernel->argument_bytes);
   memcpy(copy.data(), arguments, copy.size());
   Machine here_machine(*kernel, copy.data(), block, cluster, seed);
-  machine = &here_machine;
+  const Serving serving(&here_machine);
   std::vector<uint32_t> order(grid / cluster);
   for (uint32_t i = 0; i < order.size(); i++) order[i] = i;
   Random(seed).permute(order.data(), order.size());
