@@ -286,13 +286,15 @@ DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;
 // The first arrival of all: nothing was written that others read, but signals were started.
 DEVICE void cluster_arrive_first() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 
-// A signal is for messages to variables of a block: when so many bytes have come, they are there for those that wait. It serves
-// once, and others may send when they have waited for its block's first arrival.
-DEVICE void start_signal(u64* signal, u32 bytes) {
-  const u32 at = (u32)__cvta_generic_to_shared(signal);
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+// A signal is for messages to variables of a block: when as many bytes have come as are expected, they are there for those that wait.
+// It serves once. Others may send when they have waited for the first arrival of its block, which tells them that it was
+// started; what is expected may be said later.
+DEVICE void start_signal(u64* signal) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"((u32)__cvta_generic_to_shared(signal)) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+DEVICE void expect(u64* signal, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(signal)), "r"(bytes) : "memory");
 }
 // Sends a number to a variable of another block of the cluster, and to the signal for it there.
 template <class V>

@@ -6,47 +6,65 @@
 
 #include "tail.cuh"
 
-constexpr u32 kSegments = 1024;      // of a row: so many that the sums of their masses fit two words
-constexpr u32 kCutRoom = 2047;       // candidates for the end of top-p: the same
+constexpr u32 kSegments = 1024;      // of a row: of so few ids that the sums of their masses fit two words
+constexpr u32 kCutRoom = 2016;       // candidates for the end of top-p: so few that sums of them do, too
 constexpr u32 kTeam = 8;             // blocks of a team
 constexpr u32 kLowBits = 21;         // of a mass, in the first of two words
-constexpr u32 kBinsPerOctave = 32;   // in which masses differ by 1.1 % from the middle
-constexpr float kBinWidth = 1 << (law::kSurpriseBits - 5);
-static_assert(kBinsPerOctave == 1 << 5, "the width of a bin");
+static_assert(kBins % kWarp == 0, "octaves of masses have a bin for each lane");
 
-// Whole is what the threads of a block share for a row without a top-k, and what a team
-// gathers in its first block.
+// What the blocks of a team tell one another, in this order.
+enum Message : u32 { kBestKeys, kOctaves, kFineBins, kParts, kCandidates, kTotals, kMessages };
+
+// What the others must know of a block's part of a row that top-p cuts.
+struct Part {
+  u64 above, rest;  // masses: above the bracket, and all others
+  u64 candidates;
+  static constexpr u32 kWords = 3;
+};
+
+// Whole is what the threads of a block share for a row without a top-k, and what the
+// blocks of a team send each other.
 struct Whole {
   static constexpr u32 kThreads = ::kThreads, kWarps = kThreads / kWarp;
   static constexpr u32 kListed = 2 * kWarp;  // vectors of a warp
   // What is clear at the start.
-  alignas(16) u64 sums[kSegments];           // kept masses of segments; then of all before each
-  u32 more[kSegments], more_highs[kSegments];  // what must be added to the sums: lower and upper parts
-  u32 groups[kBins];                         // counts of bins; then lower parts of sums
+  alignas(16) u32 lower[kSegments], upper[kSegments];  // kept masses of segments, in two parts
+  u32 groups[kBins];                         // masses of bins, about; then lower parts of their sums
   u32 highs[kBins];                          // upper parts; before, listed vectors of warps
-  u64 candidates[kCutRoom + 1];              // places; then the masses of rounds
-  u64 rest[kTeam * kWarps];                  // masses of warps below the bracket and in it
+  u64 candidates[kCutRoom];                  // places; then the masses of rounds
+  union {
+    u32 own[kCutRoom];                       // indices of this block's candidates
+    u64 before_segments[kSegments];          // masses
+  };
+  u64 octaves[kTeam][kWarps];                // masses of two each, about
+  u64 fine_bins[kTeam][kWarp];               // of a bin in each of two octaves, about
+  Part parts[kTeam];
+  u64 totals[kTeam];                         // masses
+  u32 best[kTeam * kWarps];                  // keys
+  u64 signals[kMessages];                    // that all of them are there
+  u64 above[kWarps], rest[kWarps];           // masses of warps
   u64 of_warps[kWarp];
   u32 lows[kWarp];                           // values of warps
-  u32 best[kTeam * kWarps];                  // keys
-  u32 count;                                 // of candidates, also those without room
+  u32 count;                                 // of this block's candidates, also those without room
   u32 listed;
   u32 bin, bin_below;
   float scale, floor;
   u64 uniform;  // random number of the first draw
-  u64 totals[kTeam];                         // of the blocks of a team
   u64 before, last;
-  u64 all_best, all_totals;  // signals: that all of them are there
 
   DEVICE void clear() {
-    Vector* at = reinterpret_cast<Vector*>(sums);
-    constexpr u32 kCleared = (sizeof sums + sizeof more + sizeof more_highs + sizeof groups) / sizeof(Vector);
+    Vector* at = reinterpret_cast<Vector*>(lower);
+    constexpr u32 kCleared = (sizeof lower + sizeof upper + sizeof groups) / sizeof(Vector);
 #pragma unroll
     for (u32 i = 0; i < kCleared; i += kThreads) {
       if (i + thread_index() < kCleared) at[i + thread_index()] = Vector{{0, 0, 0, 0}};
     }
-    if (thread_index() < kTeam * kWarps) rest[thread_index()] = 0;
     if (thread_index() == 0) count = 0;
+  }
+  // Clears the bins and the lists.
+  DEVICE void clear_bins() {
+    static_assert((sizeof groups + sizeof highs) / sizeof(Vector) == kThreads, "each thread has a vector");
+    reinterpret_cast<Vector*>(groups)[thread_index()] = Vector{{0, 0, 0, 0}};
   }
   DEVICE u32* list(u32 warp) { return highs + warp * kListed; }
 
@@ -56,11 +74,13 @@ struct Whole {
     atomic_add_only(upper, (u32)(mass >> kLowBits));
   }
   static DEVICE u64 sum(u32 lower, u32 upper) { return ((u64)upper << kLowBits) + lower; }
+  DEVICE void add_to(u32 segment, u64 mass) { add(&lower[segment], &upper[segment], mass); }
+  DEVICE u64 of_segment(u32 segment) const { return sum(lower[segment], upper[segment]); }
 };
 static_assert(Whole::kWarps * Whole::kListed <= kBins, "lists take the place of bins");
 
 // A team is the blocks that have a row: one alone, or a cluster. All threads of it begin, and all but the warps that settle wait
-// for the others.
+// for the others. A block tells by `tell`, and all others know behind `wait`.
 struct Alone {
   static DEVICE u32 shift() { return 0; }  // blocks, as a power of two
   static DEVICE u32 blocks() { return 1; }
@@ -68,16 +88,13 @@ struct Alone {
   static DEVICE void begin(Whole&) {}
   static DEVICE void wait_for_others() {}
   static DEVICE void meet() { block_barrier(); }
-  // Has all blocks know the best key of a warp, for those that wait for the keys of all behind a barrier.
-  static DEVICE void tell_best(Whole& s, u32 key) {
-    if (thread_index() % kWarp == 0) s.best[thread_index() / kWarp] = key;
-  }
-  static DEVICE void wait_for_best(Whole&) {}
-  // The total of the block of that rank, for each lane, by that of its own block: for all warps.
-  static DEVICE u64 total_of_block(Whole&, u64 own) { return thread_index() % kWarp == 0 ? own : 0; }
+  template <class V>
+  static DEVICE void tell(Whole&, Message, V* to, V v, u32) { *to = v; }
+  static DEVICE void expect_of(Whole&, Message, u32) {}
+  static DEVICE void wait(Whole&, Message) { block_barrier(); }
+  static DEVICE void wait_behind_barrier(Whole&, Message) {}
   template <class V>
   static DEVICE V* of(V* variable, u32) { return variable; }
-  static DEVICE u32 add(u32* at, u32 v) { return atomic_add(at, v); }
 };
 
 #if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
@@ -87,9 +104,13 @@ struct Cluster {
   static DEVICE u32 blocks() { return cluster_blocks(); }
   static DEVICE u32 rank() { return cluster_rank(); }
   static DEVICE void begin(Whole& s) {
-    if (thread_index() == 0) {
-      start_signal(&s.all_best, blocks() * Whole::kWarps * sizeof s.best[0]);
-      start_signal(&s.all_totals, blocks() * sizeof s.totals[0]);
+    // One of each warp: lanes would start theirs one after the other.
+    const u32 message = thread_index() / kWarp;
+    if (message < kMessages && thread_index() % kWarp == 0) {
+      start_signal(&s.signals[message]);
+      const u32 bytes = message == kBestKeys ? Whole::kWarps * sizeof s.best[0] : message == kOctaves ? sizeof s.octaves[0] :
+                        message == kFineBins ? sizeof s.fine_bins[0] : message == kParts ? sizeof s.parts[0] : sizeof s.totals[0];
+      if (message != kCandidates) expect(&s.signals[message], bytes * blocks());
     }
     warp_barrier();
     cluster_arrive_first();
@@ -99,21 +120,15 @@ struct Cluster {
     cluster_arrive();
     cluster_wait();
   }
-  static DEVICE void tell_best(Whole& s, u32 key) {
-    const u32 lane = thread_index() % kWarp;
-    if (lane < blocks()) send(&s.best[rank() * Whole::kWarps + thread_index() / kWarp], key, &s.all_best, lane);
-  }
-  static DEVICE void wait_for_best(Whole& s) { wait_for_signal(&s.all_best); }
-  static DEVICE u64 total_of_block(Whole& s, u64 own) {
-    const u32 lane = thread_index() % kWarp;
-    if (thread_index() < blocks()) send(&s.totals[rank()], own, &s.all_totals, lane);
-    wait_for_signal(&s.all_totals);
-    return lane < blocks() ? s.totals[lane] : 0;
-  }
+  template <class V>
+  static DEVICE void tell(Whole& s, Message message, V* to, V v, u32 rank) { send(to, v, &s.signals[message], rank); }
+  // For messages that are not the same number each time: by one thread.
+  static DEVICE void expect_of(Whole& s, Message message, u32 bytes) { expect(&s.signals[message], bytes); }
+  static DEVICE void wait(Whole& s, Message message) { wait_for_signal(&s.signals[message]); }
+  static DEVICE void wait_behind_barrier(Whole& s, Message message) { wait(s, message); }
   // The variable of a block of the team.
   template <class V>
   static DEVICE V* of(V* variable, u32 rank) { return in_block(variable, rank); }
-  static DEVICE u32 add(u32* at, u32 v) { return cluster_atomic_add(at, v); }
 };
 #endif
 
@@ -123,12 +138,10 @@ DEVICE u32 bits_of_element(const Vector& v, u32 e) {
   return T::kPerWord == 1 ? v.word[e] : e % 2 ? v.word[e / 2] >> 16 : v.word[e / 2] & 0xffff;
 }
 
-
 // The sum over a warp of numbers of any size.
 DEVICE u64 warp_sum_any(u64 v) {
-#pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) v += shuffle_xor(v, d);
-  return v;
+  constexpr u32 kPart = 27, kMask = (1u << kPart) - 1;  // bits of which a warp's sum fits a word
+  return warp_sum((u32)v & kMask) + ((u64)warp_sum((u32)(v >> kPart) & kMask) << kPart) + ((u64)warp_sum((u32)(v >> 2 * kPart)) << 2 * kPart);
 }
 
 // The sum of what the lanes up to this one have.
@@ -240,35 +253,21 @@ DEVICE u32 index_of_place(u64 place) { return ((1u << kPlaceBits) - 1) - ((u32)p
 template <class T>
 DEVICE int surprise_of_place(const Weights& weights, u64 place) { return weights.surprise(number_of<T>(key_of_place(place))); }
 
-// Appends those elements of up to 32 listed vectors that lie in the bracket to the
-// candidates of the team's first block. For a whole warp.
-template <class T, class Team>
-DEVICE void append_bracket(Whole& s, const Team& team, const Row<T>& row, const Weights& weights, const Bracket& bracket, const u32* list, u32 count) {
+// Appends those elements of up to 32 listed vectors that lie in the bracket to the block's
+// candidates. For a whole warp.
+template <class T>
+DEVICE void append_bracket(Whole& s, const Row<T>& row, const Weights& weights, const Bracket& bracket, const u32* list, u32 count) {
   const u32 lane = thread_index() % kWarp;
-  u32 marks = 0, at = 0;
   if (lane < count) {
-    at = row.at(list[lane]);
+    const u32 at = row.at(list[lane]);
     const Vector v = row.vector(list[lane]);
+    u32 marks = 0;
 #pragma unroll
     for (u32 e = 0; e < T::kPerVector; e++) {
       marks |= (bracket.has(weights.surprise(number_of_bits<T>(bits_of_element<T>(v, e)))) ? 1u : 0u) << e;
     }
-  }
-  u32 through = population(marks);
-#pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) {
-    const u32 up = shuffle_up(through, d);
-    if (lane >= d) through += up;
-  }
-  const u32 all = shuffle(through, kWarp - 1);
-  u32 start = 0;
-  if (lane == 0) start = team.add(team.of(&s.count, 0), all);
-  u32 place = shuffle(start, 0) + through - population(marks);
-  u64* candidates = team.of(&s.candidates[0], 0);
 #pragma unroll 1
-  for (; marks && place < kCutRoom; marks &= marks - 1) {
-    const u32 i = at + lowest_bit(marks);
-    candidates[place++] = place_of(T::key(row.bits(i)), i);
+    for (u32 place = atomic_add(&s.count, population(marks)); marks && place < kCutRoom; marks &= marks - 1) s.own[place++] = at + lowest_bit(marks);
   }
   warp_barrier();
 }
@@ -323,18 +322,16 @@ struct MassSums {
   DEVICE void clear() { high = low = 0, below = {}; }
 };
 
-// Adds up the masses of this block's segments, in the team's first block or, of a row that is not cut, in its own; with
-// kCut those above the bracket, and apart all others, and appends what lies in it. Apart, and the row from the arguments
-// again: so the loop has registers.
+// Adds up the masses of this block's segments; with kCut those above the bracket, and apart all others, and lists
+// what lies in it. Apart, and the row from the arguments again: so the loop has registers.
 template <class T, bool kCut, class Team>
-DEVICE_APART void weigh(Whole& s, Team team, const SampleArguments& a, u32 number, Weights weights, Bracket bracket, bool in_first) {
+DEVICE_APART void weigh(Whole& s, Team team, const SampleArguments& a, u32 number, Weights weights, Bracket bracket) {
   const Row<T> row(a, number, 0, 1);
   const Segments<T> segments(row, team);
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rounds = 1u << (segments.shift - 5);  // of a segment
-  u64 rest = 0;
+  u64 above = 0, rest = 0;
   u32 listed = 0;
   u32* list = s.list(warp);
-  u64* sums = in_first ? team.of(&s.sums[0], 0) : s.sums;
   const auto load = [&](u32 i) {
     Vector v = {{T::kWorst, T::kWorst, T::kWorst, T::kWorst}};
     if (i < row.vectors) v = row.vector(i);
@@ -359,10 +356,13 @@ DEVICE_APART void weigh(Whole& s, Team team, const SampleArguments& a, u32 numbe
       listed += population(lanes);
     }
     if (ends) {
-      const law::Masses kept = warp_sum(own.kept(rounds));
+      const u64 kept = warp_sum(own.kept(rounds)).sum();
       if (kCut) rest += own.below.sum();
       own.clear();
-      if (lane == 0) sums[segment] = kept.sum();
+      if (lane == 0) {
+        s.add_to(segment, kept);
+        if (kCut) above += kept;
+      }
       segment += Whole::kWarps;
     }
     // When there is a vector for each lane, or no more comes.
@@ -371,29 +371,29 @@ DEVICE_APART void weigh(Whole& s, Team team, const SampleArguments& a, u32 numbe
       while (listed > 0) {
         const u32 some = smaller(listed, kWarp);
         listed -= some;
-        append_bracket(s, team, row, weights, bracket, list + listed, some);
+        append_bracket(s, row, weights, bracket, list + listed, some);
       }
     }
   }
-  // For the first block, or for that of their segment.
-  const u32 thread = thread_index(), edges = in_first && team.rank() > 0 ? 0 : row.edges();
-  const u32 edge = thread < edges ? segments.of_index(row, row.edge(thread)) : 0;
-  if (thread < edges && (in_first || (edge >= segments.first && edge < segments.end))) {
-    const u32 index = row.edge(thread), bits = row.bits(index);
+  if (thread_index() < row.edges()) {
+    const u32 index = row.edge(thread_index()), bits = row.bits(index), edge = segments.of_index(row, index);
     const int q = weights.surprise(number_of_bits<T>(bits));
     const u64 mass = law::mass(q);
-    if (!kCut || q >= bracket.high) {
-      Whole::add(&s.more[edge], &s.more_highs[edge], mass);
+    if (edge < segments.first || edge >= segments.end) {
+      // Another block's.
+    } else if (!kCut || q >= bracket.high) {
+      s.add_to(edge, mass);
+      above += mass;
     } else {
       rest += mass;
       if (bracket.has(q)) {
-        const u32 place = team.add(&s.count, 1);
-        if (place < kCutRoom) s.candidates[place] = place_of(T::key(bits), index);
+        const u32 place = atomic_add(&s.count, 1);
+        if (place < kCutRoom) s.own[place] = index;
       }
     }
   }
   if (kCut) {
-    rest = warp_sum_any(rest);
-    if (lane == 0) *team.of(&s.rest[team.rank() * Whole::kWarps + warp], 0) = rest;
+    above = warp_sum_any(above), rest = warp_sum_any(rest);
+    if (lane == 0) s.above[warp] = above, s.rest[warp] = rest;
   }
 }

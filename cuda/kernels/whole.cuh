@@ -2,86 +2,99 @@
 // masses, all of them or those that min-p and top-p keep.
 //
 // Shapes: one block for each row, or a cluster of blocks that have a chunk each. Order:
-// (1) the largest logit. (2) With top-p: the logits are counted by bins of their distance
-// from it, in units that make the mass of a bin known within 1.1 %, and so a bracket in
+// (1) the largest logit. (2) With top-p: the masses are added up by bins, about, and so a bracket is found in
 // which top-p ends. (3) One pass adds up the masses of each segment, some hundred
 // consecutive ids, and with top-p those beyond the bracket, while what lies in it
 // is put aside as candidates. (4) Among these, top-p ends exactly; the kept ones
 // are added to their segments. (5) A draw finds its segment by the sums before each, and
-// one warp looks at the segment again. Bytes: the row two or three times, all but the first from L1 or L2.
+// that is looked at again. Bytes: the row two or three times, all but the first from L1 or L2.
 //
-// What does not fit this - a soft cap, a top-k beyond the room, a bracket with too many
-// candidates - is drawn by passes.
+// Blocks of a cluster have the segments and candidates of their chunks, and decide alike by what all tell. What does not
+// fit this - a soft cap, a top-k beyond the room, a bracket with too many
+// candidates - is drawn by the first block, if need be by passes.
 #pragma once
 
 #include "passes.cuh"
 #include "weigh.cuh"
 
-// The last bin that is counted: what is further from the largest has less than a 2^31st of
-// its mass.
-constexpr u32 kLastBin = kBins - 2;
+// Bins of masses m beside the largest: 32 for each octave, in steps of m. Bin n of octave o has those from 2^-o (1 - (n + 1) / 64),
+// which is not in it, to 2^-o (1 - n / 64).
+constexpr u32 kOctaveBins = kWarp, kLogOctaveBins = 5;
 
-// Counts this block's elements by the bins of their distance from the largest, those
-// that have a mass in bins up to the last.
+// Adds up this block's masses by bins, those that are not less than a 2^31st of the largest: each rounded down
+// to units, so that it is 0.1 % less at most. The last octave's bins, one for each lane, take the others.
 template <class T>
-DEVICE void count_bins(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, u32 edges) {
-  constexpr float kUnits = 0x1p23f * kBinWidth, kFurthest = -(kLastBin + 0.4375f) * kBinWidth;
-  const float furthest = weights.floor > kFurthest ? weights.floor : kFurthest;
-  const auto count = [&](u32 bits) {
-    const float v = weights.distance(number_of_bits<T>(bits));
-    if (v >= furthest) atomic_add_only(&s.groups[as_bits(kUnits - v) % kBins], 1);
+DEVICE void add_up_bins(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, u32 edges) {
+  constexpr u32 kOne = 0x3f800000, kToBin = 23 - kLogOctaveBins, kToUnits = 23 - 10;  // of 1; shifts of the bits of a mass
+  const float scale = weights.scale * 0x1p-22f, floor = weights.floor * 0x1p-22f, furthest = floor > -30.99f ? floor : -30.99f;
+  const u32 others = kBins - 1 - thread_index() % kWarp;
+  const auto units_of = [&](u32 bits, u32& bin) {
+    const float octaves = (number_of_bits<T>(bits) - weights.most) * scale;
+    const u32 mass = as_bits(approximate_exp2(octaves));
+    bin = octaves >= furthest ? (kOne - mass) >> kToBin : others;
+    return ((mass - 1) >> kToUnits & 0x3ff) | 0x400;
   };
   const u32 end = smaller(segments.end << segments.shift, row.vectors);
 #pragma unroll 1
   for (u32 i = (segments.first << segments.shift) + thread_index(); i < end; i += Whole::kThreads) {
     const Vector v = row.vector(i);
+    u32 bins[T::kPerVector], units[T::kPerVector];
 #pragma unroll
-    for (u32 e = 0; e < T::kPerVector; e++) count(bits_of_element<T>(v, e));
+    for (u32 e = 0; e < T::kPerVector; e++) units[e] = units_of(bits_of_element<T>(v, e), bins[e]);
+#pragma unroll
+    for (u32 e = 0; e < T::kPerVector; e++) atomic_add_only(&s.groups[bins[e]], units[e]);
   }
-  if (thread_index() < edges) count(row.bits(row.edge(thread_index())));
+  if (thread_index() < edges) {
+    u32 bin;
+    const u32 units = units_of(row.bits(row.edge(thread_index())), bin);
+    atomic_add_only(&s.groups[bin], units);
+  }
 }
 
-// The least of two numbers of each thread: for all threads.
-DEVICE void block_least(Whole& s, u32& one, u32& other) {
-  const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-  one = ~warp_max(~one), other = ~warp_max(~other);
-  if (lane == 0) s.lows[warp] = one, s.lows[Whole::kWarps + warp] = other;
-  block_barrier();
-  const u32 low = s.lows[lane];
-  one = ~warp_max(lane < Whole::kWarps ? ~low : 0), other = ~warp_max(lane < Whole::kWarps ? 0 : ~low);
+// The surprise of the most that a mass of a bin may be, to the nearest integer.
+DEVICE int surprise_of_bin(u32 bin) {
+  const float of_octave = 1 - (bin % kOctaveBins) * (0.5f / kOctaveBins);
+  return nearest_integer(approximate_log2(of_octave) * (1 << law::kSurpriseBits)) - (int)(bin / kOctaveBins << law::kSurpriseBits);
 }
 
-// The bracket in which a share p of the mass is reached, by the counts of bins of the
-// whole team.
+// The bracket in which a share p of the mass is reached, by the bins of the whole team: by the sums of octaves,
+// then by those of the bins of the octave in which it is reached at least, and of that at most. All warps of the team find
+// the same.
 template <class Team>
 DEVICE Bracket find_bracket(Whole& s, const Team& team, float p) {
-  constexpr u32 kOwn = kBins / Whole::kThreads;
-  static_assert(kOwn == 2, "a thread reads its bins at once");
-  const u32 thread = thread_index();
-  const u64* own = reinterpret_cast<const u64*>(&s.groups[thread * kOwn]);
-  u64 counts[kTeam] = {};
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, rank = team.rank();
+  static_assert(kBins == 2 * Whole::kThreads && kOctaveBins == kWarp, "a warp has the bins of two octaves");
+  block_barrier();  // all bins are there
+  const u64 own = reinterpret_cast<const u64*>(s.groups)[thread];
+  const u32 both = (u32)own + (u32)(own >> 32);  // of 2^20 elements the units fit a word
+  const u32 one = warp_sum(lane < kWarp / 2 ? both : 0), other = warp_sum(lane < kWarp / 2 ? 0 : both);
+  if (lane < team.blocks()) team.tell(s, kOctaves, &s.octaves[rank][warp], (u64)other << 32 | one, lane);
+  team.wait(s, kOctaves);
+  u32 units = 0;
 #pragma unroll
-  for (u32 rank = 0; rank < kTeam; rank++) {
-    if (rank < team.blocks()) counts[rank] = *team.of(own, rank);
+  for (u32 r = 0; r < kTeam; r++) {
+    if (r < team.blocks()) units += reinterpret_cast<const u32*>(s.octaves[r])[lane];
   }
-  u64 both = 0;  // neither overflows
+  const auto unit_of = [](u32 octave) { return octave < kWarp - 1 ? as_float((127 - octave) << 23) : 0; };
+  const float of_octave = units * unit_of(lane), through = warp_scan(of_octave), all = from_lane(through, kWarp - 1);
+  // What masses that are 0.1 % less can do to a share, and the rounding of sums.
+  const float spare = all * (p * (1 - p) * 0x1.2p-10f + 0x1p-18f), least = all * p - spare, most = all * p + spare;
+  const auto reaching = [](float through, float enough) { return smaller(lowest_bit(ballot(through >= enough)), kWarp - 1); };
+  const u32 from = reaching(through, least), to = reaching(through, most);
+
+  const u64 fine = (u64)s.groups[to * kOctaveBins + lane] << 32 | s.groups[from * kOctaveBins + lane];
+  if (warp < team.blocks()) team.tell(s, kFineBins, &s.fine_bins[rank][lane], fine, warp);
+  team.wait(s, kFineBins);
+  u64 sums = 0;  // neither overflows
 #pragma unroll
-  for (u32 rank = 0; rank < kTeam; rank++) both += counts[rank];
-  float sizes[kOwn];
-#pragma unroll
-  for (u32 b = 0; b < kOwn; b++) sizes[b] = (u32)(both >> 32 * b) * approximate_exp2((thread * kOwn + b) * (-1.0f / kBinsPerOctave));
-  float all, before = scan(s, sizes[0] + sizes[1], all);
-  // The first bin up to which the sum reaches `enough`: what a thread tells of its own. The sums before warps overlap by
-  // what was rounded, and blocks must not choose differently.
-  const auto reaching = [&](float enough) {
-    return before + sizes[0] >= enough ? thread * kOwn : before + sizes[0] + sizes[1] >= enough ? thread * kOwn + 1 : kLastBin;
-  };
-  // What all masses being 1.1 % more or less can do to a share, and the rounding of sums.
-  const float spare = all * (p * (1 - p) * 0.0225f + 0x1p-18f);
-  u32 above = reaching(all * p - spare), below = reaching(all * p + spare);
-  block_least(s, above, below);
-  constexpr int kHalf = (1 << law::kSurpriseBits) / kBinsPerOctave / 2;
-  return {-(2 * (int)below + 1) * kHalf, above == 0 ? 1 : -(2 * (int)above - 1) * kHalf};
+  for (u32 r = 0; r < kTeam; r++) {
+    if (r < team.blocks()) sums += s.fine_bins[r][lane];
+  }
+  const float through_from = from_lane(through - of_octave, from) + warp_scan((u32)sums * unit_of(from));
+  const float through_to = from_lane(through - of_octave, to) + warp_scan((u32)(sums >> 32) * unit_of(to));
+  const u32 first = from * kOctaveBins + reaching(through_from, least), last = to * kOctaveBins + reaching(through_to, most);
+  constexpr int kMargin = 64;  // for what exponentials and logarithms are off
+  return {surprise_of_bin(last + 1) - kMargin, first == 0 ? 1 : surprise_of_bin(first) + kMargin};
 }
 
 constexpr u32 kFew = 64;  // candidates that are ranked by counting
@@ -179,46 +192,52 @@ DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 eno
   }
 }
 
-// The mass above the bracket, and that of all others. Clears the bins.
-DEVICE u64 mass_above(Whole& s, u64& others) {
-  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  u64 above = 0, rest = thread < kTeam * Whole::kWarps ? s.rest[thread] : 0;
-#pragma unroll
-  for (u32 n = 0; n < kSegments / Whole::kThreads; n++) {
-    const u32 i = n * Whole::kThreads + thread;
-    above += s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]);
-  }
-  above = warp_sum_any(above);
-  rest = warp_sum_any(rest);
-  if (lane == 0) s.of_warps[warp] = above, s.of_warps[Whole::kWarps + warp] = rest;
-#pragma unroll
-  for (u32 n = 0; n < kBins / Whole::kThreads; n++) s.groups[n * Whole::kThreads + thread] = s.highs[n * Whole::kThreads + thread] = 0;
-  if (thread == 0) s.bin = kBins, s.listed = 0;
-  block_barrier();
-  u64 both = s.of_warps[lane];
-#pragma unroll
-  for (u32 d = 1; d < Whole::kWarps; d *= 2) both += shuffle_xor(both, d);
-  others = shuffle_wide(both, Whole::kWarps);
-  return shuffle_wide(both, 0);
-}
+// A Cut is where top-p ends.
+struct Cut {
+  u64 last;  // kept place; of an empty bracket 1, if top-p ends below it; or 0, if it does not end where it was looked for
+  bool crowded;  // 0 because there are more candidates than room for them
+  u64 above, enough;  // masses: above the bracket, and what top-p asks for
+};
 
-// Ends top-p where it ends among the candidates, and has those that are kept added to their
-// segments. Returns the last place that is kept, or 0 if that does not lie in the
-// bracket or there was no room; for an empty bracket 1, if top-p ends below it. For the team's first block.
-template <class T>
-DEVICE u64 cut(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p) {
-  const u32 thread = thread_index(), count = s.count;
-  u64 others;
-  const u64 above = mass_above(s, others);
-  u64 enough = law::ceil_product(p, above + others);
-  if (bracket.low == bracket.high) {
-    block_barrier();  // all have read the sums of warps
-    return above <= enough ? 1 : 0;
+// Ends top-p where it ends among the candidates, and has those of this block that are kept added to their
+// segments. All blocks of the team find the same.
+template <class T, class Team>
+DEVICE Cut cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p) {
+  const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
+  block_barrier();  // all is weighed
+  const u32 own = s.count;
+  s.clear_bins();
+  if (thread == 0) s.bin = kBins, s.listed = 0;
+  if (warp < team.blocks()) {
+    const u64 above = warp_sum_any(lane < Whole::kWarps ? s.above[lane] : 0), rest = warp_sum_any(lane < Whole::kWarps ? s.rest[lane] : 0);
+    u64* part = reinterpret_cast<u64*>(&s.parts[team.rank()]);
+    if (lane < Part::kWords) team.tell(s, kParts, part + lane, lane == 0 ? above : lane == 1 ? rest : own, warp);
   }
-  if (count > kCutRoom || above >= enough) return 0;
-  enough -= above;
+  team.wait(s, kParts);
+  Part part = {};
+  if (lane < team.blocks()) part = s.parts[lane];
+  const u32 through = warp_scan((u32)part.candidates), count = shuffle(through, kWarp - 1), first = shuffle(through - (u32)part.candidates, team.rank());
+  const u64 above = warp_sum_any(part.above);
+  Cut found = {0, count > kCutRoom, above, law::ceil_product(p, above + warp_sum_any(part.rest))};
+  if (bracket.low == bracket.high) {
+    found.last = above <= found.enough ? 1 : 0;
+    return found;
+  }
+  if (found.crowded || above >= found.enough) return found;
+
+  // Each block has all candidates.
+  if (thread == 0) team.expect_of(s, kCandidates, count * sizeof s.candidates[0]);
+  const u32 others = Whole::kThreads >> team.shift();  // threads that tell the same block
+#pragma unroll 1
+  for (u32 i = (warp >> team.shift()) * kWarp + lane; i < own; i += others) {
+    const u64 place = place_of(T::key(row.bits(s.own[i])), s.own[i]);
+    team.tell(s, kCandidates, &s.candidates[first + i], place, warp & (team.blocks() - 1));
+  }
+  block_barrier();  // the bins are clear
+  team.wait_behind_barrier(s, kCandidates);
 
   // The bin of surprises in which it ends, and the candidates in it.
+  const u64 enough = found.enough - above;
   const u32 shift = larger(kWarp - leading_zeros(bracket.high - bracket.low), 10) - 10;
   const auto bin_of = [&](int surprise) { return (u32)(bracket.high - 1 - surprise) >> shift; };
 #pragma unroll 1
@@ -228,7 +247,7 @@ DEVICE u64 cut(Whole& s, const Row<T>& row, const Segments<T>& segments, const W
   }
   block_barrier();
   const u32 bin = find_bin(s, enough);
-  if (bin == kBins) return 0;
+  if (bin == kBins) return found;
   u64* masses = reinterpret_cast<u64*>(s.highs);
 #pragma unroll 1
   for (u32 i = thread; i < count; i += Whole::kThreads) {
@@ -238,36 +257,29 @@ DEVICE u64 cut(Whole& s, const Row<T>& row, const Segments<T>& segments, const W
     if (n < kFew) s.groups[n] = i, masses[n] = law::mass(q);
   }
   block_barrier();
-  u64 last;
   if (s.listed <= kFew) {
     rank_few(s, s.listed, enough - s.before);
-    last = s.last;
+    found.last = s.last;
   } else {
-    last = find_cut_in_crowd<T>(s, weights, count, enough);
+    found.last = find_cut_in_crowd<T>(s, weights, count, enough);
   }
 #pragma unroll 1
-  for (u32 i = thread; i < count; i += Whole::kThreads) {
-    const u64 place = s.candidates[i];
-    if (place < last) continue;
-    const u32 segment = segments.of_index(row, index_of_place(place));
-    Whole::add(&s.more[segment], &s.more_highs[segment], law::mass(surprise_of_place<T>(weights, place)));
+  for (u32 i = thread; i < own; i += Whole::kThreads) {
+    const u64 place = s.candidates[first + i];
+    if (place >= found.last) s.add_to(segments.of_index(row, index_of_place(place)), law::mass(surprise_of_place<T>(weights, place)));
   }
-  block_barrier();
-  return last;
+  return found;
 }
 
 // Ends top-p among more elements of one surprise than there is room for, as cut does; 0 if they
 // differ. A block alone.
 template <class T>
-DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, float p) {
+DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, const Bracket& bracket, const Cut& cut) {
   constexpr u32 kOwn = kSegments / Whole::kThreads;
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  u64 others;
-  block_barrier();
-  const u64 above = mass_above(s, others), mass = law::mass(bracket.low);
-  const u64 enough = law::ceil_product(p, above + others);
-  if (above >= enough || mass == 0) return 0;
-  const u64 wanted = (enough - above + mass - 1) / mass;
+  const u64 mass = law::mass(bracket.low);
+  if (mass == 0) return 0;
+  const u64 wanted = (cut.enough - cut.above + mass - 1) / mass;
   u32 best = 0, worst = kAllLanes;
 #pragma unroll 1
   for (u32 i = thread; i < row.length; i += Whole::kThreads) {
@@ -292,7 +304,7 @@ DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, co
   for (u32 b = 0; b < kOwn; b++) {
     const u64 through = before + counts[b];
     if (before < wanted && wanted <= through) s.bin = thread * kOwn + b, s.before = before;
-    if (before < wanted) s.sums[thread * kOwn + b] += (wanted <= through ? wanted - before : counts[b]) * mass;
+    if (before < wanted) s.add_to(thread * kOwn + b, (wanted <= through ? wanted - before : counts[b]) * mass);
     before = through;
   }
   block_barrier();
@@ -318,23 +330,18 @@ DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, co
 }
 
 // The same as cut where more elements lie in the bracket than there is room for: in narrower and
-// narrower ones. A block alone, behind cut.
+// narrower ones. A block alone, behind such a cut.
 template <class T>
-DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weights weights, Bracket bracket, float p) {
+DEVICE u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments, const Weights& weights,
+                     Bracket bracket, Cut found, float p) {
   constexpr u32 kOwn = kBins / Whole::kThreads;
-  const Alone team;
-  const Row<T> row(a, number, 0, 1);
-  const Segments<T> segments(row, team);
+  static_assert(kOwn == 2 && kSegments == kBins, "a thread has two bins, and two segments");
   const u32 thread = thread_index();
 #pragma unroll 1
   for (u32 zoom = 0; zoom < 4; zoom++) {
-    const u32 width = bracket.high - bracket.low;
     block_barrier();
-    u64 others;
-    const u64 above = mass_above(s, others), enough = law::ceil_product(p, above + others);
-    if (above >= enough) return 0;
-    if (thread >= Whole::kWarps && thread < kTeam * Whole::kWarps) s.rest[thread] = 0;  // of other blocks, which take no further part
-    const u32 shift = larger(kWarp - leading_zeros(width), 10) - 10;
+    if (found.above >= found.enough) return 0;
+    const u32 width = bracket.high - bracket.low, shift = larger(kWarp - leading_zeros(width), 10) - 10;
 #pragma unroll 1
     for (u32 i = thread; i < row.length; i += Whole::kThreads) {
       const int q = weights.surprise(number_of_bits<T>(row.bits(i)));
@@ -347,7 +354,7 @@ DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weigh
     for (u32 b = 0; b < kOwn; b++) {
       const int middle = bracket.high - 1 - (int)((thread * kOwn + b) << shift) - (int)((1u << shift) / 2);
       sizes[b] = s.groups[thread * kOwn + b] * (approximate_exp2(middle * 0x1p-22f) * 0x1p42f);
-      s.more[thread * kOwn + b] = s.more_highs[thread * kOwn + b] = 0;
+      s.lower[thread * kOwn + b] = s.upper[thread * kOwn + b] = 0;
     }
     // The last bin that has any; their numbers are exact.
     const float own = s.groups[thread * kOwn], next = s.groups[thread * kOwn + 1];
@@ -356,7 +363,7 @@ DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weigh
     if (before + own < count && count <= before + own + next) s.bin_below = thread * kOwn + 1;
     block_barrier();
     before = scan(s, sizes[0] + sizes[1], all);
-    const float exact = enough - above, spare = all * ((1u << shift) * 0x1p-23f + 0x1p-18f), least = exact - spare, most = exact + spare;
+    const float exact = found.enough - found.above, spare = all * ((1u << shift) * 0x1p-23f + 0x1p-18f), least = exact - spare, most = exact + spare;
 #pragma unroll
     for (u32 b = 0; b < kOwn; b++) {
       const float through = before + sizes[b];
@@ -369,18 +376,24 @@ DEVICE_APART u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, Weigh
     bracket.high = high - (int)(s.bin << shift);
     bracket.low = high - (int)((s.bin_below + 1) << shift);
     block_barrier();  // all have read the bins
-    weigh<T, true>(s, team, a, number, weights, bracket, true);
-    block_barrier();
-    const u64 last = cut(s, row, segments, weights, bracket, p);
-    if (last != 0 || s.count <= kCutRoom) return last;
-    if (bracket.high - bracket.low == 1) return cut_ties(s, row, segments, weights, bracket, p);
+    weigh<T, true>(s, Alone(), a, number, weights, bracket);
+    found = cut(s, Alone(), row, segments, weights, bracket, p);
+    if (!found.crowded) return found.last;
+    if (bracket.high - bracket.low == 1) return cut_ties(s, row, segments, weights, bracket, found);
   }
   return 0;
 }
 
-// Draws the tokens of a row by the kept masses of its segments: those of places from the last on. For the team's first
-// block. greedy: the first token of them. One draw is the work of all warps, of several with
-// replacement each is that of one.
+// The mass of the element of an index, 0 if it is not kept or not before the end.
+template <class T>
+DEVICE u64 kept_mass(const Row<T>& row, const Weights& weights, u32 index, u32 end, u64 last) {
+  const u32 bits = index < end ? row.bits(index) : T::kWorst & T::kAll;
+  const u64 mass = law::mass(weights.surprise(number_of_bits<T>(bits)));
+  return index < end && place_of(T::key(bits), index) >= last ? mass : 0;
+}
+
+// Draws several tokens of a row by the kept masses of its segments: those of places from the last on. For a block that has all
+// segments. With replacement each draw is that of one warp.
 template <class T>
 DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
                             const Weights& weights, u64 last, bool greedy) {
@@ -390,42 +403,36 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
   u64 sizes[kOwn], sum = 0, total;
 #pragma unroll
   for (u32 b = 0; b < kOwn; b++) {
-    const u32 i = thread * kOwn + b;
-    sizes[b] = s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]);
+    sizes[b] = s.of_segment(thread * kOwn + b);
     sum += sizes[b];
   }
-  u64 before = scan(s, sum, total);
+  u64 before = scan(s, sum, total), *before_segments = s.before_segments;
 #pragma unroll
   for (u32 b = 0; b < kOwn; b++) {
-    s.sums[thread * kOwn + b] = before;
+    before_segments[thread * kOwn + b] = before;
     before += sizes[b];
   }
   block_barrier();
   if (thread == 0 && a.status) a.status[number] = kDone;
-  const bool together = a.draws == 1;
-  if (!together && !a.replacement && warp > 0) return;
+  if (!a.replacement && warp > 0) return;
+  u64* of_rounds = s.candidates + warp * kWarp;
   const u32 step = a.replacement ? Whole::kWarps : 1;
 #pragma unroll 1
-  for (u32 draw = together ? 0 : warp; draw < (u32)a.draws; draw += step) {
+  for (u32 draw = warp; draw < (u32)a.draws; draw += step) {
     if (total == 0) return end_row(a, number, draw, kExhausted, kWarp);
     u64 u = s.uniform;
     if (draw > 0) u = law::uniform(a.row_seed ? a.row_seed[number] : a.seed, a.row_position ? a.row_position[number] : a.position, first_draw(a, number) + draw, law::kDraw);
     u64 target = greedy ? 0 : law::target(u, total);
-    const u32 part = population(ballot(s.sums[lane * kWarp] <= target)) - 1;
-    const u32 segment = part * kWarp + population(ballot(s.sums[part * kWarp + lane] <= target)) - 1;
-    target -= s.sums[segment];
+    const u32 part = population(ballot(before_segments[lane * kWarp] <= target)) - 1;
+    const u32 segment = part * kWarp + population(ballot(before_segments[part * kWarp + lane] <= target)) - 1;
+    target -= before_segments[segment];
     // The masses of rounds of 64 ids, then those of the round that the target falls in.
     const u32 begin = segments.begin(row, segment), end = segments.begin(row, segment + 1), rounds = (end - begin + kRound - 1) / kRound;
-    u64* of_rounds = s.candidates + (together ? 0 : warp * kWarp);
-    u32 round = together ? warp : 0;
+    u32 round = 0;
     u64 masses[2];
 #pragma unroll 1
-    for (bool found = false;; round += together ? Whole::kWarps : 1) {
+    for (bool found = false;; round++) {
       if (!found && round >= rounds) {
-        if (together) {
-          block_barrier();
-          if (warp > 0) return;
-        }
         warp_barrier();
         const u64 mine = lane < rounds ? of_rounds[lane] : 0, through = warp_scan(mine);
         const u32 beyond = ballot(through > target);
@@ -442,10 +449,7 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
 #pragma unroll
       for (u32 e = 0; e < 2; e++) {
         const u32 index = begin + round * kRound + 2 * lane + e;
-        const bool there = index < end && !(gone >> e & 1);
-        const u32 bits = there ? row.bits(index) : T::kWorst & T::kAll;
-        const u64 mass = law::mass(weights.surprise(number_of_bits<T>(bits)));
-        masses[e] = there && place_of(T::key(bits), index) >= last ? mass : 0;
+        masses[e] = gone >> e & 1 ? 0 : kept_mass(row, weights, index, end, last);
       }
       if (found) break;
       const u64 all = warp_sum_wide(masses[0] + masses[1]);
@@ -464,7 +468,7 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
     total = greedy ? 0 : total - mass;
     warp_barrier();
 #pragma unroll 1
-    for (u32 i = segment + 1 + lane; i < kSegments; i += kWarp) s.sums[i] -= mass;
+    for (u32 i = segment + 1 + lane; i < kSegments; i += kWarp) before_segments[i] -= mass;
     warp_barrier();
   }
 }
@@ -472,20 +476,21 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
 // Draws one token by the kept masses of its segments, of which each block has its own: the block on which the target
 // falls. Its chunk is in its own L1. Apart, as weigh is.
 template <class T, class Team>
-DEVICE_APART void draw_one(Whole& s, Team team, const SampleArguments& a, u32 number, Weights weights, bool greedy) {
+DEVICE_APART void draw_one(Whole& s, Team team, const SampleArguments& a, u32 number, Weights weights, u64 last, bool greedy) {
   constexpr u32 kRound = 2 * kWarp;  // ids
   const Row<T> row(a, number, 0, 1);
   const Segments<T> segments(row, team);
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rank = team.rank();
   // A lane has a few segments next to each other, the same in all warps.
   const u32 each = (segments.end - segments.first + kWarp - 1) / kWarp, first = segments.first + lane * each, end = smaller(first + each, segments.end);
-  const auto size = [&](u32 i) { return s.sums[i] + Whole::sum(s.more[i], s.more_highs[i]); };
   block_barrier();
   u64 own = 0;
 #pragma unroll 1
-  for (u32 i = first; i < end; i++) own += size(i);
-  const u64 through = warp_scan(own);
-  const u64 of_block = team.total_of_block(s, shuffle_wide(through, kWarp - 1)), through_block = warp_scan(of_block);
+  for (u32 i = first; i < end; i++) own += s.of_segment(i);
+  const u64 through = warp_scan(own), total = shuffle_wide(through, kWarp - 1);
+  if (warp == 0 && lane < team.blocks()) team.tell(s, kTotals, &s.totals[rank], total, lane);
+  team.wait(s, kTotals);
+  const u64 of_block = lane < team.blocks() ? s.totals[lane] : 0, through_block = warp_scan(of_block);
   u64 target = greedy ? 0 : law::target(s.uniform, shuffle_wide(through_block, kWarp - 1));
   const u64 before = shuffle_wide(through_block - of_block, rank);
   if (target < before || target - before >= shuffle_wide(of_block, rank)) return;
@@ -493,18 +498,13 @@ DEVICE_APART void draw_one(Whole& s, Team team, const SampleArguments& a, u32 nu
   const u32 part = lowest_bit(ballot(through > target));
   u64 rest = target - shuffle_wide(through - own, part);
   u32 segment = shuffle(first, part);
-  for (u64 one; rest >= (one = size(segment)); segment++) rest -= one;
+  for (u64 one; rest >= (one = s.of_segment(segment)); segment++) rest -= one;
   target = rest;
   const u32 begin = segments.begin(row, segment), past = segments.begin(row, segment + 1), rounds = (past - begin + kRound - 1) / kRound;
   u64 masses[2], sum = 0;
   const auto weigh_round = [&](u32 round) {
 #pragma unroll
-    for (u32 e = 0; e < 2; e++) {
-      const u32 index = begin + round * kRound + 2 * lane + e;
-      const u32 bits = index < past ? row.bits(index) : T::kWorst & T::kAll;
-      const u64 mass = law::mass(weights.surprise(number_of_bits<T>(bits)));
-      masses[e] = index < past ? mass : 0;
-    }
+    for (u32 e = 0; e < 2; e++) masses[e] = kept_mass(row, weights, begin + round * kRound + 2 * lane + e, past, last);
     sum = warp_scan(masses[0] + masses[1]);
   };
 #pragma unroll 1
@@ -524,20 +524,36 @@ DEVICE_APART void draw_one(Whole& s, Team team, const SampleArguments& a, u32 nu
   if (lane == 0 && a.status) a.status[number] = kDone;
 }
 
-// Ends top-p, if there is one, and draws: false where it cannot. For the team's first block.
-template <class T, class S>
-DEVICE bool cut_and_draw(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
-                         Weights weights, const Bracket& bracket, float top_p, float floor, bool greedy, const S& stamps) {
-  u64 last = 1;  // place
-  if (top_p < 1) {
-    last = cut(s, row, segments, weights, bracket, top_p);
-    if (last == 0 && s.count > kCutRoom) last = cut_crowd<T>(s, a, number, weights, bracket, top_p);
-    if (last == 0) return false;
-    weights.floor = floor;
-    stamps.set(4);
-    if (last > 1 && surprise_of_place<T>(weights, last) < nearest_integer(floor)) return false;
+// Draws the tokens of a row by the kept masses of its segments: those of places from the last on.
+template <class T, class Team>
+DEVICE void draw_kept(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
+                      const Weights& weights, u64 last, bool greedy) {
+  if (a.draws == 1) return draw_one<T>(s, team, a, number, weights, last, greedy);
+  // For the first block.
+  block_barrier();
+  for (u32 i = segments.first + thread_index(); team.rank() > 0 && i < segments.end; i += Whole::kThreads) {
+    *team.of(&s.lower[i], 0) = s.lower[i], *team.of(&s.upper[i], 0) = s.upper[i];
   }
-  draw_by_segment(s, a, number, row, segments, weights, last, greedy);
+  team.meet();
+  if (team.rank() == 0) draw_by_segment(s, a, number, row, segments, weights, last, greedy);
+}
+
+// Whether top-p and min-p behind it keep a prefix that ends at this place: min-p may end in the bracket, too.
+template <class T>
+DEVICE bool ends_at(const Weights& weights, u64 last) {
+  return last != 0 && (last == 1 || surprise_of_place<T>(weights, last) >= nearest_integer(weights.floor));
+}
+
+// Cuts and draws from a row of which more elements lie in the bracket than there is room for; false where it cannot. Apart, because few
+// rows do.
+template <class T>
+DEVICE_APART bool draw_crowd(Whole& s, const SampleArguments& a, u32 number, Weights weights, Bracket bracket, Cut found, float p, float floor) {
+  const Row<T> row(a, number, 0, 1);
+  const Segments<T> segments(row, Alone());
+  const u64 last = cut_crowd(s, a, number, row, segments, weights, bracket, found, p);
+  weights.floor = floor;
+  if (!ends_at<T>(weights, last)) return false;
+  draw_kept(s, Alone(), a, number, row, segments, weights, last, false);
   return true;
 }
 
@@ -574,9 +590,9 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   best = T::key_of_word(best);
   if (thread < edges) best = larger(best, T::key(row.bits(row.edge(thread))));
   best = warp_max(best);
-  team.tell_best(s, best);
+  if (lane < team.blocks()) team.tell(s, kBestKeys, &s.best[team.rank() * Whole::kWarps + thread / kWarp], best, lane);
   block_barrier();  // the row is settled, too
-  team.wait_for_best(s);
+  team.wait_behind_barrier(s, kBestKeys);
   best = 0;
 #pragma unroll
   for (u32 i = 0; i < kTeam * Whole::kWarps; i += kWarp) {
@@ -597,36 +613,32 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   const bool ranked = !greedy && p.top_k > 0 && (u32)p.top_k < row.length, infinite = weights.most > 0x1.fffffep127f;
   if (ranked || (a.softcap > 0 && !greedy) || (infinite && top_p < 1) || weights.floor > 0) return !first;
 
-  const float floor = weights.floor;
-  const bool one = !(top_p < 1) && a.draws == 1;
-  Bracket bracket = {};
-  // Behind top-p, min-p plays no part in the mass of which p is a share.
-  if (top_p < 1 && a.min_p_last) weights.floor = law::kLeastSurprise;
-  if (top_p < 1) {
-    count_bins(s, row, segments, weights, edges);
-    team.meet();
-    bracket = find_bracket(s, team, top_p);
-    // Where min-p keeps less, the bracket is where that ends.
-    const int floor_surprise = nearest_integer(floor);
-    if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
-    stamps.set(2);
-  }
-  if (one) {
-    weigh<T, false>(s, team, a, number, weights, bracket, false);
+  if (!(top_p < 1)) {
+    weigh<T, false>(s, team, a, number, weights, Bracket());
     release_kernel_behind();
     stamps.set(3);
-    draw_one<T>(s, team, a, number, weights, greedy);
+    draw_kept(s, team, a, number, row, segments, weights, 1, greedy);
     return true;
   }
-  if (top_p < 1) {
-    weigh<T, true>(s, team, a, number, weights, bracket, true);
-  } else {
-    weigh<T, false>(s, team, a, number, weights, bracket, true);
-  }
+  // Behind top-p, min-p plays no part in the mass of which p is a share.
+  const float floor = weights.floor;
+  if (a.min_p_last) weights.floor = law::kLeastSurprise;
+  add_up_bins(s, row, segments, weights, edges);
+  Bracket bracket = find_bracket(s, team, top_p);
+  // Where min-p keeps less, the bracket is where that ends.
+  const int floor_surprise = nearest_integer(floor);
+  if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
+  stamps.set(2);
+  weigh<T, true>(s, team, a, number, weights, bracket);
   release_kernel_behind();
-  team.meet();
   stamps.set(3);
-  return !first || cut_and_draw(s, a, number, row, segments, weights, bracket, top_p, floor, greedy, stamps);
+  const Cut found = cut(s, team, row, segments, weights, bracket, top_p);
+  stamps.set(4);
+  if (found.crowded) return !first || draw_crowd<T>(s, a, number, weights, bracket, found, top_p, floor);
+  weights.floor = floor;
+  if (!ends_at<T>(weights, found.last)) return !first;
+  draw_kept(s, team, a, number, row, segments, weights, found.last, greedy);
+  return true;
 }
 
 // The same for a block alone, in memory that is not clear. Apart: few rows of such a launch

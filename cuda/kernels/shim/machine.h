@@ -225,7 +225,8 @@ DEVICE u32 cluster_atomic_add(u32* at, u32 v) { return atomic_add(at, v); }
 DEVICE void cluster_arrive_first(SHIM_HERE) { shim::meet(SHIM_PLACE(cluster_arrive)); }
 
 // A signal is the number of bytes that have not come yet.
-DEVICE void start_signal(u64* signal, u32 bytes) { *signal = bytes; }
+DEVICE void start_signal(u64* signal) { *signal = 0; }
+DEVICE void expect(u64* signal, u32 bytes) { *signal += bytes; }
 template <class V>
 DEVICE void send(V* to, V v, u64* signal, u32 rank) {
   *in_block(to, rank) = v;
