@@ -323,10 +323,9 @@ struct MassSums {
 };
 
 // Adds up the masses of this block's segments; with kCut those above the bracket, and apart all others, and lists
-// what lies in it. Apart, and the row from the arguments again: so the loop has registers.
+// what lies in it. Apart, so that the loop has registers; and without the arguments, which would be read from memory.
 template <class T, bool kCut, class Team>
-DEVICE_APART void weigh(Whole& s, Team team, const SampleArguments& a, u32 number, Weights weights, Bracket bracket) {
-  const Row<T> row(a, number, 0, 1);
+DEVICE_APART void weigh(Whole& s, Team team, Row<T> row, Weights weights, Bracket bracket) {
   const Segments<T> segments(row, team);
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rounds = 1u << (segments.shift - 5);  // of a segment
   u64 above = 0, rest = 0;

@@ -332,7 +332,7 @@ DEVICE u64 cut_ties(Whole& s, const Row<T>& row, const Segments<T>& segments, co
 // The same as cut where more elements lie in the bracket than there is room for: in narrower and
 // narrower ones. A block alone, behind such a cut.
 template <class T>
-DEVICE u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments, const Weights& weights,
+DEVICE u64 cut_crowd(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights,
                      Bracket bracket, Cut found, float p) {
   constexpr u32 kOwn = kBins / Whole::kThreads;
   static_assert(kOwn == 2 && kSegments == kBins, "a thread has two bins, and two segments");
@@ -376,7 +376,7 @@ DEVICE u64 cut_crowd(Whole& s, const SampleArguments& a, u32 number, const Row<T
     bracket.high = high - (int)(s.bin << shift);
     bracket.low = high - (int)((s.bin_below + 1) << shift);
     block_barrier();  // all have read the bins
-    weigh<T, true>(s, Alone(), a, number, weights, bracket);
+    weigh<T, true>(s, Alone(), row, weights, bracket);
     found = cut(s, Alone(), row, segments, weights, bracket, p);
     if (!found.crowded) return found.last;
     if (bracket.high - bracket.low == 1) return cut_ties(s, row, segments, weights, bracket, found);
@@ -473,12 +473,13 @@ DEVICE void draw_by_segment(Whole& s, const SampleArguments& a, u32 number, cons
   }
 }
 
-// Draws one token by the kept masses of its segments, of which each block has its own: the block on which the target
-// falls. Its chunk is in its own L1. Apart, as weigh is.
+constexpr u32 kNoToken = kAllLanes;
+
+// Draws one token by the kept masses of segments, of which each block has its own: the block on which the target
+// falls. Its chunk is in its own L1. Returns it for one thread, and for all others kNoToken. Apart, as weigh is.
 template <class T, class Team>
-DEVICE_APART void draw_one(Whole& s, Team team, const SampleArguments& a, u32 number, Weights weights, u64 last, bool greedy) {
+DEVICE_APART u32 draw_one(Whole& s, Team team, Row<T> row, Weights weights, u64 last, bool greedy) {
   constexpr u32 kRound = 2 * kWarp;  // ids
-  const Row<T> row(a, number, 0, 1);
   const Segments<T> segments(row, team);
   const u32 lane = thread_index() % kWarp, warp = thread_index() / kWarp, rank = team.rank();
   // A lane has a few segments next to each other, the same in all warps.
@@ -493,7 +494,7 @@ DEVICE_APART void draw_one(Whole& s, Team team, const SampleArguments& a, u32 nu
   const u64 of_block = lane < team.blocks() ? s.totals[lane] : 0, through_block = warp_scan(of_block);
   u64 target = greedy ? 0 : law::target(s.uniform, shuffle_wide(through_block, kWarp - 1));
   const u64 before = shuffle_wide(through_block - of_block, rank);
-  if (target < before || target - before >= shuffle_wide(of_block, rank)) return;
+  if (target < before || target - before >= shuffle_wide(of_block, rank)) return kNoToken;
   target -= before;
   const u32 part = lowest_bit(ballot(through > target));
   u64 rest = target - shuffle_wide(through - own, part);
@@ -516,19 +517,24 @@ DEVICE_APART void draw_one(Whole& s, Team team, const SampleArguments& a, u32 nu
   // The round, and the token in it.
   const u64 of_round = lane < rounds ? s.candidates[lane] : 0, through_round = warp_scan(of_round);
   const u32 round = lowest_bit(ballot(through_round > target));
-  if (round % Whole::kWarps != warp) return;
+  if (round % Whole::kWarps != warp) return kNoToken;
   target -= shuffle_wide(through_round - of_round, round);
   if (rounds > Whole::kWarps) weigh_round(round);
   const bool second = sum - masses[1] <= target, there = sum - masses[0] - masses[1] <= target && target < sum;
-  if (there) write_token(a, number, 0, begin + round * kRound + 2 * lane + (second ? 1 : 0));
-  if (lane == 0 && a.status) a.status[number] = kDone;
+  return there ? begin + round * kRound + 2 * lane + (second ? 1 : 0) : kNoToken;
 }
 
 // Draws the tokens of a row by the kept masses of its segments: those of places from the last on.
 template <class T, class Team>
 DEVICE void draw_kept(Whole& s, const Team& team, const SampleArguments& a, u32 number, const Row<T>& row, const Segments<T>& segments,
                       const Weights& weights, u64 last, bool greedy) {
-  if (a.draws == 1) return draw_one<T>(s, team, a, number, weights, last, greedy);
+  if (a.draws == 1) {
+    const u32 token = draw_one<T>(s, team, row, weights, last, greedy);
+    if (token == kNoToken) return;
+    write_token(a, number, 0, token);
+    if (a.status) a.status[number] = kDone;
+    return;
+  }
   // For the first block.
   block_barrier();
   for (u32 i = segments.first + thread_index(); team.rank() > 0 && i < segments.end; i += Whole::kThreads) {
@@ -550,7 +556,7 @@ template <class T>
 DEVICE_APART bool draw_crowd(Whole& s, const SampleArguments& a, u32 number, Weights weights, Bracket bracket, Cut found, float p, float floor) {
   const Row<T> row(a, number, 0, 1);
   const Segments<T> segments(row, Alone());
-  const u64 last = cut_crowd(s, a, number, row, segments, weights, bracket, found, p);
+  const u64 last = cut_crowd(s, row, segments, weights, bracket, found, p);
   weights.floor = floor;
   if (!ends_at<T>(weights, last)) return false;
   draw_kept(s, Alone(), a, number, row, segments, weights, last, false);
@@ -614,7 +620,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   if (ranked || (a.softcap > 0 && !greedy) || (infinite && top_p < 1) || weights.floor > 0) return !first;
 
   if (!(top_p < 1)) {
-    weigh<T, false>(s, team, a, number, weights, Bracket());
+    weigh<T, false>(s, team, row, weights, Bracket());
     release_kernel_behind();
     stamps.set(3);
     draw_kept(s, team, a, number, row, segments, weights, 1, greedy);
@@ -629,7 +635,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   const int floor_surprise = nearest_integer(floor);
   if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
   stamps.set(2);
-  weigh<T, true>(s, team, a, number, weights, bracket);
+  weigh<T, true>(s, team, row, weights, bracket);
   release_kernel_behind();
   stamps.set(3);
   const Cut found = cut(s, team, row, segments, weights, bracket, top_p);
