@@ -13,10 +13,10 @@ constexpr u32 kLowBits = 21;         // of a mass, in the first of two words
 static_assert(kBins % kWarp == 0, "octaves of masses have a bin for each lane");
 
 // What the blocks of a team tell one another, in this order.
-enum Message : u32 { kBestKeys, kOctaves, kFineBins, kParts, kCandidates, kTotals, kMessages };
+enum Message : u32 { kBestKeys, kOctaves, kFineBins, kChunks, kCandidates, kTotals, kMessages };
 
-// What the others must know of a block's part of a row that top-p cuts.
-struct Part {
+// What the others must know of the chunk of a block, of a row that top-p cuts.
+struct Chunk {
   u64 above, rest;  // masses: above the bracket, and all others
   u64 candidates;
   static constexpr u32 kWords = 3;
@@ -38,7 +38,7 @@ struct Whole {
   };
   u64 octaves[kTeam][kWarps];                // masses of two each, about
   u64 fine_bins[kTeam][kWarp];               // of a bin in each of two octaves, about
-  Part parts[kTeam];
+  Chunk chunks[kTeam];
   u64 totals[kTeam];                         // masses
   u32 best[kTeam * kWarps];                  // keys
   u64 signals[kMessages];                    // that all of them are there
@@ -109,7 +109,7 @@ struct Cluster {
     if (message < kMessages && thread_index() % kWarp == 0) {
       start_signal(&s.signals[message]);
       const u32 bytes = message == kBestKeys ? Whole::kWarps * sizeof s.best[0] : message == kOctaves ? sizeof s.octaves[0] :
-                        message == kFineBins ? sizeof s.fine_bins[0] : message == kParts ? sizeof s.parts[0] : sizeof s.totals[0];
+                        message == kFineBins ? sizeof s.fine_bins[0] : message == kChunks ? sizeof s.chunks[0] : sizeof s.totals[0];
       if (message != kCandidates) expect(&s.signals[message], bytes * blocks());
     }
     warp_barrier();

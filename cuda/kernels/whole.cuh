@@ -210,15 +210,15 @@ DEVICE Cut cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>&
   if (thread == 0) s.bin = kBins, s.listed = 0;
   if (warp < team.blocks()) {
     const u64 above = warp_sum_any(lane < Whole::kWarps ? s.above[lane] : 0), rest = warp_sum_any(lane < Whole::kWarps ? s.rest[lane] : 0);
-    u64* part = reinterpret_cast<u64*>(&s.parts[team.rank()]);
-    if (lane < Part::kWords) team.tell(s, kParts, part + lane, lane == 0 ? above : lane == 1 ? rest : own, warp);
+    u64* chunk = reinterpret_cast<u64*>(&s.chunks[team.rank()]);
+    if (lane < Chunk::kWords) team.tell(s, kChunks, chunk + lane, lane == 0 ? above : lane == 1 ? rest : own, warp);
   }
-  team.wait(s, kParts);
-  Part part = {};
-  if (lane < team.blocks()) part = s.parts[lane];
-  const u32 through = warp_scan((u32)part.candidates), count = shuffle(through, kWarp - 1), first = shuffle(through - (u32)part.candidates, team.rank());
-  const u64 above = warp_sum_any(part.above);
-  Cut found = {0, count > kCutRoom, above, law::ceil_product(p, above + warp_sum_any(part.rest))};
+  team.wait(s, kChunks);
+  Chunk chunk = {};
+  if (lane < team.blocks()) chunk = s.chunks[lane];
+  const u32 through = warp_scan((u32)chunk.candidates), count = shuffle(through, kWarp - 1), first = shuffle(through - (u32)chunk.candidates, team.rank());
+  const u64 above = warp_sum_any(chunk.above);
+  Cut found = {0, count > kCutRoom, above, law::ceil_product(p, above + warp_sum_any(chunk.rest))};
   if (bracket.low == bracket.high) {
     found.last = above <= found.enough ? 1 : 0;
     return found;
