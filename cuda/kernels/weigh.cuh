@@ -31,13 +31,17 @@ struct Whole {
   alignas(16) u32 lower[kSegments], upper[kSegments];  // kept masses of segments, in two parts
   u32 groups[kBins];                         // masses of bins, about; then lower parts of their sums
   u32 highs[kBins];                          // upper parts; before, listed vectors of warps
-  u64 candidates[kCutRoom];                  // places; then the masses of rounds
+  union {
+    u64 candidates[kCutRoom];                // places; then the masses of rounds
+    struct {  // no block tells candidates before all others are done with these
+      u64 octaves[kTeam][kWarps];            // masses of two each, about
+      u64 fine_bins[kTeam][kWarp];           // of a bin in each of two octaves, about
+    };
+  };
   union {
     u32 own[kCutRoom];                       // indices of this block's candidates
     u64 before_segments[kSegments];          // masses
   };
-  u64 octaves[kTeam][kWarps];                // masses of two each, about
-  u64 fine_bins[kTeam][kWarp];               // of a bin in each of two octaves, about
   Chunk chunks[kTeam];
   u64 totals[kTeam];                         // masses
   u32 best[kTeam * kWarps];                  // keys
