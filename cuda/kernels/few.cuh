@@ -201,9 +201,8 @@ DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& 
   stamps.set(5);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) return end_without_tokens<B>(a, number, status);
-  if (wants_raw(a)) prepare_logprobs<T, W, B>(a, number);
   if (warp > 0) {
-    if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
+    tell_raw<T, W, B>(a, number, selected);
   } else if (a.draws == 1) {
     draw_few<true, T, W, B>(a, number, n, k);
   } else {

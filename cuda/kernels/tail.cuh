@@ -124,9 +124,9 @@ struct Tail {
   u32 counts[kWarp];                   // of warps
   u64 total;                           // of the kept
   u64 beyond;                          // what a target is beyond the bins before its own
-  static constexpr u32 kParts = 2 * kWarp;
-  double exponentials[kParts];         // sums of parts of warps
-  float gained[kParts];                // of the same, see ExponentialSum
+  u64 raw_sums[kWarp];                 // of parts of warps: exponentials' bits, or masses
+  float gained[kWarp];                 // of the same, see ExponentialSum
+  u32 raw_warps;                       // that have theirs
   Logprobs logprobs;                   // of the logits as they came
   u32 kept;
   u32 chosen;  // bin, or rank
@@ -156,6 +156,7 @@ struct Tail {
     warp_barrier();
     const RowParameters p = given;
     if (lane > 0) return;
+    raw_warps = 0;
     seed = row_seed, position = row_position;
     scale = p.greedy(a) ? 0 : law::scale(p.temperature);
     least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
@@ -319,33 +320,6 @@ DEVICE W find_best(B& block, const Row<T>& row, const Share& share, u32 groups) 
   return warp == 0 ? Word<W>::pack(best, ~warp_max(lane < B::kWarps ? block.lows[lane] : 0)) : 0;
 }
 
-// Reads a row and adds up its exponentials, for logprobs: for all threads. Apart, because most rows are read without.
-// With half the loads in flight, since exponentials need registers too, and take longer than a row needs to come.
-template <class T, class W, class B>
-DEVICE_APART Share read_with_exponentials(Row<T> row) {
-  constexpr u32 kAhead = kSlots / 2;
-  constexpr u32 kParts = Tail<W>::kParts / B::kWarps;  // of a warp: all wait for it here, and only one for what adds them up
-  const u32 thread = thread_index();
-  Share share;
-#pragma unroll
-  for (u32 s = 0; s < kSlots; s++) share.slot[s] = T::kWorst;
-  ExponentialSum<T> sum;
-  const auto see = [&](u32 s, const Vector& v) {
-    share.slot[s] = T::best(share.slot[s], T::best(v));
-    sum.add(v);
-    if (s % kAhead == kAhead - 1) sum.settle();
-  };
-  read_vectors<T, B::kThreads, kAhead>(row, see, [] {}, [&] {
-    if (thread < row.edges()) sum.add_one(row.bits(row.edge(thread)));
-  });
-  sum.settle();
-#pragma unroll
-  for (u32 d = kParts; d < kWarp; d *= 2) sum.join(d);
-  const u32 part = thread / kWarp * kParts + thread % kWarp;
-  if (thread % kWarp < kParts) block_tail<B>().exponentials[part] = sum.total, block_tail<B>().gained[part] = sum.all_gained;
-  return share;
-}
-
 // Writes the best element of a greedy row, of which the first warp has the word.
 template <class T, class W>
 DEVICE void end_greedy(const Tail<W>& tail, const SampleArguments& a, u32 number, W best) {
@@ -370,19 +344,8 @@ struct SampledReader : Reader<T> {
   const SampleArguments& a;
   u32 number;
 
-  template <u32 kThreads>
-  DEVICE void read(const Row<T>& row, Share& share) {
-    if (wants_raw(a)) {
-      share = read_with_exponentials<T, W, B>(row);
-    } else {
-      read_share<T, kThreads>(row, share);
-    }
-  }
   // For a row that is not read for its best: its warp has settled behind a barrier.
-  DEVICE void prepare(const Row<T>& row) const {
-    if (wants_raw(a)) read_with_exponentials<T, W, B>(row);
-    block_barrier();
-  }
+  DEVICE void prepare(const Row<T>&) const { block_barrier(); }
   DEVICE u32 results(const Row<T>&) const { return tail.selected; }
   // Of a single token that is left.
   DEVICE bool decides(const Row<T>& row, const Share& share, u32 groups) {
@@ -407,47 +370,6 @@ DEVICE u64 block_sum(L& tail, u64 sum) {
   return sum;
 }
 
-// Logprobs by the sum of exponentials: for the second warp.
-template <class T, class W, class B>
-DEVICE_APART void take_logarithm(float most) {
-  Tail<W>& tail = block_tail<B>();
-  const u32 lane = thread_index() % kWarp;
-  ExponentialSum<T> sum;
-#pragma unroll
-  for (u32 part = lane; part < Tail<W>::kParts; part += kWarp) sum.total += tail.exponentials[part], sum.all_gained += tail.gained[part];
-#pragma unroll
-  for (u32 d = 1; d < kWarp; d *= 2) sum.join(d);
-  if (lane == 0) tail.logprobs = {0, 1, logarithm(sum.total) + sum.lacking(most)};
-}
-
-// Logprobs by masses, of a pass over the row: for all threads.
-template <class T, class W, class B>
-DEVICE_APART void weigh_for_logprobs(const SampleArguments& a, u32 number, float most) {
-  Tail<W>& tail = block_tail<B>();
-  const Row<T> row(a, number, 0, 1);
-  const float scale = law::scale(1);
-  u64 mass = 0;
-#pragma unroll 1
-  for (u32 i = thread_index(); i < row.length; i += B::kThreads) mass += mass_beside(number_of_bits<T>(row.bits(i)), most, scale).sum();
-  mass = block_sum<B>(tail, mass);
-  if (thread_index() == kWarp) tail.logprobs = {most, 1, most == most ? law::kLn2 * law::log_total(mass) : most};
-  block_barrier();  // all have read the sums
-}
-
-// Prepares logprobs of the logits as they came: for all threads. The second warp has them, others behind a
-// barrier.
-template <class T, class W, class B>
-DEVICE void prepare_logprobs(const SampleArguments& a, u32 number) {
-  const float most = number_of<T>(Word<W>::key(block_tail<B>().sorted[0]));
-  // Of 2^20 elements the sum is less than 2^122, and the largest is a normal number.
-  if (!(most >= -40 && most <= 70)) {
-    weigh_for_logprobs<T, W, B>(a, number, most);  // NaN, too, of a row whose NaN are edited
-  } else if (thread_index() / kWarp == 1) {
-    take_logarithm<T, W, B>(most);
-  }
-  if (thread_index() / kWarp == 1) warp_barrier();
-}
-
 // Where the most likely tokens of a row are wanted.
 struct Top {
   int* ids;
@@ -456,7 +378,7 @@ struct Top {
   int invalid_token;
 
   DEVICE Top(const SampleArguments& a, u32 number)
-      : ids(a.top_ids + (i64)number * a.top_count), logprobs(a.top_logprobs + (i64)number * a.top_count), count(a.top_count), invalid_token(a.invalid_token) {}
+      : ids(a.top_ids + (i64)number * a.top_count), logprobs(a.top_logprobs + (i64)number * a.top_count), count(a.top_ids ? a.top_count : 0), invalid_token(a.invalid_token) {}
 
   // Writes those of n sorted tokens, with the logprobs that told(word) tells: for a warp.
   template <class W, class Told>
@@ -470,20 +392,73 @@ struct Top {
   }
 };
 
-// Writes those of the logits as they came. Apart, because it is long, and without the arguments, which would be read from
-// memory.
+// Tells the logprobs of the logits as they came: those of the most likely of n sorted tokens, and by what all others are made behind a
+// barrier. By a pass over the row, which L1 has: for all warps but the first, which draws meanwhile, and the last of them has the
+// logarithm. Apart, because it is long, and without the arguments, which would be read from memory.
 template <class T, class W, class B>
-DEVICE_APART void write_raw(Top top, u32 n) {
-  const Tail<W>& tail = block_tail<B>();
-  const Logprobs logprobs = tail.logprobs;
+DEVICE_APART void tell_raw(Row<T> row, Top top, u32 n) {
+  constexpr u32 kTold = B::kThreads - kWarp, kAhead = 4, kParts = 2;  // of a warp
+  static_assert(kParts * (kTold / kWarp) <= kWarp, "a part for each lane");
+  Tail<W>& tail = block_tail<B>();
+  const u32 thread = thread_index() - kWarp, lane = thread % kWarp;
+  const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
+  // Of 2^20 elements the sum is less than 2^122, and the largest is a normal number.
+  const bool exponential = most >= -40 && most <= 70;
+  ExponentialSum<T> sum;
+  u64 mass = 0;
+  if (exponential) {
+#pragma unroll 1
+    for (u32 first = thread; first < row.vectors; first += kAhead * kTold) {
+      Vector v[kAhead];
+#pragma unroll
+      for (u32 j = 0; j < kAhead; j++) {
+        if (first + j * kTold < row.vectors) v[j] = row.vector(first + j * kTold);
+      }
+#pragma unroll
+      for (u32 j = 0; j < kAhead; j++) {
+        if (first + j * kTold < row.vectors) sum.add(v[j]);
+      }
+      sum.settle();
+    }
+    if (thread < row.edges()) sum.add_one(row.bits(row.edge(thread)));
+    sum.settle();
+#pragma unroll
+    for (u32 d = kParts; d < kWarp; d *= 2) sum.join(d);
+    mass = as_bits(sum.total);
+  } else {  // NaN, too, of a row whose NaN are edited
+    const float scale = law::scale(1);
+#pragma unroll 1
+    for (u32 i = thread; i < row.length; i += kTold) mass += mass_beside(number_of_bits<T>(row.bits(i)), most, scale).sum();
+#pragma unroll
+    for (u32 d = kParts; d < kWarp; d *= 2) mass += shuffle_xor(mass, d);
+  }
+  const u32 part = thread / kWarp * kParts + lane;
+  if (lane < kParts) tail.raw_sums[part] = mass, tail.gained[part] = sum.all_gained;
+  warp_barrier();
+  const u32 before = lane == 0 ? count_warp(&tail.raw_warps) : 0;
+  if (shuffle(before, 0) < kTold / kWarp - 1) return;
+  warp_barrier();
+  const bool there = lane < kParts * (kTold / kWarp);
+  mass = there ? tail.raw_sums[lane] : 0;
+  Logprobs logprobs;
+  if (exponential) {
+    sum.total = as_double(mass), sum.all_gained = there ? tail.gained[lane] : 0;
+#pragma unroll
+    for (u32 d = 1; d < kWarp; d *= 2) sum.join(d);
+    logprobs = {0, 1, logarithm(sum.total) + sum.lacking(most)};
+  } else {
+#pragma unroll
+    for (u32 d = 1; d < kWarp; d *= 2) mass += shuffle_xor(mass, d);
+    logprobs = {most, 1, most == most ? law::kLn2 * law::log_total(mass) : most};
+  }
+  if (lane == 0) tail.logprobs = logprobs;
   top.write(tail, n, [&](W word) { return logprobs.raw(number_of<T>(Word<W>::key(word))); });
 }
-// The same by the second warp, while others draw.
+// The same for any warp of a row that may want them.
 template <class T, class W, class B>
-DEVICE void write_raw_top(const SampleArguments& a, u32 number, u32 selected) {
-  if (thread_index() / kWarp == 1) write_raw<T, W, B>(Top(a, number), selected);
+DEVICE void tell_raw(const SampleArguments& a, u32 number, u32 n) {
+  if (wants_raw(a) && thread_index() >= kWarp) tell_raw<T, W, B>(Row<T>(a, number, 0, 1), Top(a, number), n);
 }
-DEVICE bool wants_raw_top(const SampleArguments& a) { return a.top_ids && !a.processed; }
 
 // Masses of many tokens, by rank. The candidates are no longer needed.
 template <class B>
@@ -818,10 +793,9 @@ DEVICE_APART void take_steps(B& block, Tail<W>& tail, const SampleArguments& a) 
 // Draws the tokens of a row from any number that there is room for. Of what is kept, tail.kept and
 // tail.total tell, behind a barrier.
 template <class T, class W, class B, class S>
-DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, u32 selected, const S& stamps) {
+DEVICE void draw_from_many(B& block, Tail<W>& tail, const SampleArguments& a, u32 number, u32 k, const S& stamps) {
   using Bins = Bins<W, B>;
   const u32 thread = thread_index();
-  if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
   const u32 shift = Bins::shift_of(a.vocab);
   weigh_many<T, W, B>(a, k, stamps);
   block_barrier();
@@ -982,8 +956,8 @@ DEVICE void draw_in_order(u32 number, Found found, u32 k, const S& stamps) {
   stamps.set(4);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) return end_without_tokens<B>(a, number, status);
-  if (wants_raw(a)) prepare_logprobs<T, W, B>(a, number);
-  draw_from_many<T>(block, tail, a, number, k, selected, stamps);
+  tell_raw<T, W, B>(a, number, selected);
+  draw_from_many<T>(block, tail, a, number, k, stamps);
   if (!answers_more(a)) return;
   block_barrier();
   answer_more<T, W, B>(a, number, tail.steps && k > 1 ? 0 : selected);
@@ -996,7 +970,6 @@ template <class T, class W, class B>
 DEVICE void answer_whole(Tail<W>& tail, const SampleArguments& a, u32 number, u32 selected, u32 drawn) {
   if (!a.logprobs && !a.top_ids) return;
   if (a.processed || status_of<T>(tail, tail.sorted[0], selected) != kDone) return write_no_logprobs(a, number, B::kThreads);
-  if (wants_raw_top(a)) write_raw_top<T, W, B>(a, number, selected);
   write_logprobs<T, W, B>(tail, a, number, selected, drawn);
 }
 
@@ -1014,8 +987,7 @@ DEVICE_APART void tell_row(const SampleArguments& a, u32 number, Found found) {
   if (drawn == 0) return write_no_logprobs(a, number, B::kThreads);
   merge(the_block<B>(), found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));
   block_barrier();
-  prepare_logprobs<T, W, B>(a, number);
-  if (a.top_ids) write_raw_top<T, W, B>(a, number, selected);
+  tell_raw<T, W, B>(a, number, selected);
   block_barrier();  // all have them
   write_logprobs<T, W, B>(tail, a, number, selected, drawn);
 }
