@@ -46,6 +46,14 @@ func (d *Device) Allocate(bytes int) (*Buffer, error) {
 	return b, nil
 }
 
+// part is what a device closes of the buffer, nil of none.
+func (b *Buffer) part() *owned {
+	if b == nil {
+		return nil
+	}
+	return &b.owned
+}
+
 // Pointer returns the address of the first byte.
 func (b *Buffer) Pointer() Pointer { return b.pointer }
 
@@ -104,10 +112,10 @@ func Fill(stream *Stream, to *Buffer, value byte) error {
 // takes reports a stream or buffer that cannot be used, or not together, and a
 // part that the buffer does not have.
 func (s *Stream) takes(b *Buffer, offset, bytes int) error {
-	if err := s.usable(); err != nil {
+	if err := s.part().usable(); err != nil {
 		return err
 	}
-	if err := b.usableOn(s.device); err != nil {
+	if err := b.part().usableOn(s.device); err != nil {
 		return err
 	}
 	if offset < 0 || offset > b.bytes || bytes > b.bytes-offset {

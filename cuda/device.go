@@ -459,10 +459,12 @@ func (o *owned) end() error {
 	return o.release()
 }
 
-// usable reports what no device made, what was closed, and a device that is
-// not usable.
+// usable reports what is nil or was made by no device, what was closed, and a
+// device that is not usable.
 func (o *owned) usable() error {
 	switch {
+	case o == nil:
+		return fmt.Errorf("cuda: a stream, buffer or event is nil: %w", ErrClosed)
 	case o.device == nil:
 		return fmt.Errorf("cuda: made by no device: %w", ErrClosed)
 	case o.closed.Load():

@@ -507,3 +507,34 @@ func TestClose(t *testing.T) {
 		t.Errorf("%d things are left", n)
 	}
 }
+
+// What is nil is an error, not a panic.
+func TestNilArguments(t *testing.T) {
+	standIn(t)
+	d := open(t, 0)
+	stream, err0 := d.NewStream()
+	b, err1 := d.Allocate(64)
+	event, err2 := d.NewEvent()
+	s, err3 := d.NewSelector(Options{})
+	graph, err4 := stream.Capture(func() error { return d.EmptyKernel(stream) })
+	if err := errors.Join(err0, err1, err2, err3, err4); err != nil {
+		t.Fatal(err)
+	}
+	for name, use := range map[string]func() error{
+		"fill without a stream":      func() error { return Fill(nil, b, 0) },
+		"fill without a buffer":      func() error { return Fill(stream, nil, 0) },
+		"to the device, no stream":   func() error { return CopyToDevice(nil, b, 0, []int{1}) },
+		"to the device, no buffer":   func() error { return CopyToDevice(stream, nil, 0, []int{1}) },
+		"to the host, no stream":     func() error { return CopyToHost(nil, []int{1}, b, 0) },
+		"to the host, no buffer":     func() error { return CopyToHost(stream, []int{1}, nil, 0) },
+		"record of no event":         func() error { return stream.Record(nil) },
+		"elapsed since no event":     func() error { _, err := Elapsed(nil, event); return err },
+		"elapsed until no event":     func() error { _, err := Elapsed(event, nil); return err },
+		"graph into no stream":       func() error { return graph.Launch(nil) },
+		"kernel into no stream":      func() error { return d.EmptyKernel(nil) },
+		"selection into no stream":   func() error { return s.SelectDevice(nil, Logits{}, Shape{}, Result{}, Workspace{}) },
+		"host rows without selector": func() error { return Select(nil, topk.NewResult[float32](1, 1), []float32{1}, topk.Row(1, 1)) },
+	} {
+		t.Run(name, func(t *testing.T) { wantError(t, use(), ErrClosed, "nil") })
+	}
+}

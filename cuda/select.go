@@ -24,6 +24,9 @@ type lane struct {
 // many goroutines at once. Most of its time is copying: logits that are on the
 // device already belong to [Selector.SelectDevice].
 func Select[T topk.Float](s *Selector, dst topk.Result[T], logits []T, shape topk.Shape) error {
+	if s == nil {
+		return fmt.Errorf("cuda: the selector is nil: %w", ErrClosed)
+	}
 	if err := s.usable(); err != nil {
 		return err
 	}

@@ -226,10 +226,7 @@ func (r Result) stride(shape Shape) int {
 
 // checkStream reports a stream that this device cannot use.
 func (d *Device) checkStream(stream *Stream) error {
-	if stream == nil {
-		return fmt.Errorf("cuda: device %d: the stream is nil: %w", d.properties.Ordinal, ErrClosed)
-	}
-	return stream.usableOn(d)
+	return stream.part().usableOn(d)
 }
 
 // checkPointers checks every address of a call but that of the workspace.

@@ -78,6 +78,14 @@ func (d *Device) hasStream(handle driver.Stream) error {
 // isDefault reports a stream that takes its context from the thread.
 func (s *Stream) isDefault() bool { return s.handle <= legacyStream }
 
+// part is what a device closes of the stream, nil of none.
+func (s *Stream) part() *owned {
+	if s == nil {
+		return nil
+	}
+	return &s.owned
+}
+
 // Handle returns the CUstream.
 func (s *Stream) Handle() uintptr { return uintptr(s.handle) }
 
@@ -134,7 +142,7 @@ func (g *Graph) Launch(stream *Stream) error {
 	if err := g.usable(); err != nil {
 		return err
 	}
-	if err := stream.usableOn(g.device); err != nil {
+	if err := stream.part().usableOn(g.device); err != nil {
 		return err
 	}
 	return g.device.do(func() error { return g.device.library.LaunchGraph(g.handle, stream.handle) })
@@ -159,9 +167,17 @@ func (d *Device) NewEvent() (*Event, error) {
 	return e, nil
 }
 
+// part is what a device closes of the event, nil of none.
+func (e *Event) part() *owned {
+	if e == nil {
+		return nil
+	}
+	return &e.owned
+}
+
 // Record puts the event into the stream.
 func (s *Stream) Record(event *Event) error {
-	if err := event.usable(); err != nil {
+	if err := event.part().usable(); err != nil {
 		return err
 	}
 	if err := s.usableOn(event.device); err != nil {
@@ -173,10 +189,10 @@ func (s *Stream) Record(event *Event) error {
 // Elapsed waits for both events, which were recorded in this order, and returns
 // the time from start to end, to about 0.5 microseconds.
 func Elapsed(start, end *Event) (time.Duration, error) {
-	if err := start.usable(); err != nil {
+	if err := start.part().usable(); err != nil {
 		return 0, err
 	}
-	if err := end.usableOn(start.device); err != nil {
+	if err := end.part().usableOn(start.device); err != nil {
 		return 0, err
 	}
 	var milliseconds float32
