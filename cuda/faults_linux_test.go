@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -536,5 +537,37 @@ func TestNilArguments(t *testing.T) {
 		"host rows without selector": func() error { return Select(nil, topk.NewResult[float32](1, 1), []float32{1}, topk.Row(1, 1)) },
 	} {
 		t.Run(name, func(t *testing.T) { wantError(t, use(), ErrClosed, "nil") })
+	}
+}
+
+// A function that panics while it is captured, or ends its goroutine, leaves no capture behind.
+func TestCaptureEndsWithAPanic(t *testing.T) {
+	library := standIn(t)
+	d := open(t, 0)
+	_, stream, call := smallCall(t, d)
+	before := library.Live()
+	for name, end := range map[string]func(){"panic": func() { panic("of the test") }, "goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			done := make(chan any)
+			go func() {
+				defer func() { done <- recover() }()
+				stream.Capture(func() error {
+					if err := call(); err != nil {
+						t.Error(err)
+					}
+					end()
+					return nil
+				})
+			}()
+			if got := <-done; (got != nil) != (name == "panic") {
+				t.Errorf("recovered %v", got)
+			}
+			if err := errors.Join(call(), stream.Synchronize()); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+			if n := library.Live(); n != before {
+				t.Errorf("%d things are left, %d before", n, before)
+			}
+		})
 	}
 }

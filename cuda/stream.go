@@ -105,15 +105,21 @@ func (s *Stream) do(call func() error) error {
 }
 
 // Capture calls record and returns the work that it put into the stream as a
-// graph; none of it runs. An error of record ends the capture and is returned.
-// Between, no other goroutine may use the stream.
+// graph; none of it runs. An error of record ends the capture and is returned; a
+// panic ends it, too. Between, no other goroutine may use the stream.
 func (s *Stream) Capture(record func() error) (*Graph, error) {
 	if err := s.do(func() error { return s.device.library.BeginCapture(s.handle) }); err != nil {
 		return nil, err
 	}
+	d, recorded := s.device, false
+	defer func() {
+		if !recorded { // by a panic, or the end of the goroutine
+			d.inContext(func() error { return d.library.DropCapture(s.handle) })
+		}
+	}()
 	failed := record()
+	recorded = true
 	g := &Graph{}
-	d := s.device
 	create := func() (err error) {
 		g.handle, err = d.library.EndCapture(s.handle)
 		return err

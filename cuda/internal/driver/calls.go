@@ -227,6 +227,16 @@ func (l *Library) EndCapture(s Stream) (Graph, error) {
 	return ready, err
 }
 
+// DropCapture ends a recording and drops what was recorded.
+func (l *Library) DropCapture(s Stream) error {
+	var graph uintptr
+	err := l.call(cuStreamEndCapture, uintptr(s), uintptr(unsafe.Pointer(&graph)))
+	if graph != 0 {
+		l.call(cuGraphDestroy, graph)
+	}
+	return err
+}
+
 // LaunchGraph puts the graph into the stream.
 func (l *Library) LaunchGraph(g Graph, s Stream) error {
 	return l.call(cuGraphLaunch, uintptr(g), uintptr(s))
