@@ -3,6 +3,7 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -326,7 +327,8 @@ func (d *Device) loadPlan(plan Plan) (*loadedPlan, error) {
 	return p, nil
 }
 
-// Plan returns the plan that SelectDevice uses for the shape.
+// Plan returns the plan that SelectDevice uses for the shape. It is the caller's:
+// what becomes of it changes no call.
 func (s *Selector) Plan(shape Shape, dtype DType) (Plan, error) {
 	if err := s.usable(); err != nil {
 		return Plan{}, err
@@ -335,12 +337,20 @@ func (s *Selector) Plan(shape Shape, dtype DType) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	return plan.Plan, nil
+	copied := plan.Plan
+	copied.Kernels = slices.Clone(copied.Kernels)
+	return copied, nil
 }
 
 // WorkspaceBytes returns how much workspace SelectDevice needs for the shape;
 // most shapes need none.
 func (s *Selector) WorkspaceBytes(shape Shape, dtype DType) (int, error) {
-	plan, err := s.Plan(shape, dtype)
-	return plan.WorkspaceBytes, err
+	if err := s.usable(); err != nil {
+		return 0, err
+	}
+	plan, err := s.plan(shape, dtype)
+	if err != nil {
+		return 0, err
+	}
+	return plan.WorkspaceBytes, nil
 }

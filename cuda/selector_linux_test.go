@@ -393,6 +393,25 @@ func TestManyShapes(t *testing.T) {
 	}
 }
 
+// What becomes of a plan that a caller was given changes no call.
+func TestPlanIsTheCallers(t *testing.T) {
+	standIn(t)
+	d := open(t, 0)
+	s, stream, call := smallCall(t, d)
+	plan, err := s.Plan(Shape{Rows: 2, Vocab: 1000, K: 50}, BFloat16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := plan.Kernels[0]
+	plan.Kernels[0] = Launch{Symbol: "none", Grid: 1, Block: 1, Cluster: 1}
+	if err := errors.Join(call(), stream.Synchronize()); err != nil {
+		t.Error(err)
+	}
+	if again, err := s.Plan(Shape{Rows: 2, Vocab: 1000, K: 50}, BFloat16); err != nil || again.Kernels[0] != want {
+		t.Errorf("the kernel is %+v, %v, want %+v", again.Kernels, err, want)
+	}
+}
+
 // BenchmarkLaunch compares SelectDevice with the same launch from C, by a driver
 // whose launches do nothing: the difference is what the host path costs.
 func BenchmarkLaunch(b *testing.B) {
