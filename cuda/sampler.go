@@ -113,7 +113,9 @@ type sampleCall struct {
 
 // NewSampler returns a Sampler. Parameters out of range are an error that wraps
 // sampling.ErrParams; a preset or step that the device does not have is one that
-// wraps [ErrUnsupported] and names it. Params.Draws is not read: a call says it.
+// wraps [ErrUnsupported] and names it. Params.Draws and Logprobs are not read: a call
+// says them. Nor is PenaltyLastN: whoever lists the tokens of [Edits] chooses how many
+// of the last there are.
 func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sampler, error) {
 	if _, err := sampling.New[float32](params, sampling.Options{Preset: options.Preset}); err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)
@@ -143,10 +145,13 @@ func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sa
 		greedyBelow: greedyBelow, firstDraw: options.FirstDraw,
 	}}
 	a := &s.arguments
-	for _, p := range [...]*float32{&a.topP, &a.typicalP, &a.xtcThreshold} {
+	for _, p := range [...]*float32{&a.topP, &a.typicalP} {
 		if *p == 0 {
 			*p = 1
 		}
+	}
+	if a.xtcThreshold == 0 && !params.Has("xtc_threshold") { // by name 0 is a threshold
+		a.xtcThreshold = 1
 	}
 	if options.Preset == sampling.Nanochat {
 		a.greedyBelow, a.minPLast = law.ColdestTemperature, 1
@@ -196,7 +201,7 @@ func supported(p sampling.Params, preset sampling.Preset) error {
 		{sampling.EtaCutoff, p.EtaCutoff > 0},
 		{sampling.TopH, p.TopH != 0 && p.TopH < 1},
 		{"xtc_special_ids", len(p.XTCSpecialIDs) > 0 && p.XTCProbability > 0},
-		{sampling.AdaptiveP, p.AdaptiveTarget > 0},
+		{sampling.AdaptiveP, p.AdaptiveTarget > 0 || p.AdaptiveTarget == 0 && p.Has("adaptive_target")},
 		{"min_keep", p.MinKeep > 1},
 	} {
 		if step.on {

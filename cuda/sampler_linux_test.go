@@ -319,6 +319,60 @@ func TestSamplerNamesWhatIsUnsupported(t *testing.T) {
 	}
 }
 
+// A zero that is set by name is not the same as a field left alone: on the device neither.
+func TestSamplerTakesZerosByName(t *testing.T) {
+	fake(t)
+	m := newMemory(t, open(t, 0))
+	logits := topktest.Random(rand.New(rand.NewPCG(31, 1)), 200)
+	refused := 0
+	for _, preset := range []sampling.Preset{sampling.VLLM, sampling.Nanochat} {
+		for _, name := range sampling.ParamNames() {
+			var zero error
+			params := sampling.Params{Temperature: 1, TopK: 40, XTCProbability: 0.9, Seed: 7}
+			for _, value := range []string{"0", "[]", "{}", "false"} {
+				if zero = params.Set(name, []byte(value)); zero == nil {
+					break
+				}
+			}
+			if zero != nil {
+				t.Fatal(zero)
+			}
+			if _, err := sampling.New[float32](params, sampling.Options{Preset: preset}); err != nil {
+				continue // nobody takes it
+			}
+			s, err := m.device.NewSampler(params, SamplerOptions{Preset: preset})
+			if errors.Is(err, ErrUnsupported) {
+				refused++
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%s, %s: %v", preset, name, err)
+			}
+			const rows = 40
+			seeds := make([]uint64, rows)
+			for i := range seeds {
+				seeds[i] = uint64(i)
+			}
+			err = s.SampleDevice(m.stream, Logits{upload(m, "logits", 0, logits), Float32}, Shape{Rows: rows, Vocab: len(logits), Expand: true},
+				RowParams{Seed: upload(m, "seeds", 0, seeds)}, Tokens{Tokens: m.buffer("tokens", 4*rows).Pointer()})
+			got := download[int32](m, "tokens", rows)
+			if err := errors.Join(err, m.err, s.Close()); err != nil {
+				t.Fatalf("%s, %s: %v", preset, name, err)
+			}
+			for i, seed := range seeds {
+				params.Seed = seed
+				if want, _ := onCPU(t, params, preset, logits); got[i] != want {
+					t.Errorf("%s, %s = 0 by name, seed %d: token %d, want %d", preset, name, seed, got[i], want)
+					break
+				}
+			}
+		}
+	}
+	if refused != 2 {
+		t.Errorf("%d are refused, want adaptive_target by both presets", refused)
+	}
+}
+
 // Edits are those of package sampling: masks, biases and penalties of each row.
 func TestSamplerEdits(t *testing.T) {
 	fake(t)

@@ -161,10 +161,11 @@ func ParamNames() []string {
 	return names
 }
 
-// has reports whether the parameter was set by name.
-func (p *Params) has(name string) bool {
+// Has reports whether the parameter of that name was set by name, by [Params.Set]
+// or from JSON, even if to zero.
+func (p *Params) Has(name string) bool {
 	i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
-	return p.given>>i&1 == 1
+	return i >= 0 && p.given>>i&1 == 1
 }
 
 // Set sets the parameter of that name to a value in JSON: a number, "NaN",
@@ -190,10 +191,10 @@ func (p *Params) Set(name string, value []byte) error {
 // by name, which is what an absent parameter means everywhere but in Go. The
 // parameters that it names replace those of p.
 func (p *Params) UnmarshalJSON(object []byte) error {
-	if p.Temperature == 0 && !p.has("temperature") {
+	if p.Temperature == 0 && !p.Has("temperature") {
 		p.Temperature = 1
 	}
-	if !p.has("replacement") {
+	if !p.Has("replacement") {
 		p.Replacement = true
 	}
 	seen := make(map[string]bool)

@@ -132,7 +132,7 @@ func (c *checker) wrong(format string, args ...any) {
 // real returns the value of a parameter that is in the range, or off if it was
 // left alone.
 func (c *checker) real(name string, v, off float32, in interval) float32 {
-	if v == 0 && !c.params.has(name) {
+	if v == 0 && !c.params.Has(name) {
 		return off
 	}
 	if !in.holds(v) {
@@ -143,7 +143,7 @@ func (c *checker) real(name string, v, off float32, in interval) float32 {
 
 // integer is real for an int.
 func (c *checker) integer(name string, v, off, least int) int {
-	if v == 0 && !c.params.has(name) {
+	if v == 0 && !c.params.Has(name) {
 		return off
 	}
 	if v < least {
@@ -338,7 +338,7 @@ func (p *plan) setIDs(c *checker) {
 		p.bias = append(p.bias, biasOf{id, value})
 	}
 	slices.SortFunc(p.bias, func(a, b biasOf) int { return int(a.id) - int(b.id) })
-	if len(params.AllowedIDs) == 0 && (params.AllowedIDs != nil || params.has("allowed_ids")) {
+	if len(params.AllowedIDs) == 0 && (params.AllowedIDs != nil || params.Has("allowed_ids")) {
 		c.wrong("allowed_ids is empty, which allows nothing")
 	}
 	p.allowed = sorted("allowed_ids", params.AllowedIDs)
