@@ -206,7 +206,8 @@ func verifiable(p sampling.Params, preset sampling.Preset) error {
 //
 // Parameters, seeds and positions are of sequences: [Sequences] each. Row i of a sequence is
 // sampled at its position and i more. Seed and Position of the draft are not read. If one
-// seed serves all sequences, each has a draw of its own, in their order.
+// seed serves all sequences, each has a draw of its own, in their order. Parameters of a step
+// that a Verifier does not have, and edits, are an error that wraps [ErrUnsupported] and names it.
 //
 // What is wrong with a row at which the chain arrives is told by the status of
 // the sequence, and leaves the others as they are: the tokens before that row stand. A
@@ -331,6 +332,11 @@ func (v *Verifier) check(stream *Stream, logits Logits, shape VerifyShape, targe
 	if shape.Sequences == 0 {
 		return nil
 	}
+	for _, rows := range [...]*RowParams{&target, &draft} {
+		if step := rows.notOfVerifier(); step != "" {
+			return fmt.Errorf("cuda: step %s where drafts are verified: %w", step, ErrUnsupported)
+		}
+	}
 	if shape.Drafts > 0 && (drafts.Logits == 0) == (drafts.Probabilities == 0) {
 		return fmt.Errorf("cuda: a draft has logits or probabilities, and not both: %w", topk.ErrShape)
 	}
@@ -371,6 +377,27 @@ func (v *Verifier) check(stream *Stream, logits Logits, shape VerifyShape, targe
 		}
 	}
 	return nil
+}
+
+// notOfVerifier returns the first step that rows have parameters for and a [Verifier] does not have, or
+// none.
+func (rows *RowParams) notOfVerifier() sampling.Step {
+	e := &rows.Edits
+	switch {
+	case e.Bitmask != 0:
+		return sampling.Bitmask
+	case e.BiasCount != 0:
+		return sampling.LogitBias
+	case e.PenaltyCount != 0 || rows.Repetition|rows.Frequency|rows.Presence != 0:
+		return sampling.Penalties
+	case rows.TypicalP != 0:
+		return sampling.TypicalP
+	case rows.TopNSigma != 0:
+		return sampling.TopNSigma
+	case rows.XTCProbability|rows.XTCThreshold != 0:
+		return sampling.XTC
+	}
+	return ""
 }
 
 // verifySymbols are the kernels for each type.

@@ -221,6 +221,16 @@ func TestVerifierRefuses(t *testing.T) {
 		"odd probabilities":  {func(c *verification) { c.drafts.Logits, c.drafts.Probabilities = 0, p+2 }, nil},
 		"odd seeds":          {func(c *verification) { c.target.Seed = p + 4 }, nil},
 		"a foreign address":  {func(c *verification) { c.draft.TopP = 4096 }, nil},
+		"typical_p":          {func(c *verification) { c.target.TypicalP = p }, ErrUnsupported},
+		"top_n_sigma":        {func(c *verification) { c.draft.TopNSigma = p }, ErrUnsupported},
+		"xtc_probability":    {func(c *verification) { c.target.XTCProbability = p }, ErrUnsupported},
+		"xtc_threshold":      {func(c *verification) { c.draft.XTCThreshold = p }, ErrUnsupported},
+		"repetition":         {func(c *verification) { c.target.Repetition = p }, ErrUnsupported},
+		"frequency":          {func(c *verification) { c.target.Frequency = p }, ErrUnsupported},
+		"presence":           {func(c *verification) { c.draft.Presence = p }, ErrUnsupported},
+		"counted tokens":     {func(c *verification) { c.target.Edits.PenaltyCount = 1 }, ErrUnsupported},
+		"bitmask":            {func(c *verification) { c.target.Edits.Bitmask = p }, ErrUnsupported},
+		"biases":             {func(c *verification) { c.draft.Edits.BiasCount = 1 }, ErrUnsupported},
 		"a stream elsewhere": {func(c *verification) { c.stream = &Stream{} }, nil},
 	} {
 		call := good
