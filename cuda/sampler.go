@@ -229,7 +229,7 @@ func (s *Sampler) SampleDevice(stream *Stream, logits Logits, shape Shape, rows 
 
 // sampleBy checks and launches a call.
 func (s *Sampler) sampleBy(c *sampleCall, stream *Stream, logits Logits, shape Shape, rows *RowParams, tokens *Tokens) error {
-	if s.penalises() && rows.Edits.PenaltyIDs == 0 {
+	if (s.penalises() || rows.Repetition|rows.Frequency|rows.Presence != 0) && rows.Edits.PenaltyIDs == 0 {
 		return fmt.Errorf("cuda: step %s without the tokens that it counts, see Edits: %w", sampling.Penalties, ErrUnsupported)
 	}
 	shape.K, shape.RowK = 0, 0

@@ -373,6 +373,32 @@ func TestSamplerTakesZerosByName(t *testing.T) {
 	}
 }
 
+// Penalties, of all rows or of each, want the tokens that they count.
+func TestSamplerWantsCountedTokens(t *testing.T) {
+	standIn(t)
+	d := open(t, 0)
+	m := newMemory(t, d)
+	p := m.buffer("all", 4096).Pointer()
+	for name, c := range map[string]struct {
+		params sampling.Params
+		rows   RowParams
+	}{
+		"of all rows": {params: sampling.Params{PresencePenalty: 1}},
+		"repetition":  {rows: RowParams{Repetition: p}},
+		"frequency":   {rows: RowParams{Frequency: p}},
+		"presence":    {rows: RowParams{Presence: p}},
+	} {
+		s, err := d.NewSampler(c.params, SamplerOptions{})
+		if err := errors.Join(err, m.err); err != nil {
+			t.Fatal(err)
+		}
+		err = s.SampleDevice(m.stream, Logits{p, BFloat16}, Shape{Rows: 2, Vocab: 100}, c.rows, Tokens{Tokens: p + 1024})
+		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "penalties") {
+			t.Errorf("%s: %v, want an error that names the step", name, err)
+		}
+	}
+}
+
 // Edits are those of package sampling: masks, biases and penalties of each row.
 func TestSamplerEdits(t *testing.T) {
 	fake(t)
