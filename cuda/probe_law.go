@@ -1,6 +1,9 @@
 package cuda
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // The kernels that show whether this device obeys the law of sampled tokens.
 const (
@@ -49,8 +52,8 @@ func (d *Device) WeighLogits(stream *Stream, logits Pointer, times, blocks int, 
 	if err := d.usable(); err != nil {
 		return err
 	}
-	if times < 0 || times%512 != 0 || blocks < 1 {
-		return fmt.Errorf("cuda: %d masses a thread in %d blocks, want a multiple of 512: %w", times, blocks, ErrUnsupported)
+	if times < 0 || times > math.MaxInt32 || times%512 != 0 || blocks < 1 {
+		return fmt.Errorf("cuda: %d masses a thread in %d blocks, want a multiple of 512 up to %d: %w", times, blocks, math.MaxInt32, ErrUnsupported)
 	}
 	if err := d.checkPointer("logits", logits, 4); err != nil {
 		return err

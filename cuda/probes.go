@@ -3,6 +3,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"unsafe"
 
@@ -55,6 +56,9 @@ func (d *Device) EmptyKernel(stream *Stream) error {
 
 // probe launches one kernel.
 func (d *Device) probe(stream *Stream, l Launch, arguments selectArguments) error {
+	if l.Grid > math.MaxInt32 {
+		return fmt.Errorf("cuda: kernel %s in %d blocks, more than %d: %w", l.Symbol, l.Grid, math.MaxInt32, ErrUnsupported)
+	}
 	if err := d.checkStream(stream); err != nil {
 		return err
 	}

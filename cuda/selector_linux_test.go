@@ -349,6 +349,31 @@ func TestProbes(t *testing.T) {
 	testProbes(t, open(t, 0))
 }
 
+// Probes refuse more blocks, or times, than a launch can say.
+func TestLargeProbes(t *testing.T) {
+	library := standIn(t)
+	d := open(t, 0)
+	_, stream, _ := smallCall(t, d)
+	b, err := d.Allocate(4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, launches := b.Pointer(), library.Calls("cuLaunchKernelEx")
+	const many = 1<<32 + 1
+	for name, err := range map[string]error{
+		"rows":   d.ReadFloor(stream, Logits{p, Float32}, Shape{Rows: many, Vocab: 4, Expand: true}, p),
+		"masses": d.HashMasses(stream, 1, many, p),
+		"draws":  d.HashDraws(stream, 1, many, p),
+		"blocks": d.WeighLogits(stream, p, 512, many, p),
+		"times":  d.WeighLogits(stream, p, 1<<32, 1, p),
+	} {
+		t.Run(name, func(t *testing.T) { wantError(t, err, ErrUnsupported, "429496729") })
+	}
+	if n := library.Calls("cuLaunchKernelEx") - launches; n != 0 {
+		t.Errorf("%d launches by calls that were refused", n)
+	}
+}
+
 // What is out of range in device memory is clamped, whatever the plan.
 func TestClamps(t *testing.T) {
 	standIn(t)
