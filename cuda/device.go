@@ -57,8 +57,9 @@ type Device struct {
 	fault        atomic.Pointer[fault]
 
 	closed atomic.Bool
+	making sync.RWMutex // read-locked by whoever makes something; Close waits for it
 	mutex  sync.Mutex
-	owned  map[*owned]struct{} // nil when closed
+	owned  map[*owned]struct{}
 
 	loading  sync.Mutex
 	unloaded [][]byte // images that nobody has asked for
@@ -352,10 +353,12 @@ func (d *Device) Close() error {
 		return nil
 	}
 	d.epoch.Add(1)
+	d.making.Lock() // what is made at this time is closed, too
 	d.mutex.Lock()
 	rest := d.owned
 	d.owned = nil
 	d.mutex.Unlock()
+	d.making.Unlock()
 	err := d.inContext(func() error {
 		err := d.library.Wait()
 		for o := range rest {
@@ -426,14 +429,13 @@ type owned struct {
 // both in the context.
 func (d *Device) own(o *owned, what string, create, release func() error) error {
 	o.device, o.what, o.release = d, what, release
+	d.making.RLock()
+	defer d.making.RUnlock()
 	if err := d.do(create); err != nil {
 		return err
 	}
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	if d.owned == nil {
-		return d.usable() // closed meanwhile, with all that is in its context
-	}
 	d.owned[o] = struct{}{}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ai-kernel-factory/aikf/cuda/internal/driver"
 	"github.com/ai-kernel-factory/aikf/cuda/internal/fakedriver"
@@ -569,5 +570,47 @@ func TestCaptureEndsWithAPanic(t *testing.T) {
 				t.Errorf("%d things are left, %d before", n, before)
 			}
 		})
+	}
+}
+
+// What is being made while its device is closed is closed with it, also where the context
+// lives on because another has it too.
+func TestCloseWaitsForWhatIsMade(t *testing.T) {
+	library := standIn(t)
+	other := open(t, 0)
+	before := library.Live()
+	d := open(t, 0)
+	var event driver.Event
+	began, goOn, made, closed := make(chan bool), make(chan bool), make(chan error), make(chan error)
+	o := &owned{}
+	go func() {
+		made <- d.own(o, "an event", func() (err error) {
+			event, err = d.library.NewEvent()
+			close(began)
+			<-goOn
+			return err
+		}, func() error { return d.library.DestroyEvent(event) })
+	}()
+	<-began
+	go func() { closed <- d.Close() }()
+	for !d.closed.Load() {
+		runtime.Gosched()
+	}
+	var err error
+	select {
+	case err = <-closed:
+		t.Error("Close does not wait")
+		close(goOn)
+	case <-time.After(20 * time.Millisecond):
+		close(goOn)
+		err = <-closed
+	}
+	<-made
+	if err := errors.Join(err, other.usable()); err != nil {
+		t.Error(err)
+	}
+	wantError(t, o.usable(), ErrClosed)
+	if n := library.Live(); n != before {
+		t.Errorf("%d things are left, %d before", n, before)
 	}
 }
