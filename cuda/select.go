@@ -192,11 +192,11 @@ func (l *lane) grow(d *Device, bytes int) error {
 	if l.memory != nil && l.memory.Bytes() >= bytes {
 		return nil
 	}
-	if l.memory != nil {
-		if err := l.memory.Close(); err != nil {
+	if old := l.memory; old != nil {
+		l.memory = nil // also if it cannot be given back: it is no memory of ours then
+		if err := old.Close(); err != nil {
 			return err
 		}
-		l.memory = nil
 	}
 	memory, err := d.Allocate(bytes + bytes/4)
 	l.memory = memory

@@ -403,6 +403,32 @@ func TestBatchInParts(t *testing.T) {
 	}
 }
 
+// Memory that could not be given back, when a larger call came, is not used by the next.
+func TestHostMemoryThatIsNotGivenBack(t *testing.T) {
+	library := standIn(t)
+	d := open(t, 0)
+	s, err := d.NewSelector(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := topktest.NewAnswers(topktest.Random(rand.New(rand.NewPCG(1, 3)), 3000))
+	ask := func(vocab int) error {
+		return answers.CheckSelect(&suiteSelector[float32]{ask: Select[float32], forced: s}, topk.Row(vocab, 5), false)
+	}
+	if err := ask(100); err != nil {
+		t.Fatal(err)
+	}
+	library.Fail("cuMemFree_v2", 1, fakedriver.OutOfMemory)
+	wantCall(t, ask(3000), "cuMemFree_v2", fakedriver.OutOfMemory)
+	allocations := library.Calls("cuMemAlloc_v2")
+	if err := ask(100); err != nil {
+		t.Error(err)
+	}
+	if n := library.Calls("cuMemAlloc_v2") - allocations; n != 1 {
+		t.Errorf("%d allocations behind a buffer that was closed, want 1", n)
+	}
+}
+
 // A device that has seen many shapes still answers, and keeps few plans.
 func TestManyShapes(t *testing.T) {
 	standIn(t)
