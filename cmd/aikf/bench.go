@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -167,6 +168,9 @@ func runBench(ctx context.Context, args []string, c console) error {
 		if settings.Real, err = readLogits(f.logits); err != nil {
 			return err
 		}
+	}
+	if err := checkOut(f.out); err != nil {
+		return err
 	}
 	device, onDevice, err := openDevice(choice, "bench", c, func(ordinal int) (*bench.DeviceRunner, error) {
 		return bench.OpenDevice(ordinal, settings)
@@ -384,6 +388,27 @@ func (f benchFlags) keep(record bench.Record, c console) error {
 	}
 	fmt.Fprintf(c.err, "aikf: bench: %d results were measured; the record is in %s\n", len(record.Results), where)
 	return report.Write(c.out, f.format, record)
+}
+
+// checkOut reports a file that cannot be written before anything is measured for it. One
+// that is there stays as it is.
+func checkOut(name string) error {
+	if name == "" {
+		return nil
+	}
+	there, missing := os.Stat(name)
+	if missing == nil && !there.Mode().IsRegular() && !there.IsDir() {
+		return nil // a pipe, whose reader would see it closed
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return usageErrorf("bench: --out: %w", err)
+	}
+	err = file.Close()
+	if errors.Is(missing, fs.ErrNotExist) {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
 }
 
 func writeRecord(name string, record bench.Record) error {

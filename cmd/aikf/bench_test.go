@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -133,6 +135,7 @@ func TestBenchBadUsage(t *testing.T) {
 		"exceeds":                       {"--batch", "2000000"},
 		"work \"merge\" runs on one":    {"--work", "merge", "--threads", "2"},
 		"nowhere.npy":                   {"--logits", "nowhere.npy"},
+		"--out: open":                   {"--out", filepath.Join(t.TempDir(), "nowhere", "record.json")},
 		"leave out --top-k":             {"--acceptance", "--top-k", "5"},
 		"leave out --tier":              {"--acceptance", "--tier", "pure"},
 		"flag provided but not defined": {"--speed", "11"},
@@ -149,6 +152,25 @@ func TestBenchBadUsage(t *testing.T) {
 	t.Setenv("AIKF_TARGET_STAGE2_CANDIDATES", "many")
 	if _, errs, code := benchRun(t); code != exitUsage || !strings.Contains(errs, "AIKF_TARGET_STAGE2_CANDIDATES") {
 		t.Errorf("exit code %d, %s", code, errs)
+	}
+}
+
+// A run that is refused leaves the file of --out as it is.
+func TestBenchKeepsTheFileOfOut(t *testing.T) {
+	t.Setenv("AIKF_PYTHON", "")
+	name := filepath.Join(t.TempDir(), "record.json")
+	if _, _, code := benchRun(t, "--rows", "even", "--out", name); code != exitUsage {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a record of nothing: %v", err)
+	}
+	if err := os.WriteFile(name, []byte("older"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	benchRun(t, "--rows", "even", "--out", name)
+	if text, err := os.ReadFile(name); string(text) != "older" || err != nil {
+		t.Errorf("the file is %q, %v", text, err)
 	}
 }
 
