@@ -178,6 +178,13 @@ def test_statuses(device):
         assert bad.status.tolist()[0] == Status.BAD_PARAMETERS, name
 
 
+def test_top_k_of_any_integer(device):
+    x = X.to(device)
+    for dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        each = aikf.sample(x, seed=1, top_k=torch.tensor([1, 1, 0], device=device).to(dtype)).tokens
+        assert torch.equal(each[:2], x.argmax(-1)[:2]) and each[2] == aikf.sample(x, seed=1, top_k=0).tokens[2]
+
+
 def test_edits(device):
     x = X.to(device)
     words = torch.zeros(3, 4, dtype=torch.int32, device=device)

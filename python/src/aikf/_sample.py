@@ -269,7 +269,7 @@ def _parameter(
     if value.dim() and value.shape != lead:
         raise RuntimeError(f"aikf.{call}: {name} has shape {list(value.shape)}, want that of the rows, {list(lead)}")
     if dtype == torch.int32 and value.dtype != dtype:
-        value = value.clamp(-1, 2**31 - 1)
+        value = value.to(torch.int64).clamp(-1, 2**31 - 1)  # a narrow integer has no place for the bound
     return off, value.detach().to(dtype).expand(lead).contiguous()
 
 
