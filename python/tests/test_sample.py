@@ -198,6 +198,10 @@ def test_edits(device):
     assert aikf.sample(x, seed=1, logit_bias=(ids, biases)).tokens.tolist() == [1, 2, 3]
     best = x.argmax(-1)
     counts = torch.ones_like(best)
+    for beyond in (2**32, -(2**32)):  # ids that 32 bits cannot hold
+        far = (best + beyond)[:, None]
+        assert torch.equal(aikf.sample(x, seed=1, temperature=0, logit_bias=(far, far * 0.0 - 99)).tokens, best)
+        assert torch.equal(aikf.sample(x, seed=1, temperature=0, presence_penalty=99.0, token_counts=(far, counts[:, None])).tokens, best)
     second = aikf.sample(x, seed=1, temperature=0, presence_penalty=99.0, token_counts=(best[:, None], counts[:, None])).tokens
     assert torch.equal(second, x.topk(2).indices[:, 1])
     many = aikf.sample(x, seed=1, temperature=0, frequency_penalty=torch.tensor([0.0, 99, 99], device=device),
@@ -216,6 +220,11 @@ def test_count_tokens(device):
                 generated = output[row].tolist()
                 seen = set(generated) | set([] if before is None else before[row].tolist())
                 assert got == {i: generated.count(i) for i in seen if i >= 0}
+    beyond = torch.tensor([2**32 + 5, 2**31], device=device)
+    for dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        few = torch.tensor([5, 3, 5], dtype=dtype, device=device)
+        assert [x.tolist() for x in aikf.count_tokens(few)] == [[3, 5, -1], [1, 2, 2]]
+        assert aikf.count_tokens(few[:1], beyond)[0].tolist() == [5, -1, -1]
     x = X.to(device)
     output = x.topk(4).indices[:, [0, 1, 0, 2]]
     tokens = aikf.sample(x, temperature=0, seed=1, presence_penalty=99.0, token_counts=aikf.count_tokens(output)).tokens

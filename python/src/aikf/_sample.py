@@ -284,7 +284,10 @@ def _list(name: str, value: torch.Tensor, logits: torch.Tensor, dtype: torch.dty
     lead = logits.shape[:-1]
     if value.dim() != 1 and value.shape[:-1] != lead:
         raise RuntimeError(f"aikf.sample: {name} has shape {list(value.shape)}, want {[*lead, 'n']} or ['n']")
-    return value.detach().to(dtype).expand(*lead, value.shape[-1]).contiguous()
+    value = value.detach()
+    if dtype == torch.int32 and value.dtype.itemsize > 4:
+        value = value.to(torch.int64).clamp(-(2**31), 2**31 - 1)  # an id beyond 32 bits is none of the vocabulary, and no other one
+    return value.to(dtype).expand(*lead, value.shape[-1]).contiguous()
 
 
 def _pair(name: str, value: Any, names: Tuple[str, str], logits: torch.Tensor, dtype: torch.dtype) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -700,17 +703,18 @@ def count_tokens(output: torch.Tensor, prompt: Optional[torch.Tensor] = None) ->
     """Return (ids, counts) for token_counts of :func:`sample`: each id of a sequence once, and how often it is in the output.
 
     Args:
-        output: integers, [..., n]: the ids that were generated; those below 0 stand for none, as padding.
+        output: integers, [..., n]: the ids that were generated; those below 0, as padding, and from 2^31 on stand for none.
         prompt: integers, [..., m]: the ids before them, which repetition_penalty counts too.
 
     Both are int32, [..., m + n]; the place of an id that came before holds -1. Nothing waits for the device, and shapes are
     fixed, so that a CUDA graph can have it.
     """
-    every = output if prompt is None else torch.cat([prompt.to(output.dtype), output], -1)
+    output = output.to(torch.int64)
+    every = output if prompt is None else torch.cat([prompt.to(torch.int64), output], -1)
     every, output = every.sort(-1).values, output.sort(-1).values
     first = torch.cat([torch.ones_like(every[..., :1], dtype=torch.bool), every[..., 1:] != every[..., :-1]], -1)
     counts = torch.searchsorted(output, every, right=True) - torch.searchsorted(output, every)
-    return every.where(first & (every >= 0), -1).to(torch.int32), counts.to(torch.int32)
+    return every.where(first & (every >= 0) & (every < 2**31), -1).to(torch.int32), counts.to(torch.int32)
 
 
 def apply_bitmask(
