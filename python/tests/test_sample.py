@@ -393,13 +393,17 @@ def test_errors(device):
         (NotImplementedError, r"preset 'hf' is of the Go package alone", dict(preset="hf")),
         (TypeError, r"top_k must be int, not float", dict(top_k=2.5)),
         (TypeError, r"top_p must be float or Tensor, not str", dict(top_p="x")),
+        (TypeError, r"min_p must be float or Tensor, not str", dict(min_p="0.5")),
+        (TypeError, r"temperature must be float or Tensor, not bool", dict(temperature=True)),
+        (TypeError, r"softcap must be float or Tensor, not NoneType", dict(softcap=None)),
         (TypeError, r"seed has dtype torch.float32, want torch.int64", dict(seed=torch.zeros(3, device=device))),
         (TypeError, r"bitmask has dtype torch.int64, want torch.int32", dict(bitmask=pair[0])),
         (TypeError, r"token_counts counts has dtype torch.float32, want torch.int32", dict(token_counts=pair)),
         (TypeError, r"logit_bias must be a pair of ids and biases, not Tensor", dict(logit_bias=pair[0])),
         (RuntimeError, r"top_p has shape \[2\], want that of the rows, \[3\]", dict(top_p=torch.ones(2, device=device))),
         (RuntimeError, r"min_p is on meta and the logits are on", dict(min_p=torch.ones(3, device="meta"))),
-        (RuntimeError, r"bitmask has shape \[2, 1\], want \[3, 'words'\] or \['words'\]", dict(bitmask=torch.zeros(2, 1, device=device).int())),
+        (RuntimeError, r"bitmask has shape \[2, 1\], want \[3, words\] or \[words\]", dict(bitmask=torch.zeros(2, 1, device=device).int())),
+        (RuntimeError, r"logit_bias ids has shape \[2, 1\], want \[3, n\] or \[n\]", dict(logit_bias=(pair[0].expand(2, 1), pair[1].expand(2, 1)))),
         (RuntimeError, r"logit_bias has 1 ids and 2 biases", dict(logit_bias=(pair[0], torch.zeros(2, device=device)))),
     ):
         with pytest.raises(error, match=message):

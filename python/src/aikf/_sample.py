@@ -233,12 +233,12 @@ def _integer(name: str, value: Any, call: str = "sample") -> int:
 
 
 def _real(name: str, value: Any, call: str = "sample") -> float:
-    if isinstance(value, (float, int, torch.SymFloat)) and not isinstance(value, bool):
-        return float(value)
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"aikf.{call}: {name} must be float or Tensor, not {type(value).__name__}") from None
+    if not isinstance(value, (bool, str, bytes, bytearray)):  # of the latter, float() reads a number
+        try:
+            return float(value)
+        except TypeError:
+            pass
+    raise TypeError(f"aikf.{call}: {name} must be float or Tensor, not {type(value).__name__}")
 
 
 def _wrapped(name: str, value: Any, call: str) -> int:
@@ -273,6 +273,11 @@ def _parameter(
     return off, value.detach().to(dtype).expand(lead).contiguous()
 
 
+def _shape(lead: torch.Size, last: str) -> str:
+    """Return a shape whose last dimension may have any size, for an error."""
+    return "[" + ", ".join([*map(str, lead), last]) + "]"
+
+
 def _list(name: str, value: torch.Tensor, logits: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a list of each row as [..., n] without gaps."""
     if not isinstance(value, torch.Tensor):
@@ -283,7 +288,7 @@ def _list(name: str, value: torch.Tensor, logits: torch.Tensor, dtype: torch.dty
         raise RuntimeError(f"aikf.sample: {name} is on {value.device} and the logits are on {logits.device}")
     lead = logits.shape[:-1]
     if value.dim() != 1 and value.shape[:-1] != lead:
-        raise RuntimeError(f"aikf.sample: {name} has shape {list(value.shape)}, want {[*lead, 'n']} or ['n']")
+        raise RuntimeError(f"aikf.sample: {name} has shape {list(value.shape)}, want {_shape(lead, 'n')} or [n]")
     value = value.detach()
     if dtype == torch.int32 and value.dtype.itemsize > 4:
         value = value.to(torch.int64).clamp(-(2**31), 2**31 - 1)  # an id beyond 32 bits is none of the vocabulary, and no other one
@@ -338,7 +343,7 @@ def _bitmask(bitmask: Optional[torch.Tensor], logits: torch.Tensor) -> Tuple[Opt
         raise RuntimeError(f"aikf.sample: bitmask is on {bitmask.device} and the logits are on {logits.device}")
     lead = logits.shape[:-1]
     if bitmask.dim() != 1 and bitmask.shape[:-1] != lead:
-        raise RuntimeError(f"aikf.sample: bitmask has shape {list(bitmask.shape)}, want {[*lead, 'words']} or ['words']")
+        raise RuntimeError(f"aikf.sample: bitmask has shape {list(bitmask.shape)}, want {_shape(lead, 'words')} or [words]")
     if bitmask.dim() > 2:
         bitmask = bitmask.flatten(0, -2)
     if bitmask.stride(-1) != 1 or (bitmask.dim() == 2 and 0 < bitmask.stride(0) < bitmask.shape[1]):
