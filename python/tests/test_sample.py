@@ -533,6 +533,15 @@ def test_apply_bitmask_errors(device):
         aikf.apply_bitmask(x, words.long())
     with pytest.raises(TypeError, match="logits have dtype torch.int64"):
         aikf.apply_bitmask(x.long(), words)
+    for call in (aikf.apply_bitmask, aikf.apply_bitmask_):
+        with pytest.raises(TypeError, match="logits must be Tensor, not list"):
+            call([1.0], words)
+        with pytest.raises(TypeError, match="bitmask must be Tensor, not list"):
+            call(x, [1])
+        with pytest.raises(ValueError, match="vocab_size = -1 is less than 0"):
+            call(x, words, vocab_size=-1)
+        with pytest.raises(TypeError, match="vocab_size must be int, not float"):
+            call(x, words, vocab_size=2.5)
     with pytest.raises(RuntimeError, match=r"bitmask of \[2, 4\] for logits of \[3, 97\]"):
         aikf.apply_bitmask(x, words[:2])
     with pytest.raises(RuntimeError, match="bitmask is on meta"):

@@ -733,20 +733,27 @@ def apply_bitmask(
         logits: [rows, vocab] or [vocab] of a floating dtype.
         bitmask: int32 [rows, words] or [words], 32 ids a word from the least significant bit on, which serves all rows if
             it has one. As in xgrammar's apply_token_bitmask_inplace; ids past its end stay.
-        vocab_size: how many ids are masked; None: all of the mask.
+        vocab_size: how many ids are masked, from 0 on; None: all of the mask.
         indices: the rows that are masked, of both; None: all.
 
     Raises:
-        TypeError: bitmask is not int32, or logits are not floating.
+        TypeError: logits or bitmask are no tensor, bitmask is not int32, or logits are not floating.
+        ValueError: vocab_size is below 0.
         RuntimeError: shapes or devices do not fit each other.
     """
-    return apply_bitmask_(logits.clone(), bitmask, vocab_size=vocab_size, indices=indices)
+    copy = logits.clone() if isinstance(logits, torch.Tensor) else logits
+    return apply_bitmask_(copy, bitmask, vocab_size=vocab_size, indices=indices)
 
 
 def apply_bitmask_(
     logits: torch.Tensor, bitmask: torch.Tensor, *, vocab_size: Optional[int] = None, indices: Optional[torch.Tensor] = None
 ) -> torch.Tensor:
     """Write -Inf to the logits of each id whose bit is 0, and return them: :func:`apply_bitmask` in place."""
+    for name, value in (("logits", logits), ("bitmask", bitmask)):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"aikf.apply_bitmask: {name} must be Tensor, not {type(value).__name__}")
+    if vocab_size is not None and _integer("vocab_size", vocab_size, "apply_bitmask") < 0:
+        raise ValueError(f"aikf.apply_bitmask: vocab_size = {vocab_size} is less than 0")
     if bitmask.dtype != torch.int32:
         raise TypeError(f"aikf.apply_bitmask: bitmask has dtype {bitmask.dtype}, want torch.int32")
     if not logits.is_floating_point():
