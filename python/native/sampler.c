@@ -253,17 +253,23 @@ static bool check_vocab(const Batch* b) {
   return false;
 }
 
+// Raises that a parameter is of another type, and returns false. A failure to raise it is one too.
+static bool wrong_parameter(const char* call, const char* parameter, const char* want, PyObject* got) {
+  PyErr_Clear();
+  PyObject* name = PyObject_GetAttrString((PyObject*)Py_TYPE(got), "__name__");
+  if (name) PyErr_Format(PyExc_TypeError, "aikf.%s: %s must be %s, not %U", call, parameter, want, name);
+  Py_XDECREF(name);
+  return false;
+}
+
 // Reads top_k: None is off, and so is what exceeds an int.
 static bool read_top_k(const char* call, PyObject* got, bool strict, int* top_k) {
   *top_k = 0;
   if (got == Py_None) return true;
   PyObject* index = PyBool_Check(got) ? NULL : PyNumber_Index(got);
   if (!index) {
-    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
-      PyErr_Clear();
-      PyErr_Format(PyExc_TypeError, "aikf.%s: top_k must be int or None, not %R", call, (PyObject*)Py_TYPE(got));
-    }
-    return false;
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_TypeError)) return false;
+    return wrong_parameter(call, "top_k", "int or None", got);
   }
   int overflow;
   const long long k = PyLong_AsLongLongAndOverflow(index, &overflow);
@@ -275,8 +281,11 @@ static bool read_top_k(const char* call, PyObject* got, bool strict, int* top_k)
 }
 
 static bool read_temperature(const char* call, PyObject* got, float* temperature) {
+  if (PyBool_Check(got)) return wrong_parameter(call, "temperature", "float", got);
   const double t = PyFloat_AsDouble(got);
-  if (t == -1 && PyErr_Occurred()) return false;
+  if (t == -1 && PyErr_Occurred()) {
+    return PyErr_ExceptionMatches(PyExc_TypeError) ? wrong_parameter(call, "temperature", "float", got) : false;
+  }
   *temperature = (float)t;
   if (*temperature >= 0 && *temperature <= kMost) return true;
   PyErr_Format(PyExc_ValueError, "aikf.%s: temperature = %S is outside [0, +Inf)", call, got);

@@ -361,8 +361,12 @@ def test_nanochat(device):
         nanochat.sample_next_token(x, None, -1.0)
     with pytest.raises(ValueError, match="logits of 1 dimensions"):
         nanochat.sample_next_token(x[0], None)
-    with pytest.raises(TypeError, match="top_k must be int or None"):
+    with pytest.raises(TypeError, match="top_k must be int or None, not float"):
         nanochat.sample_next_token(x, None, 1.0, 2.5)
+    with pytest.raises(TypeError, match="nanochat.sample_next_token: temperature must be float, not str"):
+        nanochat.sample_next_token(x, None, "a")
+    with pytest.raises(TypeError, match="sample_logits: temperature must be float, not bool"):
+        aikf.sample_logits(x, temperature=True)
     with pytest.raises(TypeError, match="logits must be Tensor, not NoneType"):
         nanochat.sample_next_token(None, None)
 
