@@ -182,6 +182,60 @@ func ExampleLoadPlans() {
 	log.Print(selector.Plan(cuda.Shape{Rows: 32, Vocab: 50304, K: 50}, cuda.BFloat16))
 }
 
+// A token for each row, drawn in the launch that selects. Temperatures and seeds of rows
+// are in device memory, where a captured graph reads those of each step; the other parameters
+// are the Sampler's.
+func ExampleSampler_SampleDevice() {
+	device, err := cuda.Open(0)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer device.Close()
+	stream, err := device.NewStream()
+	if err != nil {
+		log.Fatal(err)
+	}
+	const rows, vocab = 2, 50304
+	allocate := func(bytes int) *cuda.Buffer {
+		b, err := device.Allocate(bytes)
+		if err == nil {
+			err = cuda.Fill(stream, b, 0)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		return b
+	}
+	logits := allocate(rows * vocab * 2) // here, a model writes them
+	temperatures, seeds := allocate(rows*4), allocate(rows*8)
+	tokens, statuses := allocate(rows*4), allocate(rows)
+	err = errors.Join(
+		cuda.CopyToDevice(stream, temperatures, 0, []float32{0, 0.8}), // the first row is greedy
+		cuda.CopyToDevice(stream, seeds, 0, []uint64{1, 2}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	sampler, err := device.NewSampler(sampling.Params{TopK: 50, TopP: 0.95}, cuda.SamplerOptions{})
+	if err != nil {
+		log.Fatal(err) // names the parameter, or the step that a device does not have
+	}
+	err = sampler.SampleDevice(stream,
+		cuda.Logits{Pointer: logits.Pointer(), DType: cuda.BFloat16},
+		cuda.Shape{Rows: rows, Vocab: vocab},
+		cuda.RowParams{Temperature: temperatures.Pointer(), Seed: seeds.Pointer()},
+		cuda.Tokens{Tokens: tokens.Pointer(), Status: statuses.Pointer()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	drawn, status := make([]sampling.Token, rows), make([]sampling.Status, rows)
+	err = errors.Join(cuda.CopyToHost(stream, drawn, tokens, 0), cuda.CopyToHost(stream, status, statuses, 0))
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Println(drawn, status)
+}
+
 // Drafts of four tokens each are verified for eight sequences. The parameters, seeds and
 // positions of sequences are in device memory in a server; here all share them.
 func ExampleVerifier_VerifyDevice() {

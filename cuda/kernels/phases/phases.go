@@ -3,7 +3,7 @@
 //
 //	import _ "github.com/ai-kernel-factory/aikf/cuda/kernels/phases"
 //
-// Others need not carry its megabyte.
+// Others need not carry its two megabytes.
 package phases
 
 import (
