@@ -293,3 +293,30 @@ func TestTiesBetweenMaskedTokens(t *testing.T) {
 		t.Errorf("%v for a row of ties", elapsed)
 	}
 }
+
+// A number of tokens below 0 is none, for Explain as for logprobs.
+func TestNegativeNumbersOfTokens(t *testing.T) {
+	s, err := sampling.New[float32](params{Temperature: 1, TopK: 2}, sampling.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logits := []float32{3, 2, 5}
+	e, err := s.Explain(logits, -1)
+	if err != nil || len(e.Kept) != 2 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	for _, step := range e.Steps {
+		if len(step.Top) > 0 {
+			t.Errorf("step %s tells %v", step.Step, step.Top)
+		}
+	}
+	if raw, err := s.AppendLogprobs(nil, logits, 2, -1); err != nil || len(raw) != 1 {
+		t.Errorf("raw logprobs %v, %v", raw, err)
+	}
+	if _, err := s.Sample(logits); err != nil {
+		t.Fatal(err)
+	}
+	if processed := s.AppendProcessedLogprobs(nil, 2, -1); len(processed) != 1 {
+		t.Errorf("processed logprobs %v", processed)
+	}
+}

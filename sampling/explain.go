@@ -39,6 +39,7 @@ func (s *Sampler[T]) Explain(logits []T, top int) (*Explanation, error) {
 		return nil, err
 	}
 	c, e := &s.core, &Explanation{}
+	top = max(0, top)
 	c.wantWhole = true
 	defer func() { c.wantWhole, c.trace = false, nil }()
 	c.trace = func(step Step, on bool) {
