@@ -349,6 +349,9 @@ func (d *Device) Architecture() Architecture { return d.architecture }
 // Close waits for the work on the device, closes everything that was made by
 // it, and gives it back. A second Close does nothing.
 func (d *Device) Close() error {
+	if d == nil || d.library == nil {
+		return nil
+	}
 	if !d.closed.CompareAndSwap(false, true) {
 		return nil
 	}
@@ -389,8 +392,11 @@ func (d *Device) do(call func() error) error {
 	return d.check(d.inContext(call))
 }
 
-// usable reports a device that was closed or had a fault.
+// usable reports a device that Open has not made, that was closed or had a fault.
 func (d *Device) usable() error {
+	if d == nil || d.library == nil {
+		return fmt.Errorf("cuda: a device that Open has not made: %w", ErrClosed)
+	}
 	if d.closed.Load() {
 		return fmt.Errorf("cuda: device %d: %w", d.properties.Ordinal, ErrClosed)
 	}
@@ -428,6 +434,9 @@ type owned struct {
 // own makes something on the device: create makes it and release unmakes it,
 // both in the context.
 func (d *Device) own(o *owned, what string, create, release func() error) error {
+	if err := d.usable(); err != nil {
+		return err
+	}
 	o.device, o.what, o.release = d, what, release
 	d.making.RLock()
 	defer d.making.RUnlock()

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	_ "github.com/ai-kernel-factory/aikf/cuda/kernels/phases" // for SelectPhases and SamplePhases
+	"github.com/ai-kernel-factory/aikf/sampling"
 	"github.com/ai-kernel-factory/aikf/topk"
 	"github.com/ai-kernel-factory/aikf/topk/topktest"
 )
@@ -288,6 +289,32 @@ func testClamps(t *testing.T, d *Device) {
 		}
 		if err := sameResult(got, want); err != nil {
 			t.Errorf("plan %q: %v", name, err)
+		}
+	}
+}
+
+// A device that Open has not made is an error of every call that can return one.
+func TestDeviceOfNobody(t *testing.T) {
+	for name, d := range map[string]*Device{"nil": nil, "zero": {}} {
+		_, allocate := d.Allocate(1)
+		_, stream := d.NewStream()
+		_, foreign := d.ForeignStream(0)
+		_, event := d.NewEvent()
+		_, selector := d.NewSelector(Options{})
+		_, sampler := d.NewSampler(sampling.Params{}, SamplerOptions{})
+		_, verifier := d.NewVerifier(sampling.Params{}, sampling.Params{}, VerifierOptions{})
+		for call, err := range map[string]error{
+			"Allocate": allocate, "NewStream": stream, "ForeignStream": foreign, "NewEvent": event,
+			"NewSelector": selector, "NewSampler": sampler, "NewVerifier": verifier,
+			"ReadFloor":   d.ReadFloor(nil, Logits{}, Shape{Rows: 1, Vocab: 1}, 0),
+			"EmptyKernel": d.EmptyKernel(nil), "HashMasses": d.HashMasses(nil, 1, 1, 0), "WeighLogits": d.WeighLogits(nil, 0, 512, 1, 0),
+		} {
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("%s of a %s device: %v, want ErrClosed", call, name, err)
+			}
+		}
+		if err := d.Close(); err != nil {
+			t.Errorf("Close of a %s device: %v", name, err)
 		}
 	}
 }

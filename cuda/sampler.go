@@ -117,6 +117,9 @@ type sampleCall struct {
 // says them. Nor is PenaltyLastN: whoever lists the tokens of [Edits] chooses how many
 // of the last there are.
 func (d *Device) NewSampler(params sampling.Params, options SamplerOptions) (*Sampler, error) {
+	if err := d.usable(); err != nil {
+		return nil, err
+	}
 	if _, err := sampling.New[float32](params, sampling.Options{Preset: options.Preset}); err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}

@@ -139,6 +139,9 @@ const mostPlans = 512
 
 // NewSelector returns a Selector. Options out of range are an error.
 func (d *Device) NewSelector(options Options) (*Selector, error) {
+	if err := d.usable(); err != nil {
+		return nil, err
+	}
 	s := &Selector{options: options, planned: options.planOptions(), partBytes: 256 << 20}
 	if options.Dependent && d.architecture.Major < clusterMajor {
 		return nil, fmt.Errorf("cuda: device %d: programmatic dependent launch on compute capability %d.%d, want %d.0 or later: %w",

@@ -99,6 +99,9 @@ type verifyCall struct {
 // NewVerifier returns a Verifier. Seed and Position are those of the target's parameters.
 // Errors are those of [Device.NewSampler].
 func (d *Device) NewVerifier(target, draft sampling.Params, options VerifierOptions) (*Verifier, error) {
+	if err := d.usable(); err != nil {
+		return nil, err
+	}
 	v := &Verifier{options: options}
 	for _, side := range []struct {
 		name     string
