@@ -78,7 +78,7 @@ var commands = []command{
 	{"tune", "search for faster launch plans of this machine, for a plan file", runTune},
 	{"plan", "print the launch plan of a shape", runPlan},
 	{"report", "make a page and Markdown of the records in a folder", runReport},
-	{"info", "print the CPU's features and the tier that is chosen", runInfo},
+	{"info", "print the CPU's features, the tier that is chosen, and the GPU", runInfo},
 	{"verify", "compare with a reference over random and adversarial rows", runVerify},
 }
 

@@ -65,7 +65,7 @@ func runTune(ctx context.Context, args []string, c console) error {
 	flags.StringVar(&f.shapes.tier, "tier", "", "instruction set `name` of the CPU, see \"aikf info\" (default: the best)")
 	flags.IntVar(&f.threads, "threads", 0, "`threads` of the CPU that share a batch (default: that is searched for, too)")
 	flags.StringVar(&f.shapes.device, "device", "auto", deviceUsage)
-	flags.DurationVar(&f.budget, "budget", time.Minute, "how `long` to search, for all shapes together")
+	flags.DurationVar(&f.budget, "budget", time.Minute, "`time` to search, for all shapes together")
 	flags.StringVar(&f.out, "out", "aikf-plans.json", "the plan `file` to write")
 	flags.BoolVar(&f.resume, "resume", false, "go on with the file: search for the shapes that it does not have")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random rows")

@@ -65,7 +65,7 @@ func runVerify(ctx context.Context, args []string, c console) error {
 	tiers := flags.String("tier", "all", "one of this machine's tiers, or several with commas: "+strings.Join(topk.Tiers(), ", "))
 	format := flags.String("format", "text", "text or json")
 	deviceName := flags.String("device", "cpu", deviceUsage)
-	law := flags.Int("law", 0, "of a GPU: compare the masses of so many surprises, or all, and so many draws instead of rows")
+	law := flags.Int("law", 0, "of a GPU: instead of rows, compare so many draws, and the masses of as many surprises, at most all")
 	work := flags.String("work", bench.TopK, "of a GPU: what to compare, topk or sample")
 	rows := flags.Int64("rows", 0, "of a GPU: stop when so many rows were compared, however long it takes")
 	quiet := flags.Bool("quiet", false, quietUsage)
