@@ -38,6 +38,9 @@ func (d *Device) NewStream() (*Stream, error) {
 // default stream of a thread, 2, is an error that wraps [ErrUnsupported], since
 // goroutines change threads. A stream of another device is an error that wraps
 // [ErrDevice]. Close leaves the foreign stream as it is.
+//
+// One Stream serves all calls on a foreign stream: the device holds each until its
+// Close, and a call is fast if it is on the Stream of the call before.
 func (d *Device) ForeignStream(handle uintptr) (*Stream, error) {
 	s := &Stream{handle: driver.Stream(handle)}
 	if handle == perThreadStream {
