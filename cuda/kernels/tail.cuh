@@ -407,19 +407,18 @@ DEVICE_APART void tell_raw(Row<T> row, Top top, u32 n) {
   ExponentialSum<T> sum;
   u64 mass = 0;
   if (exponential) {
+    u32 i = thread;
 #pragma unroll 1
-    for (u32 first = thread; first < row.vectors; first += kAhead * kTold) {
+    for (; i + (kAhead - 1) * kTold < row.vectors; i += kAhead * kTold) {
       Vector v[kAhead];
 #pragma unroll
-      for (u32 j = 0; j < kAhead; j++) {
-        if (first + j * kTold < row.vectors) v[j] = row.vector(first + j * kTold);
-      }
+      for (u32 j = 0; j < kAhead; j++) v[j] = row.vector(i + j * kTold);
 #pragma unroll
-      for (u32 j = 0; j < kAhead; j++) {
-        if (first + j * kTold < row.vectors) sum.add(v[j]);
-      }
+      for (u32 j = 0; j < kAhead; j++) sum.add(v[j]);
       sum.settle();
     }
+#pragma unroll 1
+    for (; i < row.vectors; i += kTold) sum.add(row.vector(i));
     if (thread < row.edges()) sum.add_one(row.bits(row.edge(thread)));
     sum.settle();
 #pragma unroll
