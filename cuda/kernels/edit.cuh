@@ -243,6 +243,8 @@ struct EditedReader : Reader<T> {
         edit_list<T>()[i].id = kNone;
         continue;
       }
+      // Asked for before it is known what for.
+      if (const u32 vector = (id - row.head) / T::kPerVector; vector < row.vectors) prefetch_line(row.vector_at(vector));
       if (!row.counts(id)) edit_list<T>()[i].id = id | kBanned;
       const u32 bit = row.bit_of(id);
       atomic_and_only(bitmap<T>() + bit / 32, ~(1u << bit % 32));
