@@ -45,9 +45,9 @@ DEVICE_APART bool sample_all(const SampleArguments& a, u32 number, Found found) 
 template <class T, class W, class B, class S>
 DEVICE_APART void draw_otherwise(const SampleArguments& a, u32 number, Found found, S stamps) {
   const Tail<W>& tail = block_tail<B>();
-  if (tail.arguments.told) return tell_row<T, W, B>(a, number, found);
+  if (tail.told) return tell_row<T, W, B>(a, number, found);
   if (tail.left == 0 && tail.valid && !tail.steps && sample_all<T, W, B>(a, number, found)) return;
-  draw_in_order<T, W, B>(number, found, tail.left, stamps);
+  draw_in_order<T, W, B>(a, number, found, tail.left, stamps);
 }
 template <class T, class W, class B, class S>
 struct Draw {

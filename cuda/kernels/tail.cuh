@@ -107,7 +107,7 @@ struct Tail {
   static constexpr u32 kMost = 8192 / sizeof(W);  // results
   alignas(16) W sorted[kMost];
   u32 more[sizeof(W) == 4 ? kBins : 1];  // room for what is known of so many
-  alignas(16) SampleArguments arguments;  // of the launch: code that is apart would wait for each of their lines in memory
+  alignas(16) SampleArguments arguments;  // of the launch, where many tokens are drawn from: see draw_in_order
   alignas(16) RowParameters given;
   alignas(8) u64 seed;
   u64 position;
@@ -119,6 +119,7 @@ struct Tail {
   u32 steps;                           // whether there are some behind top-p
   u32 left;                            // by top-k
   u32 selected;                        // as many as it leaves, or as logprobs ask for
+  u32 told;                            // whether the tokens are there
   FewWords few;
   alignas(8) u64 sums[kWarp];          // of warps
   u32 counts[kWarp];                   // of warps
@@ -137,36 +138,39 @@ struct Tail {
   DEVICE void settle(const SampleArguments& a, u32 number) {
     constexpr u32 kReals = sizeof(RowParameters) / sizeof(u32);
     const u32 lane = thread_index() % kWarp;
+    // All that is in memory is asked for first, and used last.
+    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
     if (lane < kReals) {
       // Pointers and values are in one order.
       const u32* from = reinterpret_cast<const u32* const*>(&a.row_temperature)[lane];
+      const u32 value = ::kept(reinterpret_cast<const u32*>(&a.temperature)[lane]);
       u32* to = reinterpret_cast<u32*>(&given) + lane;
       if (from) {
         copy_later<4>(to, from + number);
       } else {
-        *to = reinterpret_cast<const u32*>(&a.temperature)[lane];
+        *to = value;
       }
     }
-    arguments = a;  // by each lane, between its other work
-    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
     const int length = a.row_lengths ? (int)clamp(a.row_lengths[number], a.vocab) : a.vocab;
-    // Those of draws, and behind them the one of xtc.
-    numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
+    // The selection is of what top-k leaves, and of what the logprobs tell.
+    const u32 listed = ::kept(wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0);
     wait_for_copies();
     warp_barrier();
-    const RowParameters p = given;
-    if (lane > 0) return;
-    raw_warps = 0;
-    seed = row_seed, position = row_position;
-    scale = p.greedy(a) ? 0 : law::scale(p.temperature);
-    least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
-    valid = p.valid();
-    steps = p.steps();
-    left = a.told ? 0 : left_by_top_k(a, p, length);
-    drawn = a.draws;
-    // The selection is of what top-k leaves, and of what the logprobs tell.
-    const u32 listed = wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0;
-    selected = smaller(larger(left, listed), (u32)length);
+    if (lane == 0) {
+      const RowParameters p = given;
+      scale = p.greedy(a) ? 0 : law::scale(p.temperature);
+      least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
+      valid = p.valid();
+      steps = p.steps();
+      told = a.told;
+      raw_warps = 0;
+      left = a.told ? 0 : left_by_top_k(a, p, length);
+      selected = smaller(larger(left, listed), (u32)length);
+      drawn = a.draws;
+    }
+    // Those of draws, and behind them the one of xtc.
+    numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
+    if (lane == 0) seed = row_seed, position = row_position;
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {
@@ -943,14 +947,18 @@ DEVICE_APART void end_without_tokens(const SampleArguments& a, u32 number, Statu
 
 // Draws the tokens of a row from the best k of its candidates: the way for any number.
 template <class T, class W, class B, class S>
-DEVICE void draw_in_order(u32 number, Found found, u32 k, const S& stamps) {
+DEVICE void draw_in_order(const SampleArguments& given, u32 number, Found found, u32 k, const S& stamps) {
   B& block = the_block<B>();
   Tail<W>& tail = block_tail<B>();
   const SampleArguments& a = tail.arguments;
-  const u32 selected = tail.selected;
+  const u32 selected = tail.selected, thread = thread_index();
   release_kernel_behind();
+  // Code that is apart would wait for each line of the arguments: all come meanwhile, a word to a thread.
+  constexpr u32 kArgumentWords = sizeof(SampleArguments) / sizeof(u64);
+  const u64 argument = thread < kArgumentWords ? reinterpret_cast<const u64*>(&given)[thread] : 0;
   // All lanes have the same numbers: that way they come to registers of the warp, instead of local memory.
-  merge(block, warp_max(found.candidates), warp_max(found.wanted), Sorted<W>{tail}, Stamps<false>(a));
+  merge(block, warp_max(found.candidates), warp_max(found.wanted), Sorted<W>{tail}, Stamps<false>(given));
+  if (thread < kArgumentWords) reinterpret_cast<u64*>(&tail.arguments)[thread] = argument;
   block_barrier();
   stamps.set(4);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
