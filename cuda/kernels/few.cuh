@@ -76,8 +76,7 @@ DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
   const W* words = the_block<B>().candidates;
   const u32 lane = thread_index() % kWarp;
   constexpr u32 kEach = kFewTokens / kWarp, kEachWord = kWeighing;
-  const u64 least = tail.least, random = tail.numbers[0];
-  const float top_p = tail.given.top_p;
+  const u64 least = tail.least, share = tail.share, random = tail.numbers[0];
 
   u32 place[kEach], word[kEachWord];
 #pragma unroll
@@ -106,8 +105,8 @@ DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
     kept += population(ballot(heavy[i]));
     if (heavy[i] || a.min_p_last) own = own + mass[i];
   }
-  if (top_p < 1) {
-    const u64 enough = law::ceil_product(top_p, warp_sum(own).sum());
+  if (share) {
+    const u64 enough = law::ceil_share(share, warp_sum(own).sum());
     law::Masses before = warp_scan(own) - own;
     u32 reaching = 0;
 #pragma unroll

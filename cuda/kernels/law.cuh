@@ -98,6 +98,20 @@ DEVICE u64 ceil_product(float p, u64 w) {
   return (high << (64 - shift) | low >> shift) + (low << (64 - shift) != 0);
 }
 
+// 2^64 times p, rounded up, for p from 0 to less than 1: exact from 2^-40 on. Of a smaller one the share of masses is less
+// than that of the heaviest token, rounded or not.
+DEVICE u64 fixed_point(float p) {
+  const u32 exponent = as_bits(p) >> 23;
+  const u64 fraction = (as_bits(p) & 0x7fffff) | (exponent ? 0x800000 : 0);
+  const u32 shift = exponent ? 150 - exponent : 149;
+  if (shift <= 64) return fraction << (64 - shift);
+  const u32 lost = shift - 64;
+  return lost >= 24 ? fraction > 0 : (fraction >> lost) + ((fraction & ((1ull << lost) - 1)) != 0);
+}
+
+// That share of w, rounded up.
+DEVICE u64 ceil_share(u64 share, u64 w) { return multiply_high(share, w) + (share * w != 0); }
+
 // p * w rounded down, for p from 0 to 1.
 DEVICE u64 floor_product(float p, u64 w) {
   const u32 exponent = as_bits(p) >> 23;
@@ -107,17 +121,9 @@ DEVICE u64 floor_product(float p, u64 w) {
   return shift >= 128 ? 0 : shift >= 64 ? high >> (shift - 64) : high << (64 - shift) | fraction * w >> shift;
 }
 
-// Whether a random number is less than 2^64 times q, which is from 0 to 1.
-DEVICE bool coin(u64 u, float q) {
-  const u32 exponent = as_bits(q) >> 23;
-  const u64 fraction = (as_bits(q) & 0x7fffff) | (exponent ? 0x800000 : 0);
-  const u32 shift = exponent ? 150 - exponent : 149;
-  if (q >= 1) return true;
-  if (shift <= 64) return u < fraction << (64 - shift);
-  // Below a number that is not whole is below the next that is.
-  const u32 lost = shift - 64;
-  return lost >= 24 ? u == 0 && fraction > 0 : u < (fraction >> lost) + ((fraction & ((1ull << lost) - 1)) != 0);
-}
+// Whether a random number is less than 2^64 times q, which is from 0 to 1. Below a number that is not whole is
+// below the next that is.
+DEVICE bool coin(u64 u, float q) { return q >= 1 || u < fixed_point(q); }
 
 // 2^x for x from -100 to 0.
 DEVICE double exp2(double x) {

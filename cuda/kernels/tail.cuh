@@ -114,6 +114,7 @@ struct Tail {
   static constexpr u32 kNumbers = kWarp - 1;
   u64 numbers[kWarp];  // random, of the first draws; the last is that of xtc
   u64 least;           // mass that min-p lets through
+  u64 share;           // of the mass that top-p keeps, see law::fixed_point; 0 if it is off
   float scale;
   u32 valid;                           // whether all that is given is in its range
   u32 steps;                           // whether there are some behind top-p
@@ -159,6 +160,7 @@ struct Tail {
     if (lane == 0) {
       const RowParameters p = given;
       scale = p.greedy(a) ? 0 : law::scale(p.temperature);
+      share = p.top_p < 1 ? law::fixed_point(p.top_p) : 0;
       least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
       valid = p.valid();
       steps = p.steps();
@@ -627,12 +629,12 @@ DEVICE void weigh_many(const SampleArguments& a, u32 k, const S& stamps) {
 
   if (warp * kWarp * kEach >= k) return;
   const bool steps = tail.steps;
-  const float top_p = tail.given.top_p;
+  const u64 share = tail.share;
   const u32 shift = Bins::shift_of(a.vocab);
   const u64 sum = lane < B::kWarps ? tail.sums[lane] : 0;
   heavy = warp_sum(lane < B::kWarps ? tail.counts[lane] : 0);
   u64 before = (through - own).sum() + warp_sum_wide(lane < warp ? sum : 0);
-  const u64 enough = top_p < 1 ? law::ceil_product(top_p, warp_sum_wide(sum)) : ~0ull;
+  const u64 enough = share ? law::ceil_share(share, warp_sum_wide(sum)) : ~0ull;
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
     const u64 mass = masses[i].sum(), next = before + mass;
