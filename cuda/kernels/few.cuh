@@ -11,9 +11,9 @@
 #include "tail.cuh"
 
 // Weighs n candidates beside their largest: for some warps, of which each lane has one but the last, which has
-// the largest of all.
+// the largest of all. Returns why the row has no tokens, of which top-k leaves k.
 template <class T, class W, class B>
-DEVICE void weigh_few(u32 n, float softcap) {
+DEVICE Status weigh_few(u32 n, u32 k, float softcap) {
   constexpr u32 kLast = kWarp - 1;
   Tail<W>& tail = block_tail<B>();
   const W* words = the_block<B>().candidates;
@@ -21,11 +21,13 @@ DEVICE void weigh_few(u32 n, float softcap) {
   const auto key_at = [&](u32 i) { return i < n ? Word<W>::key(words[i]) : 0; };
   static_assert(kFewWords <= 3 * kWarp, "three of each lane");
   const u32 mine = key_at(at), best = warp_max(larger(key_at(lane), larger(key_at(lane + kWarp), key_at(lane + 2 * kWarp))));
+  const Status status = status_of<T>(tail, W(Word<W>::pack(best, 0)), k);
   // Where there is no word, a logit that takes the longest way.
   float logit = at < n || lane == kLast ? number_of<T>(lane == kLast ? best : mine) : softcap;
   if (softcap > 0) logit = capped(logit, softcap);
   const law::Masses mass = mass_beside(logit, as_float(shuffle(as_bits(logit), kLast)), tail.scale);
   if (lane < kLast) tail.few.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
+  return status;
 }
 
 // Tells of n candidates the order, by rank and by id, and writes the best `selected`: for the warps that
@@ -67,10 +69,27 @@ DEVICE void order_few(u32 n, u32 selected) {
   }
 }
 
+// The sum of what the lanes before this one have: for one warp while the others wait, so that three shuffles at once take
+// little longer than one.
+DEVICE law::Masses masses_before(const law::Masses& own) {
+  const u32 lane = thread_index() % kWarp;
+  law::Masses through = own;
+  const auto up = [&](u32 lanes) {
+    const law::Masses from = {shuffle_up(through.high, lanes), (int)shuffle_up((u32)through.low, lanes)};
+    return lane >= lanes ? from : law::Masses{};
+  };
+#pragma unroll
+  for (u32 d = 1; d < kWarp / 2; d *= 4) {
+    const law::Masses one = up(d), two = up(2 * d), three = up(3 * d);
+    through = (through + one) + (two + three);
+  }
+  return through + up(kWarp / 2) - own;
+}
+
 // Draws from k tokens, the best of n candidates that are ordered and weighed: for one warp. Of what is kept,
 // tail.kept and tail.total tell, behind a barrier.
 template <bool kOne, class T, class W, class B>
-DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
+DEVICE void draw_few(const SampleArguments& a, const Drawing& drawing, u32 number, u32 n, u32 k) {
   Tail<W>& tail = block_tail<B>();
   const FewWords& few = tail.few;
   const W* words = the_block<B>().candidates;
@@ -78,7 +97,7 @@ DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
   constexpr u32 kEach = kFewTokens / kWarp, kEachWord = kWeighing;
   const u64 least = tail.least, share = tail.share, random = tail.numbers[0];
 
-  u32 place[kEach], word[kEachWord];
+  u32 place[kEach], word[kEachWord], id[kEachWord];
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) place[i] = smaller(few.by_rank[kEach * lane + i], kFewWords);
 #pragma unroll
@@ -92,69 +111,70 @@ DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
 #pragma unroll
   for (u32 i = 0; i < kEachWord; i++) {
     if (kEachWord * lane + i >= n) word[i] = kAllLanes;
-    const u64 parts = few.weighed[smaller(word[i] & 0xff, kFewWords)];
+    const u32 at = smaller(word[i] & 0xff, kFewWords);
+    const u64 parts = few.weighed[at];
     by_id[i] = {(u32)(parts >> 32), (int)parts};
+    id[i] = Word<W>::index(words[at]);
   }
 
-  // How many are kept.
-  bool heavy[kEach];
+  // How many are kept: by min-p, and by top-p.
+  bool keeps[kEach];
   u32 kept = 0;
 #pragma unroll
   for (u32 i = 0; i < kEach; i++) {
-    heavy[i] = kEach * lane + i < k && mass[i].sum() >= least;
-    kept += population(ballot(heavy[i]));
-    if (heavy[i] || a.min_p_last) own = own + mass[i];
+    keeps[i] = kEach * lane + i < k && mass[i].sum() >= least;
+    if (keeps[i] | drawing.min_p_last) own = own + mass[i];
   }
   if (share) {
     const u64 enough = law::ceil_share(share, warp_sum(own).sum());
-    law::Masses before = warp_scan(own) - own;
-    u32 reaching = 0;
+    law::Masses before = masses_before(own);
 #pragma unroll
     for (u32 i = 0; i < kEach; i++) {
-      reaching += population(ballot(kEach * lane + i < k && before.sum() < enough));
+      keeps[i] = keeps[i] && before.sum() < enough;
       before = before + mass[i];
     }
-    kept = smaller(kept, reaching);
   }
+#pragma unroll
+  for (u32 i = 0; i < kEach; i++) kept += population(ballot(keeps[i]));
 
-  // Where the tokens begin among the kept masses. Those that are not kept have the mass 0.
+  // Where the tokens begin among the kept masses, and where the last ends. Those that are not kept have the mass 0.
   own = {};
 #pragma unroll
   for (u32 i = 0; i < kEachWord; i++) {
     if (word[i] >> 8 >= kept) by_id[i] = {};
     own = own + by_id[i];
   }
-  u64 total = warp_sum(own).sum();
-  u64 begin[kEachWord], size[kEachWord], at = (warp_scan(own) - own).sum();
+  u64 total = warp_sum(own).sum(), begin[kEachWord + 1];
+  law::Masses before = masses_before(own);
 #pragma unroll
   for (u32 i = 0; i < kEachWord; i++) {
-    begin[i] = at;
-    size[i] = by_id[i].sum();
-    at += size[i];
+    begin[i] = before.sum();
+    before = before + by_id[i];
   }
+  begin[kEachWord] = before.sum();
   if (lane == 0) tail.kept = kept, tail.total = total;
   u64 target = law::target(random, total);
 #pragma unroll 1
   for (u32 draw = 0;;) {
-    u32 hit = kEachWord, chosen = 0;  // its place, and its rank above
-    u64 gone = 0;
+    const bool hit = begin[0] <= target && target < begin[kEachWord];
+    u32 own_place = 0, chosen = word[0], token = id[0];
+    u64 gone = begin[1] - begin[0];
 #pragma unroll
-    for (u32 i = 0; i < kEachWord; i++) {
-      if (begin[i] <= target && target - begin[i] < size[i]) hit = i, gone = size[i], chosen = word[i];
+    for (u32 i = 1; i < kEachWord; i++) {
+      if (begin[i] <= target) own_place = i, chosen = word[i], token = id[i], gone = begin[i + 1] - begin[i];
     }
-    if (hit < kEachWord) {
-      write_token(a, number, draw, Word<W>::index(words[chosen & 0xff]));
+    if (hit) {
+      drawing.write(draw, token);
       tail.rank = chosen >> 8;
     }
-    if (kOne || ++draw == (u32)a.draws) break;
-    if (!a.replacement) {
+    if (kOne || ++draw == drawing.draws) break;
+    if (!drawing.replacement) {
       // What comes behind the token moves up.
-      const u32 from = lowest_bit(ballot(hit < kEachWord)), before = from * kEachWord + shuffle(hit, from);
-      gone = (u64)shuffle((u32)(gone >> 32), from) << 32 | shuffle((u32)gone, from);
+      const u32 from = lowest_bit(ballot(hit)), last = from * kEachWord + shuffle(own_place, from);
+      gone = shuffle_wide(gone, from);
 #pragma unroll
-      for (u32 i = 0; i < kEachWord; i++) {
-        if (kEachWord * lane + i > before) begin[i] -= gone;
-        if (kEachWord * lane + i == before) size[i] = 0;
+      for (u32 i = 0; i <= kEachWord; i++) {
+        if (kEachWord * lane + i > last) begin[i] -= gone;
       }
       total -= gone;
       if (total == 0) {
@@ -164,11 +184,13 @@ DEVICE void draw_few(const SampleArguments& a, u32 number, u32 n, u32 k) {
     }
     target = law::target(tail.number_of_draw(a, number, draw), total);
   }
-  if (lane == 0 && a.status) a.status[number] = kDone;
+  if (lane == 0 && drawing.status) *drawing.status = kDone;
 }
 // The same for any number of draws. Apart, because most rows have one.
 template <class T, class W, class B>
-DEVICE_APART void draw_few_again(const SampleArguments& a, u32 number, u32 n, u32 k) { draw_few<false, T, W, B>(a, number, n, k); }
+DEVICE_APART void draw_few_again(const SampleArguments& a, Drawing drawing, u32 number, u32 n, u32 k) {
+  draw_few<false, T, W, B>(a, drawing, number, n, k);
+}
 
 // Whether what was found is so few that it is drawn from without being sorted.
 template <class W, class B>
@@ -190,27 +212,34 @@ template <class T, class W, class B, class S>
 DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& stamps) {
   Tail<W>& tail = block_tail<B>();
   const u32 selected = tail.selected, k = tail.left, warp = thread_index() / kWarp;
+  // What the warp that draws asks the arguments is known before the barrier.
+  const Drawing drawing(a, number);
+  const bool more = answers_more(a);
+  Status status = kDone;
   release_kernel_behind();
   if (warp < kWeighing) {
-    weigh_few<T, W, B>(n, a.softcap);
+    status = weigh_few<T, W, B>(n, k, a.softcap);
   } else {
     order_few<W, B>(n, selected);
   }
+  const bool others = warp > 0, plain = (drawing.draws == 1) & !more & (others | (status == kDone));
   block_barrier();
   stamps.set(5);
-  const Status status = status_of<T>(tail, tail.sorted[0], k);
+  if (plain) {
+    if (!others) draw_few<true, T, W, B>(a, drawing, number, n, k);
+    return stamps.set(7);
+  }
+  status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) return end_without_tokens<B>(a, number, status);
-  if (warp > 0) {
-    tell_raw<T, W, B>(a, number, selected);
-  } else if (a.draws == 1) {
-    draw_few<true, T, W, B>(a, number, n, k);
+  if (warp == 0) {
+    draw_few_again<T, W, B>(a, drawing, number, n, k);
   } else {
-    draw_few_again<T, W, B>(a, number, n, k);
+    tell_raw<T, W, B>(a, number, selected);
   }
   stamps.set(7);
-  if (!answers_more(a)) return;
+  if (!more) return;
   block_barrier();
-  if (a.draws == 1 && wants_raw(a) && !a.kept) {
+  if (drawing.draws == 1 && wants_raw(a) && !a.kept) {
     if (a.logprobs && thread_index() == 0) write_raw_logprob<T, W, B>(a, number);
   } else {
     answer_more<T, W, B>(a, number, selected);

@@ -72,6 +72,32 @@ DEVICE float number_in_word(u32 word, u32 i) {
 template <class T>
 DEVICE float number_of(u32 key) { return number_of_bits<T>(T::bits_of(key)); }
 
+// How the tokens of a row are drawn, and where they are wanted: what code behind a barrier, or apart, need not read from
+// the arguments.
+struct Drawing {
+  void* tokens;
+  u8* status;  // or null
+  u32 draws;
+  u32 wide;  // whether tokens have 8 bytes
+  u32 min_p_last, replacement;
+
+  DEVICE Drawing(const SampleArguments& a, u32 number)
+      : tokens(static_cast<u8*>(a.tokens) + (i64)number * a.result_stride * a.index_bytes),
+        status(a.status ? a.status + number : nullptr),
+        draws(a.draws),
+        wide(kept<u32>(a.index_bytes == 8)),  // now, and not when a token is written
+        min_p_last(a.min_p_last),
+        replacement(a.replacement) {}
+
+  DEVICE void write(u32 draw, int token) const {
+    if (wide) {
+      static_cast<i64*>(tokens)[draw] = token;
+    } else {
+      static_cast<int*>(tokens)[draw] = token;
+    }
+  }
+};
+
 // Writes the n-th token of a row.
 DEVICE void write_token(const SampleArguments& a, u32 number, u32 draw, int token) {
   const i64 at = number * a.result_stride + draw;
