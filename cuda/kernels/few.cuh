@@ -24,7 +24,7 @@ DEVICE Status weigh_few(u32 n, u32 k, float softcap) {
   const Status status = status_of<T>(tail, W(Word<W>::pack(best, 0)), k);
   // Where there is no word, a logit that takes the longest way.
   float logit = at < n || lane == kLast ? number_of<T>(lane == kLast ? best : mine) : softcap;
-  if (softcap > 0) logit = capped(logit, softcap);
+  if (softcap > 0) logit = law::capped(logit, softcap, tail.softcap_reciprocal);
   const law::Masses mass = mass_beside(logit, as_float(shuffle(as_bits(logit), kLast)), tail.scale);
   if (lane < kLast) tail.few.weighed[at] = (u64)mass.high << 32 | (u32)mass.low;
   return status;

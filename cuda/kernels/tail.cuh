@@ -115,6 +115,7 @@ struct Tail {
   u64 numbers[kWarp];  // random, of the first draws; the last is that of xtc
   u64 least;           // mass that min-p lets through
   u64 share;           // of the mass that top-p keeps, see law::fixed_point; 0 if it is off
+  double softcap_reciprocal;
   float scale;
   u32 valid;                           // whether all that is given is in its range
   u32 steps;                           // whether there are some behind top-p
@@ -155,12 +156,14 @@ struct Tail {
     const int length = a.row_lengths ? (int)clamp(a.row_lengths[number], a.vocab) : a.vocab;
     // The selection is of what top-k leaves, and of what the logprobs tell.
     const u32 listed = ::kept(wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0);
+    const double reciprocal = a.softcap > 0 ? 1 / (double)a.softcap : 0;
     wait_for_copies();
     warp_barrier();
     if (lane == 0) {
       const RowParameters p = given;
       scale = p.greedy(a) ? 0 : law::scale(p.temperature);
       share = p.top_p < 1 ? law::fixed_point(p.top_p) : 0;
+      softcap_reciprocal = reciprocal;
       least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
       valid = p.valid();
       steps = p.steps();
