@@ -159,7 +159,7 @@ DEVICE double tanh(double x) {
 // leaves is exact; and the second errs by 2^-105, where no such quotient is within 2^-78 of the middle between two doubles.
 DEVICE double quotient(float a, float b, double reciprocal) {
   const double first = a * reciprocal;
-  return fma(fma(-first, (double)b, (double)a), reciprocal, first);
+  return multiply_add(multiply_add(-first, (double)b, (double)a), reciprocal, first);
 }
 
 // A logit, not NaN, under a soft cap.

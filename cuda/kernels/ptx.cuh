@@ -227,6 +227,7 @@ DEVICE u64 multiply_high(u64 a, u64 b) { return __umul64hi(a, b); }
 // Rounded once.
 DEVICE double square_root(double x) { return __dsqrt_rn(x); }
 DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+DEVICE double multiply_add(double a, double b, double c) { return __fma_rn(a, b, c); }
 
 // Approximations: of guesses, and of sums that no token depends on.
 DEVICE float approximate_log2(float x) {

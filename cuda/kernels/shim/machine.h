@@ -186,6 +186,7 @@ DEVICE u64 multiply_high(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 
 
 DEVICE double square_root(double x) { return std::sqrt(x); }
 DEVICE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+DEVICE double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
 
 DEVICE float approximate_log2(float x) { return std::log2(x); }
 
