@@ -321,11 +321,13 @@ DEVICE void wait_for_signal(u64* signal) {
   u32 there;
   do {
     asm volatile(
-        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0;\nselp.u32 %0, 1, 0, p;\n}"
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64 p, [%1], 0;\nselp.u32 %0, 1, 0, p;\n}"
         : "=r"(there)
         : "r"((u32)__cvta_generic_to_shared(signal))
         : "memory");
   } while (!there);
+  // Of shared memory alone, and so of no cost: an acquisition of all memory forgets what L1 has.
+  asm volatile("fence.acquire.sync_restrict::shared::cluster.cluster;" ::: "memory");
 }
 
 // The same variable in the shared memory of another block of the cluster.

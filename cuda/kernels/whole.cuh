@@ -22,15 +22,16 @@
 constexpr u32 kOctaveBins = kWarp, kLogOctaveBins = 5;
 
 // Adds up this block's masses by bins, those that are not less than a 2^31st of the largest: each rounded down
-// to units, so that it is 0.1 % less at most. The last octave's bins, one for each lane, take the others.
+// to units, so that it is 0.1 % less at most. The last octave's bins, one for each lane, take the others, which are hardly known.
 template <class T>
 DEVICE void add_up_bins(Whole& s, const Row<T>& row, const Segments<T>& segments, const Weights& weights, u32 edges) {
   constexpr u32 kOne = 0x3f800000, kToBin = 23 - kLogOctaveBins, kToUnits = 23 - 10;  // of 1; shifts of the bits of a mass
+  constexpr u32 kError = 8;  // more than an exponential is off in its last place: none is above 1
   const float scale = weights.scale * 0x1p-22f, floor = weights.floor * 0x1p-22f, furthest = floor > -30.99f ? floor : -30.99f;
   const u32 others = kBins - 1 - thread_index() % kWarp;
   const auto units_of = [&](u32 bits, u32& bin) {
     const float octaves = (number_of_bits<T>(bits) - weights.most) * scale;
-    const u32 mass = as_bits(approximate_exp2(octaves));
+    const u32 mass = as_bits(approximate_exp2(octaves)) - kError;
     bin = octaves >= furthest ? (kOne - mass) >> kToBin : others;
     return ((mass - 1) >> kToUnits & 0x3ff) | 0x400;
   };
@@ -61,7 +62,7 @@ DEVICE int surprise_of_bin(u32 bin) {
 // then by those of the bins of the octave in which it is reached at least, and of that at most. All warps of the team find
 // the same.
 template <class Team>
-DEVICE Bracket find_bracket(Whole& s, const Team& team, float p) {
+DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, float floor) {
   const u32 thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp, rank = team.rank();
   static_assert(kBins == 2 * Whole::kThreads && kOctaveBins == kWarp, "a warp has the bins of two octaves");
   block_barrier();  // all bins are there
@@ -78,7 +79,10 @@ DEVICE Bracket find_bracket(Whole& s, const Team& team, float p) {
   const auto unit_of = [](u32 octave) { return octave < kWarp - 1 ? as_float((127 - octave) << 23) : 0; };
   const float of_octave = units * unit_of(lane), through = warp_scan(of_octave), all = from_lane(through, kWarp - 1);
   // What masses that are 0.1 % less can do to a share, and the rounding of sums.
-  const float spare = all * (p * (1 - p) * 0x1.2p-10f + 0x1p-18f), least = all * p - spare, most = all * p + spare;
+  const float spare = all * (p * (1 - p) * 0x1.2p-10f + 0x1p-18f);
+  // The most that those can have whose bins are the last octave's: each less than 2^-30.99, and 1,024 units at least.
+  const float others = floor > -30.99f * 0x1p22f ? 0 : from_lane((float)units, kWarp - 1) * 0x1.03p-30f;
+  const float least = all * p - spare, most = (all + others) * p + spare;
   const auto reaching = [](float through, float enough) { return smaller(lowest_bit(ballot(through >= enough)), kWarp - 1); };
   const u32 from = reaching(through, least), to = reaching(through, most);
 
@@ -630,7 +634,7 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
   const float floor = weights.floor;
   if (a.min_p_last) weights.floor = law::kLeastSurprise;
   add_up_bins(s, row, segments, weights, edges);
-  Bracket bracket = find_bracket(s, team, top_p);
+  Bracket bracket = find_bracket(s, team, top_p, weights.floor);
   // Where min-p keeps less, the bracket is where that ends.
   const int floor_surprise = nearest_integer(floor);
   if (floor_surprise >= bracket.high) bracket = {floor_surprise, floor_surprise};
