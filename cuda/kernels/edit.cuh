@@ -384,7 +384,7 @@ DEVICE_APART void draw_edited_otherwise(const SampleArguments& a, u32 number, Fo
   const bool valid = edits_are_valid<Masked<T>>();
   if (tail.left == 0 && valid && tail.valid && !tail.steps && sample_all_edited<T>(a, number, found)) return;
   const u32 left = found.wanted > 0 ? smaller(tail.left, found.wanted) : tail.left;
-  draw_in_order<f32, EditedWord, EditedBlock>(a, number, found, valid ? left : 0, stamps);
+  draw_in_order<f32, EditedWord, EditedBlock>(number, found, valid ? left : 0, stamps);
 }
 template <class T, class S>
 struct DrawEdited {

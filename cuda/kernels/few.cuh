@@ -212,17 +212,17 @@ template <class T, class W, class B, class S>
 DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& stamps) {
   Tail<W>& tail = block_tail<B>();
   const u32 selected = tail.selected, k = tail.left, warp = thread_index() / kWarp;
-  // What the warp that draws asks the arguments is known before the barrier.
-  const Drawing drawing(a, number);
-  const bool more = answers_more(a);
+  const bool others = warp > 0;
   Status status = kDone;
   release_kernel_behind();
   if (warp < kWeighing) {
-    status = weigh_few<T, W, B>(n, k, a.softcap);
+    status = weigh_few<T, W, B>(n, k, tail.softcap);
   } else {
     order_few<W, B>(n, selected);
   }
-  const bool others = warp > 0, plain = (drawing.draws == 1) & !more & (others | (status == kDone));
+  // What the warp that draws is told is known before the barrier.
+  const Drawing drawing = tail.drawing;
+  const bool plain = drawing.plain & (others | (status == kDone));
   block_barrier();
   stamps.set(5);
   if (plain) {
@@ -237,7 +237,7 @@ DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& 
     tell_raw<T, W, B>(a, number, selected);
   }
   stamps.set(7);
-  if (!more) return;
+  if (!answers_more(a)) return;
   block_barrier();
   if (drawing.draws == 1 && wants_raw(a) && !a.kept) {
     if (a.logprobs && thread_index() == 0) write_raw_logprob<T, W, B>(a, number);

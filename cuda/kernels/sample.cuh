@@ -46,6 +46,8 @@ DEVICE u32 left_by_top_k(const SampleArguments& a, const RowParameters& p, int l
 // The number of a row's first draw.
 DEVICE u32 first_draw(const SampleArguments& a, u32 number) { return a.first_draw + number * a.row_draws; }
 
+// Whether a row has more answers than its tokens.
+DEVICE bool answers_more(const SampleArguments& a) { return a.kept || a.logprobs || a.top_ids; }
 // Whether logprobs are asked for that are of the logits as they came.
 DEVICE bool wants_raw(const SampleArguments& a) { return (a.logprobs || a.top_ids) && !a.processed; }
 
@@ -80,14 +82,17 @@ struct Drawing {
   u32 draws;
   u32 wide;  // whether tokens have 8 bytes
   u32 min_p_last, replacement;
+  u32 plain;  // whether one token is wanted, and nothing beside it
 
+  Drawing() = default;
   DEVICE Drawing(const SampleArguments& a, u32 number)
       : tokens(static_cast<u8*>(a.tokens) + (i64)number * a.result_stride * a.index_bytes),
         status(a.status ? a.status + number : nullptr),
         draws(a.draws),
-        wide(kept<u32>(a.index_bytes == 8)),  // now, and not when a token is written
+        wide(a.index_bytes == 8),
         min_p_last(a.min_p_last),
-        replacement(a.replacement) {}
+        replacement(a.replacement),
+        plain(a.draws == 1 && !answers_more(a)) {}
 
   DEVICE void write(u32 draw, int token) const {
     if (wide) {

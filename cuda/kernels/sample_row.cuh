@@ -47,7 +47,7 @@ DEVICE_APART void draw_otherwise(const SampleArguments& a, u32 number, Found fou
   const Tail<W>& tail = block_tail<B>();
   if (tail.told) return tell_row<T, W, B>(a, number, found);
   if (tail.left == 0 && tail.valid && !tail.steps && sample_all<T, W, B>(a, number, found)) return;
-  draw_in_order<T, W, B>(a, number, found, tail.left, stamps);
+  draw_in_order<T, W, B>(number, found, tail.left, stamps);
 }
 template <class T, class W, class B, class S>
 struct Draw {

@@ -37,7 +37,7 @@ struct ExponentialSum {
   static constexpr bool kExact = T::kBits == 16, kBrain = T::kBestNumber - T::kSign == 0x7f80;
   static constexpr float kLog2E = !kExact ? 0x1.715476p+0f : kBrain ? 0x1.7154p+0f : 0x1.715p+0f;
   static constexpr double kMissing = law::kLn2 * (0x1.71547652b82fep+0 - kLog2E);
-  static constexpr u32 kLeast = (!kExact ? 0xc2ae0000 : kBrain ? 0xc2ae : 0xd570) * T::kPair;  // -87: nothing less is a normal number
+  static constexpr float kLeast = -87;  // of which nothing less has a normal exponential
   float sum = 0, gained = 0;  // since it was settled
   double total = 0;
   float all_gained = 0;
@@ -46,14 +46,14 @@ struct ExponentialSum {
     float words[4];
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
-      const u32 word = T::best(v.word[i], kLeast);
-      words[i] = one(number_in_word<T>(word, 0));
-      if (T::kPerWord == 2) words[i] += one(number_in_word<T>(word, 1));
+      words[i] = one(number_in_word<T>(v.word[i], 0));
+      if (T::kPerWord == 2) words[i] += one(number_in_word<T>(v.word[i], 1));
     }
     sum += (words[0] + words[1]) + (words[2] + words[3]);
   }
-  DEVICE void add_one(u32 bits) { sum += one(number_in_word<T>(T::best(bits, kLeast & T::kAll), 0)); }
+  DEVICE void add_one(u32 bits) { sum += one(number_in_word<T>(bits, 0)); }
   DEVICE float one(float logit) {
+    logit = logit > kLeast ? logit : kLeast;
     const float x = logit * kLog2E, e = approximate_exp2(x);
     gained = multiply_add(e, kExact ? logit : multiply_add(logit, kLog2E, -x), gained);
     return e;
@@ -107,7 +107,8 @@ struct Tail {
   static constexpr u32 kMost = 8192 / sizeof(W);  // results
   alignas(16) W sorted[kMost];
   u32 more[sizeof(W) == 4 ? kBins : 1];  // room for what is known of so many
-  alignas(16) SampleArguments arguments;  // of the launch, where many tokens are drawn from: see draw_in_order
+  alignas(16) SampleArguments arguments;  // of the launch: code that is apart would wait for each of their lines in memory
+  alignas(16) Drawing drawing;
   alignas(16) RowParameters given;
   alignas(8) u64 seed;
   u64 position;
@@ -116,7 +117,7 @@ struct Tail {
   u64 least;           // mass that min-p lets through
   u64 share;           // of the mass that top-p keeps, see law::fixed_point; 0 if it is off
   double softcap_reciprocal;
-  float scale;
+  float softcap, scale;
   u32 valid;                           // whether all that is given is in its range
   u32 steps;                           // whether there are some behind top-p
   u32 left;                            // by top-k
@@ -163,7 +164,7 @@ struct Tail {
       const RowParameters p = given;
       scale = p.greedy(a) ? 0 : law::scale(p.temperature);
       share = p.top_p < 1 ? law::fixed_point(p.top_p) : 0;
-      softcap_reciprocal = reciprocal;
+      softcap = a.softcap, softcap_reciprocal = reciprocal;
       least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
       valid = p.valid();
       steps = p.steps();
@@ -175,7 +176,12 @@ struct Tail {
     }
     // Those of draws, and behind them the one of xtc.
     numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
-    if (lane == 0) seed = row_seed, position = row_position;
+    if (lane == 0) seed = row_seed, position = row_position, drawing = Drawing(a, number);
+    constexpr u32 kWords = sizeof(SampleArguments) / sizeof(u64);
+#pragma unroll
+    for (u32 i = 0; i < kWords; i += kWarp) {
+      if (i + lane < kWords) reinterpret_cast<u64*>(&arguments)[i + lane] = reinterpret_cast<const u64*>(&a)[i + lane];
+    }
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {
@@ -283,9 +289,6 @@ DEVICE Status status_of(const Tail<W>& tail, W best, u32 k) {
   const u32 key = Word<W>::key(best);
   return k == 0 || !tail.valid ? kBadParameters : key == T::kNaNKey ? kNaN : key == T::kWorstNumber ? kEmpty : kDone;
 }
-
-// Whether a row has more answers than one token.
-DEVICE bool answers_more(const SampleArguments& a) { return a.kept || a.logprobs || a.top_ids; }
 
 // Finds the best element of a row, and its first if there are several, from the best of groups and of its
 // slots. The first warp returns its word.
@@ -952,18 +955,14 @@ DEVICE_APART void end_without_tokens(const SampleArguments& a, u32 number, Statu
 
 // Draws the tokens of a row from the best k of its candidates: the way for any number.
 template <class T, class W, class B, class S>
-DEVICE void draw_in_order(const SampleArguments& given, u32 number, Found found, u32 k, const S& stamps) {
+DEVICE void draw_in_order(u32 number, Found found, u32 k, const S& stamps) {
   B& block = the_block<B>();
   Tail<W>& tail = block_tail<B>();
   const SampleArguments& a = tail.arguments;
-  const u32 selected = tail.selected, thread = thread_index();
+  const u32 selected = tail.selected;
   release_kernel_behind();
-  // Code that is apart would wait for each line of the arguments: all come meanwhile, a word to a thread.
-  constexpr u32 kArgumentWords = sizeof(SampleArguments) / sizeof(u64);
-  const u64 argument = thread < kArgumentWords ? reinterpret_cast<const u64*>(&given)[thread] : 0;
   // All lanes have the same numbers: that way they come to registers of the warp, instead of local memory.
-  merge(block, warp_max(found.candidates), warp_max(found.wanted), Sorted<W>{tail}, Stamps<false>(given));
-  if (thread < kArgumentWords) reinterpret_cast<u64*>(&tail.arguments)[thread] = argument;
+  merge(block, warp_max(found.candidates), warp_max(found.wanted), Sorted<W>{tail}, Stamps<false>(a));
   block_barrier();
   stamps.set(4);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
