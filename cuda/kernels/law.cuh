@@ -99,18 +99,23 @@ DEVICE u64 ceil_product(float p, u64 w) {
 }
 
 // 2^64 times p, rounded up, for p from 0 to less than 1: exact from 2^-40 on. Of a smaller one the share of masses is less
-// than that of the heaviest token, rounded or not.
+// than that of the heaviest token, rounded or not. Without a branch.
 DEVICE u64 fixed_point(float p) {
   const u32 exponent = as_bits(p) >> 23;
-  const u64 fraction = (as_bits(p) & 0x7fffff) | (exponent ? 0x800000 : 0);
-  const u32 shift = exponent ? 150 - exponent : 149;
-  if (shift <= 64) return fraction << (64 - shift);
-  const u32 lost = shift - 64;
-  return lost >= 24 ? fraction > 0 : (fraction >> lost) + ((fraction & ((1ull << lost) - 1)) != 0);
+  const u64 fraction = (u64)((as_bits(p) & 0x7fffff) | (exponent ? 0x800000 : 0)) << 40;
+  const u32 shift = 126 - (exponent ? exponent : 1);
+  const u64 whole = shift < 64 ? fraction >> shift : 0, back = shift < 64 ? whole << shift : 0;
+  return whole + (back != fraction);
 }
 
 // That share of w, rounded up.
 DEVICE u64 ceil_share(u64 share, u64 w) { return multiply_high(share, w) + (share * w != 0); }
+
+// The least mass that is not less than min_p of the heaviest.
+DEVICE u64 least_mass(float min_p) {
+  constexpr u32 kLost = 64 - kMassBits;
+  return min_p < 1 ? (fixed_point(min_p) >> kLost) + (fixed_point(min_p) << kMassBits != 0) : 1ull << kMassBits;
+}
 
 // p * w rounded down, for p from 0 to 1.
 DEVICE u64 floor_product(float p, u64 w) {

@@ -155,33 +155,36 @@ struct Tail {
       }
     }
     const int length = a.row_lengths ? (int)clamp(a.row_lengths[number], a.vocab) : a.vocab;
-    // The selection is of what top-k leaves, and of what the logprobs tell.
-    const u32 listed = ::kept(wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0);
-    const double reciprocal = a.softcap > 0 ? 1 / (double)a.softcap : 0;
-    wait_for_copies();
-    warp_barrier();
-    if (lane == 0) {
-      const RowParameters p = given;
-      scale = p.greedy(a) ? 0 : law::scale(p.temperature);
-      share = p.top_p < 1 ? law::fixed_point(p.top_p) : 0;
-      softcap = a.softcap, softcap_reciprocal = reciprocal;
-      least = law::ceil_product(p.min_p, 1ull << law::kMassBits);
-      valid = p.valid();
-      steps = p.steps();
-      told = a.told;
-      raw_warps = 0;
-      left = a.told ? 0 : left_by_top_k(a, p, length);
-      selected = smaller(larger(left, listed), (u32)length);
-      drawn = a.draws;
-    }
-    // Those of draws, and behind them the one of xtc.
-    numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
-    if (lane == 0) seed = row_seed, position = row_position, drawing = Drawing(a, number);
+    // What the arguments alone tell, while the others come.
     constexpr u32 kWords = sizeof(SampleArguments) / sizeof(u64);
 #pragma unroll
     for (u32 i = 0; i < kWords; i += kWarp) {
       if (i + lane < kWords) reinterpret_cast<u64*>(&arguments)[i + lane] = reinterpret_cast<const u64*>(&a)[i + lane];
     }
+    if (lane == 0) {
+      drawing = Drawing(a, number);
+      softcap = a.softcap, softcap_reciprocal = a.softcap > 0 ? 1 / (double)a.softcap : 0;
+      told = a.told;
+      drawn = a.draws;
+      raw_warps = 0;
+    }
+    // The selection is of what top-k leaves, and of what the logprobs tell.
+    const u32 listed = ::kept(wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0);
+    wait_for_copies();
+    warp_barrier();
+    const RowParameters p = given;
+    // Those of draws, and behind them the one of xtc.
+    numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
+    const float row_scale = p.greedy(a) ? 0 : law::scale(p.temperature);
+    if (lane > 0) return;
+    seed = row_seed, position = row_position;
+    scale = row_scale;
+    share = p.top_p < 1 ? law::fixed_point(p.top_p) : 0;
+    least = law::least_mass(p.min_p);
+    valid = p.valid();
+    steps = p.steps();
+    left = a.told ? 0 : left_by_top_k(a, p, length);
+    selected = smaller(larger(left, listed), (u32)length);
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {

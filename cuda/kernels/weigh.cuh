@@ -199,7 +199,7 @@ struct Weights {
 // the search for it failed.
 DEVICE float floor_of(float min_p) {
   if (!(min_p > 0)) return law::kLeastSurprise;
-  const u64 least = law::ceil_product(min_p, 1ull << law::kMassBits);
+  const u64 least = law::least_mass(min_p);
   // The surprise of a mass of least - 1/2, nearly, and its neighbours.
   const u32 bits = as_bits((float)(2 * least - 1));
   const float fraction = approximate_log2(as_float((bits & 0x7fffff) | 0x3f800000)) * (1 << law::kSurpriseBits);

@@ -101,21 +101,29 @@ DEVICE Bracket find_bracket(Whole& s, const Team& team, float p, float floor) {
   return {surprise_of_bin(last + 1) - kMargin, first == 0 ? 1 : surprise_of_bin(first) + kMargin};
 }
 
-constexpr u32 kFew = 64;  // candidates that are ranked by counting
+// A candidate beside others of its bin, of which few are ranked by counting. They take the place of the bins.
+struct alignas(16) Ranked {
+  u64 place, mass;
+};
+constexpr u32 kFew = 256;
+static_assert(kFew * sizeof(Ranked) <= sizeof Whole::groups + sizeof Whole::highs, "all fit");
+DEVICE Ranked* ranked(Whole& s) { return reinterpret_cast<Ranked*>(s.groups); }
 
-// Among few candidates that groups lists, beside their masses in highs: the place down to which they have a
-// sum of at least `enough`, in s.last.
+// Among few of them: the place down to which they have a sum of at least `enough`, in s.last.
 DEVICE void rank_few(Whole& s, u32 few, u64 enough) {
-  constexpr u32 kLanes = Whole::kThreads / kFew;
-  const u64* masses = reinterpret_cast<const u64*>(s.highs);
-  const u32 n = thread_index() / kLanes;
-  const u64 own = n < few ? s.candidates[s.groups[n]] : 0;
+  static_assert(Whole::kThreads == 1 << 9 && kWarp == 1 << 5, "all threads, but not more than a warp for each");
+  const u32 shift = smaller(leading_zeros(larger(few, 2) - 1) - (32 - 9), 5), lanes = 1u << shift;  // of each
+  const u32 n = thread_index() >> shift;
+  const Ranked own = n < few ? ranked(s)[n] : Ranked();
   u64 above = 0;
+#pragma unroll 4
+  for (u32 j = thread_index() & (lanes - 1); j < few; j += lanes) {
+    const Ranked other = ranked(s)[j];
+    above += other.place > own.place ? other.mass : 0;
+  }
 #pragma unroll 1
-  for (u32 j = thread_index() % kLanes; j < few; j += kLanes) above += s.candidates[s.groups[j]] > own ? masses[j] : 0;
-#pragma unroll
-  for (u32 d = 1; d < kLanes; d *= 2) above += shuffle_xor(above, d);
-  if (n < few && above < enough && enough <= above + masses[n]) s.last = own;
+  for (u32 d = 1; d < lanes; d *= 2) above += shuffle_xor(above, d);
+  if (n < few && above < enough && enough <= above + own.mass) s.last = own.place;
   block_barrier();
 }
 
@@ -178,13 +186,12 @@ DEVICE_APART u64 find_cut_in_crowd(Whole& s, Weights weights, u32 count, u64 eno
     if (bin == kBins) return 0;
     top -= (u64)bin << shift;
     enough -= s.before;
-    u64* masses = reinterpret_cast<u64*>(s.highs);
 #pragma unroll 1
     for (u32 i = thread; i < count; i += Whole::kThreads) {
       const u64 place = s.candidates[i];
       if (place > top || (top - place) >> shift != 0) continue;
       const u32 n = atomic_add(&s.listed, 1);
-      if (n < kFew) s.groups[n] = i, masses[n] = mass_of(place);
+      if (n < kFew) ranked(s)[n] = {place, mass_of(place)};
     }
     block_barrier();
     if (s.listed <= kFew) {
@@ -252,13 +259,12 @@ DEVICE Cut cut(Whole& s, const Team& team, const Row<T>& row, const Segments<T>&
   block_barrier();
   const u32 bin = find_bin(s, enough);
   if (bin == kBins) return found;
-  u64* masses = reinterpret_cast<u64*>(s.highs);
 #pragma unroll 1
   for (u32 i = thread; i < count; i += Whole::kThreads) {
     const int q = surprise_of_place<T>(weights, s.candidates[i]);
     if (bin_of(q) != bin) continue;
     const u32 n = atomic_add(&s.listed, 1);
-    if (n < kFew) s.groups[n] = i, masses[n] = law::mass(q);
+    if (n < kFew) ranked(s)[n] = {s.candidates[i], law::mass(q)};
   }
   block_barrier();
   if (s.listed <= kFew) {
@@ -570,9 +576,9 @@ DEVICE_APART bool draw_crowd(Whole& s, const SampleArguments& a, u32 number, Wei
 // Settles what the parameters of a row and its random number decide: for a warp, while others read the
 // row.
 DEVICE void settle_whole(Whole& s, const SampleArguments& a, u32 number) {
+  const u64 seed = a.row_seed ? a.row_seed[number] : a.seed, position = a.row_position ? a.row_position[number] : a.position;
   const RowParameters p(a, number);
   const bool greedy = p.greedy(a);
-  const u64 seed = a.row_seed ? a.row_seed[number] : a.seed, position = a.row_position ? a.row_position[number] : a.position;
   const u64 uniform = law::uniform(seed, position, first_draw(a, number), law::kDraw);
   const float scale = greedy ? 0x1p127f : law::scale(p.temperature), floor = greedy ? 0 : floor_of(p.min_p);
   if (thread_index() % kWarp == 0) s.scale = scale, s.floor = floor, s.uniform = uniform;
