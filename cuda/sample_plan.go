@@ -17,9 +17,9 @@ var wholeBlocks = []struct{ rows, blocks int }{{8, 8}, {16, 4}, {32, 2}}
 // wholeChunk is how many logits a block has at least, of a row that several have.
 const wholeChunk = 4096
 
-// samplingThreads are those of a sampling kernel: beside those of a selection, a warp
-// that settles what the draws need.
-const samplingThreads = blockThreads + 32
+// samplingThreads are those of a sampling kernel: beside those of a selection, two
+// warps that settle what the draws need.
+const samplingThreads = blockThreads + 64
 
 // chooseSample returns the launch of a call. It is a pure function of its arguments,
 // and changes the time, never a token.

@@ -44,7 +44,7 @@ DEVICE void edit_chunk(const SampleArguments& a) {
 }
 
 #define EDIT_KERNELS(dtype)                                                                              \
-  KERNEL_OF(SampleArguments, sample_##dtype##_edited, kThreads + kWarp, 1) { sample_edited_row<dtype>(arguments); } \
+  KERNEL_OF(SampleArguments, sample_##dtype##_edited, kThreads + kSettling, 1) { sample_edited_row<dtype>(arguments); } \
   KERNEL_OF(SampleArguments, edit_##dtype, kThreads, kBlocks) { edit_chunk<dtype>(arguments); }
 
 EDIT_KERNELS(bf16)

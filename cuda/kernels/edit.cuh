@@ -223,7 +223,7 @@ struct EditedReader : Reader<T> {
     }
   }
 
-  // Tells which elements count, and makes the edited candidates. The warp that settles is not waited for.
+  // Tells which elements count, and makes the edited candidates. The warps that settle are not waited for.
   DEVICE void edit(const Row<T>& row) const {
     const u32 thread = thread_index();
     Vector* sets = reinterpret_cast<Vector*>(noted<T>(false));
@@ -413,7 +413,7 @@ DEVICE void sample_edited_row(const SampleArguments& a) {
   const u32 number = block_index();
   if (thread_index() >= kThreads) {
     wait_for_kernel_before();
-    tail.settle(a, number);
+    tail.settle(a, number, kThreads);
     return leave_block();
   }
   block.clear(a);

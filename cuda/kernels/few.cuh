@@ -31,10 +31,10 @@ DEVICE Status weigh_few(u32 n, u32 k, float softcap) {
 }
 
 // Tells of n candidates the order, by rank and by id, and writes the best `selected`: for the warps that
-// do not weigh. Four counts share a word.
+// do not weigh. Three counts share a word: two rounds are enough for 78 candidates.
 template <class W, class B>
 DEVICE void order_few(u32 n, u32 selected) {
-  constexpr u32 kItems = 3, kField = 7, kAtOnce = 4, kWarps = B::kWarps - kWeighing;
+  constexpr u32 kItems = 3, kField = 7, kAtOnce = 3, kWarps = B::kWarps - kWeighing;
   static_assert(kItems * kWarp < 1u << kField && kField * kAtOnce <= 32, "a count must fit its field");
   static_assert(kFewWords <= kItems * kWarp, "all fit");
   Tail<W>& tail = block_tail<B>();

@@ -18,9 +18,9 @@ SELECT_PHASES(f16, , u64)
 SELECT_PHASES(f32, , u64)
 SELECT_PHASES(bf16, _narrow, u32)
 SELECT_PHASES(f16, _narrow, u32)
-KERNEL_OF(SampleArguments, phases_sample_bf16_block_narrow, kThreads + kWarp, kBlocks) { sample_row<bf16, u32, true>(arguments); }
-KERNEL_OF(SampleArguments, phases_sample_bf16_edited, kThreads + kWarp, 1) { sample_edited_row<bf16, true>(arguments); }
-KERNEL_OF(SampleArguments, phases_sample_bf16_whole, kThreads + kWarp, kBlocks) { sample_whole<bf16, Alone, true>(arguments); }
+KERNEL_OF(SampleArguments, phases_sample_bf16_block_narrow, kThreads + kSettling, kBlocks) { sample_row<bf16, u32, true>(arguments); }
+KERNEL_OF(SampleArguments, phases_sample_bf16_edited, kThreads + kSettling, 1) { sample_edited_row<bf16, true>(arguments); }
+KERNEL_OF(SampleArguments, phases_sample_bf16_whole, kThreads + kSettling, kBlocks) { sample_whole<bf16, Alone, true>(arguments); }
 #if defined(AIKF_SHIM) || __CUDA_ARCH__ >= 900
-KERNEL_OF(SampleArguments, phases_sample_bf16_whole_cluster, kThreads + kWarp, 1) { sample_whole<bf16, Cluster, true>(arguments); }
+KERNEL_OF(SampleArguments, phases_sample_bf16_whole_cluster, kThreads + kSettling, 1) { sample_whole<bf16, Cluster, true>(arguments); }
 #endif

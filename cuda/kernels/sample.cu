@@ -5,7 +5,7 @@
 #include "sample_row.cuh"
 
 #define SAMPLE_KERNEL(dtype, suffix, word) \
-  KERNEL_OF(SampleArguments, sample_##dtype##_block##suffix, kThreads + kWarp, kBlocks) { sample_row<dtype, word>(arguments); }
+  KERNEL_OF(SampleArguments, sample_##dtype##_block##suffix, kThreads + kSettling, kBlocks) { sample_row<dtype, word>(arguments); }
 
 SAMPLE_KERNEL(bf16, , u64)
 SAMPLE_KERNEL(f16, , u64)

@@ -43,6 +43,9 @@ DEVICE u32 left_by_top_k(const SampleArguments& a, const RowParameters& p, int l
   return left <= a.k ? left : 0;
 }
 
+// A block has so many threads beside those that read: two warps that settle what these need, and end.
+constexpr u32 kSettling = 2 * kWarp;
+
 // The number of a row's first draw.
 DEVICE u32 first_draw(const SampleArguments& a, u32 number) { return a.first_draw + number * a.row_draws; }
 

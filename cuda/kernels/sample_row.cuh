@@ -1,4 +1,4 @@
-// The tokens of a row by one block, and a warp that settles, in one launch: the k best, truncations and draws.
+// The tokens of a row by one block, and two warps that settle, in one launch: the k best, truncations and draws.
 //
 // Shapes: logits [vocab] of one row, tokens [draws]. kStamps: with clock stamps of its phases.
 #pragma once
@@ -45,7 +45,7 @@ DEVICE_APART bool sample_all(const SampleArguments& a, u32 number, Found found) 
 template <class T, class W, class B, class S>
 DEVICE_APART void draw_otherwise(const SampleArguments& a, u32 number, Found found, S stamps) {
   const Tail<W>& tail = block_tail<B>();
-  if (tail.told) return tell_row<T, W, B>(a, number, found);
+  if (tail.arguments.told) return tell_row<T, W, B>(a, number, found);
   if (tail.left == 0 && tail.valid && !tail.steps && sample_all<T, W, B>(a, number, found)) return;
   draw_in_order<T, W, B>(number, found, tail.left, stamps);
 }
@@ -74,7 +74,7 @@ DEVICE void sample_row(const SampleArguments& a) {
   const u32 number = block_index();
   if (thread_index() >= kThreads) {
     wait_for_kernel_before();
-    tail.settle(a, number);
+    tail.settle(a, number, kThreads);
     return leave_block();
   }
   block.clear();

@@ -5,7 +5,7 @@
 // finds where it ends. A draw asks for the token at which the sum of masses in the order
 // of ids exceeds a target.
 //
-// A block has one warp more than those that read the row: it settles meanwhile what the tail needs.
+// A block has two warps more than those that read the row: they settle meanwhile what the tail needs.
 // Up to 64 tokens of up to 93 candidates are drawn from without being sorted first (few.cuh). More
 // are the block's: bins of ids tell the few that come into question. Bytes: none but the
 // parameters and the answer.
@@ -122,7 +122,6 @@ struct Tail {
   u32 steps;                           // whether there are some behind top-p
   u32 left;                            // by top-k
   u32 selected;                        // as many as it leaves, or as logprobs ask for
-  u32 told;                            // whether the tokens are there
   FewWords few;
   alignas(8) u64 sums[kWarp];          // of warps
   u32 counts[kWarp];                   // of warps
@@ -137,12 +136,19 @@ struct Tail {
   u32 rank;    // of the last token
   u32 drawn;   // tokens, all that are wanted or as many as there were
 
-  // Settles what the row's parameters and random numbers decide: for one warp, while others read the row.
-  DEVICE void settle(const SampleArguments& a, u32 number) {
+  // Settles what is known before the row is: for the warps behind those that read it. What is in memory is asked for first,
+  // and used last.
+  DEVICE void settle(const SampleArguments& a, u32 number, u32 readers) {
+    if (thread_index() < readers + kWarp) {
+      settle_law(a, number);
+    } else {
+      settle_draws(a, number);
+    }
+  }
+  // What the row's parameters decide.
+  DEVICE void settle_law(const SampleArguments& a, u32 number) {
     constexpr u32 kReals = sizeof(RowParameters) / sizeof(u32);
     const u32 lane = thread_index() % kWarp;
-    // All that is in memory is asked for first, and used last.
-    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
     if (lane < kReals) {
       // Pointers and values are in one order.
       const u32* from = reinterpret_cast<const u32* const*>(&a.row_temperature)[lane];
@@ -155,8 +161,25 @@ struct Tail {
       }
     }
     const int length = a.row_lengths ? (int)clamp(a.row_lengths[number], a.vocab) : a.vocab;
-    // What the arguments alone tell, while the others come.
+    // The selection is of what top-k leaves, and of what the logprobs tell.
+    const u32 listed = ::kept(wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0);
+    wait_for_copies();
+    warp_barrier();
+    if (lane > 0) return;
+    const RowParameters p = given;
+    scale = p.greedy(a) ? 0 : law::scale(p.temperature);
+    share = p.top_p < 1 ? law::fixed_point(p.top_p) : 0;
+    least = law::least_mass(p.min_p);
+    valid = p.valid();
+    steps = p.steps();
+    left = a.told ? 0 : left_by_top_k(a, p, length);
+    selected = smaller(larger(left, listed), (u32)length);
+  }
+  // The random numbers, and what the arguments alone tell.
+  DEVICE void settle_draws(const SampleArguments& a, u32 number) {
     constexpr u32 kWords = sizeof(SampleArguments) / sizeof(u64);
+    const u32 lane = thread_index() % kWarp;
+    const u64 row_seed = a.row_seed ? a.row_seed[number] : a.seed, row_position = a.row_position ? a.row_position[number] : a.position;
 #pragma unroll
     for (u32 i = 0; i < kWords; i += kWarp) {
       if (i + lane < kWords) reinterpret_cast<u64*>(&arguments)[i + lane] = reinterpret_cast<const u64*>(&a)[i + lane];
@@ -164,27 +187,12 @@ struct Tail {
     if (lane == 0) {
       drawing = Drawing(a, number);
       softcap = a.softcap, softcap_reciprocal = a.softcap > 0 ? 1 / (double)a.softcap : 0;
-      told = a.told;
       drawn = a.draws;
       raw_warps = 0;
+      seed = row_seed, position = row_position;
     }
-    // The selection is of what top-k leaves, and of what the logprobs tell.
-    const u32 listed = ::kept(wants_raw(a) ? larger(a.top_ids ? a.top_count : 0, 1) : 0);
-    wait_for_copies();
-    warp_barrier();
-    const RowParameters p = given;
     // Those of draws, and behind them the one of xtc.
     numbers[lane] = law::uniform(row_seed, row_position, first_draw(a, number) + (lane < kNumbers ? lane : 0), lane < kNumbers ? law::kDraw : law::kXTC);
-    const float row_scale = p.greedy(a) ? 0 : law::scale(p.temperature);
-    if (lane > 0) return;
-    seed = row_seed, position = row_position;
-    scale = row_scale;
-    share = p.top_p < 1 ? law::fixed_point(p.top_p) : 0;
-    least = law::least_mass(p.min_p);
-    valid = p.valid();
-    steps = p.steps();
-    left = a.told ? 0 : left_by_top_k(a, p, length);
-    selected = smaller(larger(left, listed), (u32)length);
   }
   // The number of the n-th draw.
   DEVICE u64 number_of_draw(const SampleArguments& a, u32 number, u32 draw) const {

@@ -8,9 +8,9 @@
 #include "whole.cuh"
 
 #define WHOLE_KERNEL(dtype) \
-  KERNEL_OF(SampleArguments, sample_##dtype##_whole, kThreads + kWarp, kBlocks) { sample_whole<dtype, Alone, false>(arguments); }
+  KERNEL_OF(SampleArguments, sample_##dtype##_whole, kThreads + kSettling, kBlocks) { sample_whole<dtype, Alone, false>(arguments); }
 #define WHOLE_CLUSTER_KERNEL(dtype) \
-  KERNEL_OF(SampleArguments, sample_##dtype##_whole_cluster, kThreads + kWarp, 1) { sample_whole<dtype, Cluster, false>(arguments); }
+  KERNEL_OF(SampleArguments, sample_##dtype##_whole_cluster, kThreads + kSettling, 1) { sample_whole<dtype, Cluster, false>(arguments); }
 
 WHOLE_KERNEL(bf16)
 WHOLE_KERNEL(f16)

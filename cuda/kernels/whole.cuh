@@ -573,18 +573,19 @@ DEVICE_APART bool draw_crowd(Whole& s, const SampleArguments& a, u32 number, Wei
   return true;
 }
 
-// Settles what the parameters of a row and its random number decide: for a warp, while others read the
-// row.
-DEVICE void settle_whole(Whole& s, const SampleArguments& a, u32 number) {
-  const u64 seed = a.row_seed ? a.row_seed[number] : a.seed, position = a.row_position ? a.row_position[number] : a.position;
+// Settle what the parameters of a row decide, and its random number: for a warp each, while others read the row.
+DEVICE void settle_weights(Whole& s, const SampleArguments& a, u32 number) {
   const RowParameters p(a, number);
   const bool greedy = p.greedy(a);
-  const u64 uniform = law::uniform(seed, position, first_draw(a, number), law::kDraw);
   const float scale = greedy ? 0x1p127f : law::scale(p.temperature), floor = greedy ? 0 : floor_of(p.min_p);
-  if (thread_index() % kWarp == 0) s.scale = scale, s.floor = floor, s.uniform = uniform;
+  if (thread_index() % kWarp == 0) s.scale = scale, s.floor = floor;
+}
+DEVICE void settle_draw(Whole& s, const SampleArguments& a, u32 number) {
+  const u64 seed = a.row_seed ? a.row_seed[number] : a.seed, position = a.row_position ? a.row_position[number] : a.position;
+  s.uniform = law::uniform(seed, position, first_draw(a, number), law::kDraw);
 }
 
-// Draws the tokens of a row that has no top-k. All blocks of a team call it, when s is clear and a warp settles the row. Returns false, in
+// Draws the tokens of a row that has no top-k. All blocks of a team call it, when s is clear and others settle the row. Returns false, in
 // the first of them, where it cannot.
 template <class T, class Team, class S>
 DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32 number, const S& stamps) {
@@ -662,7 +663,8 @@ DEVICE bool draw_whole(Whole& s, const Team& team, const SampleArguments& a, u32
 template <class T>
 DEVICE_APART bool draw_whole_alone(Whole& s, const SampleArguments& a, u32 number) {
   s.clear();
-  if (thread_index() < kWarp) settle_whole(s, a, number);
+  if (thread_index() < kWarp) settle_weights(s, a, number);
+  if (thread_index() == 0) settle_draw(s, a, number);
   return draw_whole<T>(s, Alone(), a, number, Stamps<false>(a));
 }
 
@@ -675,7 +677,11 @@ DEVICE void sample_whole(const SampleArguments& a) {
   team.begin(s);
   if (thread_index() >= kThreads) {
     wait_for_kernel_before();
-    settle_whole(s, a, number);
+    if (thread_index() < kThreads + kWarp) {
+      settle_weights(s, a, number);
+    } else {
+      settle_draw(s, a, number);
+    }
     return leave_block();
   }
   s.clear();

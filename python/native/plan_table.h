@@ -13,7 +13,7 @@ enum {
   kClusterBlocks = 8,
   kClusterChunk = 4096,
   kBlockThreads = 512,
-  kSamplingThreads = 544,
+  kSamplingThreads = 576,
   kSampleVocab = 1048576,
   kWholeChunk = 4096,
   kMostEdits = 1024,

@@ -50,7 +50,7 @@ func oneChunk(topk.Shape, int) int { return 1 }
 const blockThreads = 512
 
 // samplingThreads are those of a sampling kernel.
-const samplingThreads = blockThreads + 32
+const samplingThreads = blockThreads + 64
 
 // block is a plan of one block a row. wide: 64-bit candidates also where 32 bits do.
 func block(wide bool) plan {
