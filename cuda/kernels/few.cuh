@@ -231,11 +231,7 @@ DEVICE void draw_from_few(const SampleArguments& a, u32 number, u32 n, const S& 
   }
   status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) return end_without_tokens<B>(a, number, status);
-  if (warp == 0) {
-    draw_few_again<T, W, B>(a, drawing, number, n, k);
-  } else {
-    tell_raw<T, W, B>(a, number, selected);
-  }
+  tell_raw_beside<T, W, B>(a, number, selected, [&] { draw_few_again<T, W, B>(a, drawing, number, n, k); });
   stamps.set(7);
   if (!answers_more(a)) return;
   block_barrier();

@@ -150,13 +150,6 @@ DEVICE void atomic_add_only(u32* at, u32 v) {
   asm volatile("red.shared.add.u32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
 }
 
-// Counts a warp that is done, and returns how many were before: what those wrote is seen by who counts behind them.
-DEVICE u32 count_warp(u32* at) {
-  u32 before;
-  asm volatile("atom.acq_rel.cta.shared.add.u32 %0, [%1], 1;" : "=r"(before) : "r"((u32)__cvta_generic_to_shared(at)) : "memory");
-  return before;
-}
-
 DEVICE void atomic_and_only(u32* at, u32 v) {
   asm volatile("red.shared.and.b32 [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(at)), "r"(v) : "memory");
 }

@@ -28,7 +28,7 @@ DEVICE_APART bool sample_all(const SampleArguments& a, u32 number, Found found) 
   if (more) {
     merge(the_block<B>(), found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));
     block_barrier();
-    tell_raw<T, W, B>(a, number, selected);
+    tell_raw_beside<T, W, B>(a, number, selected, [] {});
   }
   block_barrier();
   if (a.kept && thread_index() == 0) a.kept_count[number] = -1;

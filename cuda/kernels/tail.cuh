@@ -129,7 +129,6 @@ struct Tail {
   u64 beyond;                          // what a target is beyond the bins before its own
   u64 raw_sums[kWarp];                 // of parts of warps: exponentials' bits, or masses
   float gained[kWarp];                 // of the same, see ExponentialSum
-  u32 raw_warps;                       // that have theirs
   Logprobs logprobs;                   // of the logits as they came
   u32 kept;
   u32 chosen;  // bin, or rank
@@ -188,7 +187,6 @@ struct Tail {
       drawing = Drawing(a, number);
       softcap = a.softcap, softcap_reciprocal = a.softcap > 0 ? 1 / (double)a.softcap : 0;
       drawn = a.draws;
-      raw_warps = 0;
       seed = row_seed, position = row_position;
     }
     // Those of draws, and behind them the one of xtc.
@@ -415,21 +413,24 @@ struct Top {
   }
 };
 
-// Tells the logprobs of the logits as they came: those of the most likely of n sorted tokens, and by what all others are made behind a
-// barrier. By a pass over the row, which L1 has: for all warps but the first, which draws meanwhile, and the last of them has the
-// logarithm. Apart, because it is long, and without the arguments, which would be read from memory.
+constexpr u32 kRawParts = 2;  // of a warp
+
+// Whether logprobs of the logits as they came are made of exponentials: of 2^20 elements the sum is less than 2^122, and the
+// largest is a normal number. Others, NaN too where NaN are edited, are made of masses.
+DEVICE bool exponential(float most) { return most >= -40 && most <= 70; }
+
+// Adds up what logprobs of the logits as they came need: a pass over the row, which L1 has, by all warps but the first, which
+// draws meanwhile. Apart, because it is long, and without the arguments, which would be read from memory.
 template <class T, class W, class B>
-DEVICE_APART void tell_raw(Row<T> row, Top top, u32 n) {
-  constexpr u32 kTold = B::kThreads - kWarp, kAhead = 4, kParts = 2;  // of a warp
-  static_assert(kParts * (kTold / kWarp) <= kWarp, "a part for each lane");
+DEVICE_APART void add_up_raw(Row<T> row) {
+  constexpr u32 kTold = B::kThreads - kWarp, kAhead = 4;
+  static_assert(kRawParts * (kTold / kWarp) <= kWarp, "a part for each lane");
   Tail<W>& tail = block_tail<B>();
   const u32 thread = thread_index() - kWarp, lane = thread % kWarp;
   const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
-  // Of 2^20 elements the sum is less than 2^122, and the largest is a normal number.
-  const bool exponential = most >= -40 && most <= 70;
   ExponentialSum<T> sum;
   u64 mass = 0;
-  if (exponential) {
+  if (exponential(most)) {
     u32 i = thread;
 #pragma unroll 1
     for (; i + (kAhead - 1) * kTold < row.vectors; i += kAhead * kTold) {
@@ -445,25 +446,29 @@ DEVICE_APART void tell_raw(Row<T> row, Top top, u32 n) {
     if (thread < row.edges()) sum.add_one(row.bits(row.edge(thread)));
     sum.settle();
 #pragma unroll
-    for (u32 d = kParts; d < kWarp; d *= 2) sum.join(d);
+    for (u32 d = kRawParts; d < kWarp; d *= 2) sum.join(d);
     mass = as_bits(sum.total);
-  } else {  // NaN, too, of a row whose NaN are edited
+  } else {
     const float scale = law::scale(1);
 #pragma unroll 1
     for (u32 i = thread; i < row.length; i += kTold) mass += mass_beside(number_of_bits<T>(row.bits(i)), most, scale).sum();
 #pragma unroll
-    for (u32 d = kParts; d < kWarp; d *= 2) mass += shuffle_xor(mass, d);
+    for (u32 d = kRawParts; d < kWarp; d *= 2) mass += shuffle_xor(mass, d);
   }
-  const u32 part = thread / kWarp * kParts + lane;
-  if (lane < kParts) tail.raw_sums[part] = mass, tail.gained[part] = sum.all_gained;
-  warp_barrier();
-  const u32 before = lane == 0 ? count_warp(&tail.raw_warps) : 0;
-  if (shuffle(before, 0) < kTold / kWarp - 1) return;
-  warp_barrier();
-  const bool there = lane < kParts * (kTold / kWarp);
-  mass = there ? tail.raw_sums[lane] : 0;
+  const u32 part = thread / kWarp * kRawParts + lane;
+  if (lane < kRawParts) tail.raw_sums[part] = mass, tail.gained[part] = sum.all_gained;
+}
+// Tells by it the logprobs of the most likely of n sorted tokens, and what others have theirs by: for a warp, behind a barrier.
+template <class T, class W, class B>
+DEVICE_APART void tell_raw(Top top, u32 n) {
+  Tail<W>& tail = block_tail<B>();
+  const u32 lane = thread_index() % kWarp;
+  const float most = number_of<T>(Word<W>::key(tail.sorted[0]));
+  const bool there = lane < kRawParts * (B::kWarps - 1);
+  u64 mass = there ? tail.raw_sums[lane] : 0;
   Logprobs logprobs;
-  if (exponential) {
+  if (exponential(most)) {
+    ExponentialSum<T> sum;
     sum.total = as_double(mass), sum.all_gained = there ? tail.gained[lane] : 0;
 #pragma unroll
     for (u32 d = 1; d < kWarp; d *= 2) sum.join(d);
@@ -476,10 +481,20 @@ DEVICE_APART void tell_raw(Row<T> row, Top top, u32 n) {
   if (lane == 0) tail.logprobs = logprobs;
   top.write(tail, n, [&](W word) { return logprobs.raw(number_of<T>(Word<W>::key(word))); });
 }
-// The same for any warp of a row that may want them.
-template <class T, class W, class B>
-DEVICE void tell_raw(const SampleArguments& a, u32 number, u32 n) {
-  if (wants_raw(a) && thread_index() >= kWarp) tell_raw<T, W, B>(Row<T>(a, number, 0, 1), Top(a, number), n);
+
+// Both, for a row that wants them: for all threads, of which the first warp does something else meanwhile. Others have theirs behind one
+// more barrier.
+template <class T, class W, class B, class Meanwhile>
+DEVICE void tell_raw_beside(const SampleArguments& a, u32 number, u32 n, Meanwhile meanwhile) {
+  const u32 warp = thread_index() / kWarp;
+  if (warp == 0) {
+    meanwhile();
+  } else if (wants_raw(a)) {
+    add_up_raw<T, W, B>(Row<T>(a, number, 0, 1));
+  }
+  if (!wants_raw(a)) return;
+  block_barrier();
+  if (warp == 1) tell_raw<T, W, B>(Top(a, number), n);
 }
 
 // Masses of many tokens, by rank. The candidates are no longer needed.
@@ -978,7 +993,7 @@ DEVICE void draw_in_order(u32 number, Found found, u32 k, const S& stamps) {
   stamps.set(4);
   const Status status = status_of<T>(tail, tail.sorted[0], k);
   if (status != kDone) return end_without_tokens<B>(a, number, status);
-  tell_raw<T, W, B>(a, number, selected);
+  tell_raw_beside<T, W, B>(a, number, selected, [] {});
   draw_from_many<T>(block, tail, a, number, k, stamps);
   if (!answers_more(a)) return;
   block_barrier();
@@ -1009,7 +1024,7 @@ DEVICE_APART void tell_row(const SampleArguments& a, u32 number, Found found) {
   if (drawn == 0) return write_no_logprobs(a, number, B::kThreads);
   merge(the_block<B>(), found.candidates, found.wanted, Sorted<W>{tail}, Stamps<false>(a));
   block_barrier();
-  tell_raw<T, W, B>(a, number, selected);
+  tell_raw_beside<T, W, B>(a, number, selected, [] {});
   block_barrier();  // all have them
   write_logprobs<T, W, B>(tail, a, number, selected, drawn);
 }

@@ -22,6 +22,7 @@
 #define __double_as_longlong(v) __builtin_bit_cast(long long, v)
 #define __dsqrt_rn(v) __nvvm_sqrt_rn_d(v)
 #define __fmaf_rn(a, b, c) __builtin_fmaf(a, b, c)
+#define __fma_rn(a, b, c) __builtin_fma(a, b, c)
 #define __float_as_uint(v) __builtin_bit_cast(unsigned, v)
 #define __float2int_rn(v) __nvvm_f2i_rn(v)
 #define __umul64hi(a, b) __nvvm_mulhi_ull(a, b)

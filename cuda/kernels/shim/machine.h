@@ -106,7 +106,6 @@ DEVICE u32 atomic_add(u32* at, u32 v) {
   return before;
 }
 DEVICE void atomic_add_only(u32* at, u32 v) { atomic_add(at, v); }
-DEVICE u32 count_warp(u32* at) { return atomic_add(at, 1); }
 DEVICE void atomic_and_only(u32* at, u32 v) {
   shim::maybe_wait();
   *at &= v;
